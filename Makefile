@@ -1,0 +1,51 @@
+# Needs Python 3.11, git and make; everything else is installed into .venv.
+
+PYTHON ?= python3.11
+BIN := .venv/bin
+DEMO ?= demo
+SOURCES := src warehouse cli tests
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-slow check format lock clean
+
+help: ## Show this list.
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
+
+setup: .venv/.ready ## Make .venv with the locked packages; quick when it is done.
+
+# uv installs the lock; the block that the lock has for uv itself is what pip installs first.
+.venv/.ready: requirements.lock pyproject.toml
+	$(PYTHON) -m venv --clear .venv
+	awk '/^uv==/ {wanted = 1} wanted {print} wanted && !/\\$$/ {exit}' requirements.lock > .venv/uv.lock
+	$(BIN)/python -m pip install --quiet --require-hashes -r .venv/uv.lock
+	$(BIN)/uv pip sync --quiet --compile-bytecode --require-hashes --python $(BIN)/python requirements.lock
+	$(BIN)/uv pip install --quiet --no-deps --no-build-isolation --python $(BIN)/python --editable .
+	touch $@
+
+demo: setup ## Run the main job on made-up data into ./demo (removed first).
+	rm -rf $(DEMO)
+	$(BIN)/emcache demo $(DEMO)
+
+test: setup ## Run the tests.
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
+
+test-slow: setup ## Run the slow tests.
+	$(BIN)/python -m pytest -m slow
+
+check: setup ## Check format, lint, types and import contracts.
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: setup ## Format the sources and mend what lint can mend.
+	$(BIN)/ruff format $(SOURCES)
+	$(BIN)/ruff check --fix $(SOURCES)
+
+lock: setup ## Write requirements.lock anew from pyproject.toml and constraints.txt.
+	$(BIN)/uv pip compile pyproject.toml --group dev --constraint constraints.txt \
+	  --python-version 3.11 --universal --generate-hashes --no-annotate --no-header \
+	  --no-emit-index-url --quiet --output-file requirements.lock
+
+clean: ## Remove what setup and demo made.
+	rm -rf .venv $(DEMO)

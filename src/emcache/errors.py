@@ -1,0 +1,83 @@
+"""Every error that a user's mistake can cause.
+
+::
+
+    EmcacheError                 one sentence: what was found, what was expected, what to do
+    ├── UsageError               an option or argument that cannot be right
+    ├── WorkspaceError           no workspace, or one whose emcache.toml cannot be read
+    ├── DatasetError             an unknown dataset, a root that is not there, an empty listing
+    │   └── PairingError         an image without a mask, a mask without an image, an ambiguous name
+    ├── ImageError               an image or mask that cannot be read, or has the wrong size or kind
+    ├── BackboneError            an unknown backbone
+    │   └── WeightsError         weights that are not there or do not fit
+    ├── StoreError               a feature set that is damaged, incomplete or not to be found
+    │   └── FormatVersionError   written by a newer emcache
+    ├── RecordError              a record that is damaged or not to be found
+    └── WarehouseError           a database or query that DuckDB refuses
+
+The command line prints the sentence and exits with :attr:`EmcacheError.exit_code`. Anything that
+is not an ``EmcacheError`` is our mistake and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class EmcacheError(Exception):
+    """Base of every error that a user can mend.
+
+    Args:
+        message: One sentence: what was found, what was expected, what to do.
+        subject: The object at fault (a path, a name, a slice), for programs that catch the error.
+    """
+
+    exit_code = 2
+
+    def __init__(self, message: str, *, subject: Any = None) -> None:
+        super().__init__(message)
+        self.subject = subject
+
+
+class UsageError(EmcacheError):
+    """An option or argument that cannot be right."""
+
+
+class WorkspaceError(EmcacheError):
+    """There is no workspace, or its ``emcache.toml`` cannot be read."""
+
+
+class DatasetError(EmcacheError):
+    """An unknown dataset, a root that is not there, or nothing found in it."""
+
+
+class PairingError(DatasetError):
+    """Images and masks that the declared rule cannot pair."""
+
+
+class ImageError(EmcacheError):
+    """An image or mask that cannot be read, or has the wrong size or kind."""
+
+
+class BackboneError(EmcacheError):
+    """An unknown backbone."""
+
+
+class WeightsError(BackboneError):
+    """Weights that are not there, cannot be reached, or do not fit the backbone."""
+
+
+class StoreError(EmcacheError):
+    """A feature set that is damaged, incomplete or not to be found."""
+
+
+class FormatVersionError(StoreError):
+    """A feature set or record written by a newer emcache."""
+
+
+class RecordError(EmcacheError):
+    """A record that is damaged or not to be found."""
+
+
+class WarehouseError(EmcacheError):
+    """A database or query that DuckDB refuses."""

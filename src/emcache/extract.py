@@ -1,0 +1,275 @@
+"""Extraction: the tokens of every slice, computed once.
+
+Reading and resizing run ahead of the forward pass in threads, writing behind it; the backbone never
+waits for a disk that keeps up. Batches never cross a shard, so a resumed extraction forms the same
+batches as an unbroken one, and so the same bytes on the same device.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+import torch
+from filelock import FileLock
+from jaxtyping import Float, Float32, UInt8
+
+from emcache.backbones.protocol import Backbone
+from emcache.datasets import slice_table_rows
+from emcache.devices import Precision, autocast
+from emcache.errors import StoreError
+from emcache.images import pixel_sha256, read_image
+from emcache.jobs import Job
+from emcache.labels import ensure_labels
+from emcache.preprocessing import normalise
+from emcache.progress import Reporter
+from emcache.records import Record, new_record
+from emcache.reuse import Donors
+from emcache.shards import Shard
+from emcache.store import PARTIAL_SUFFIX, FeatureSet, find_feature_set
+from emcache.store_writer import FeatureSetWriter
+from emcache.weights import describe_untrained, is_untrained, read_weights_file
+
+_READ_AHEAD = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Extraction:
+    """What an extraction did."""
+
+    feature_set: FeatureSet
+    computed: int
+    """Slices that went through the backbone."""
+    copied: int
+    """Slices taken from older feature sets."""
+    record: Record | None
+    """None where the feature set was there already."""
+
+
+def run_extraction(job: Job, reporter: Reporter) -> Extraction:
+    """Make the feature set of a job, or find that it is there; make its labels too.
+
+    Two processes that want the same feature set work one after the other, and the second finds
+    the first one's.
+
+    Raises:
+        StoreError: A slice changed while it was being read, or its tokens are not finite.
+        WeightsError: The weights do not fit.
+    """
+    cache = job.workspace.cache
+    cache.mkdir(parents=True, exist_ok=True)
+    with FileLock(cache / f".{job.name}.lock"):
+        extraction = _find(job) or _extract(job, reporter)
+    if all(item.mask is not None for item in job.slices):
+        ensure_labels(extraction.feature_set, job.slices, job.dataset.mask_threshold, reporter)
+    return extraction
+
+
+def _find(job: Job) -> Extraction | None:
+    found = find_feature_set(job.workspace.cache, job.fingerprint)
+    return None if found is None else Extraction(found, 0, 0, None)
+
+
+def _extract(job: Job, reporter: Reporter) -> Extraction:
+    started = time.perf_counter()
+    if is_untrained(job.weights.label):
+        reporter.say(describe_untrained(job.weights.label))
+    final = job.workspace.cache / job.name
+    partial = final.with_name(final.name + PARTIAL_SUFFIX)
+    writer = FeatureSetWriter(partial, job.places, job.spec.dim, job.recipe.dtype)
+    done = len(job.places) - sum(len(shard.positions) for shard in writer.pending)
+    if done:
+        reporter.say(f"Resuming {job.name}: {done} of {len(job.places)} slices are done.")
+    donors = Donors.find(
+        job.workspace.cache, job.recipe.sha256(), [item.pixel_sha256 for item in job.places]
+    )
+    copied = sum(item.pixel_sha256 in donors for item in job.places)
+    with new_record(job.workspace.runs, "extract") as draft:
+        compute_seconds = _fill(job, writer, donors, reporter)
+        description = job.description()
+        feature_set = writer.finish(
+            final,
+            {
+                "fingerprint": job.fingerprint,
+                "recipe": job.recipe.identity(),
+                "recipe_sha256": job.recipe.sha256(),
+                "description": description,
+            },
+        )
+        files = [path for path in final.rglob("*") if path.is_file()]
+        draft.config = {
+            **description,
+            "feature_set": feature_set.name,
+            "fingerprint": job.fingerprint,
+            "recipe_sha256": job.recipe.sha256(),
+            "n_slices": len(job.places),
+            "n_computed": len(job.places) - copied,
+            "n_copied": copied,
+            "token_bytes": job.token_bytes,
+            "total_bytes": sum(path.stat().st_size for path in files),
+            "n_files": len(files),
+            "compute_seconds": compute_seconds,
+        }
+        rows = slice_table_rows(job.slices, job.dataset.root)
+        draft.write_table("slices.parquet", pl.DataFrame(rows, infer_schema_length=None))
+        record = draft.finish()
+    seconds = time.perf_counter() - started
+    reporter.say(
+        f"Extracted {job.name}: {len(job.places) - copied} slices computed, {copied} copied, "
+        f"{job.token_bytes / 1e9:.3f} GB of tokens, {seconds:.1f} s."
+    )
+    return Extraction(feature_set, len(job.places) - copied, copied, record)
+
+
+def build_backbone(job: Job) -> Backbone:
+    """The job's backbone with its weights, on its device, ready for inference."""
+    # timm takes seconds to import, and most commands need no backbone.
+    from emcache.backbones.timm_vit import TimmBackbone, random_model
+
+    if job.weights.file is None:
+        assert job.weights.seed is not None  # noqa: S101 - weights are a file or a seed
+        model = random_model(job.spec, job.weights.seed)
+    else:
+        model = TimmBackbone(job.spec)
+        model.load(read_weights_file(job.weights.file), job.weights.label)
+    return model.eval().requires_grad_(False).to(job.device)
+
+
+def _fill(
+    job: Job,
+    writer: FeatureSetWriter,
+    donors: Donors,
+    reporter: Reporter,
+) -> float:
+    """Write every pending shard; returns the seconds spent."""
+    pending = writer.pending
+    to_compute = [
+        position
+        for shard in pending
+        for position in shard.positions
+        if job.places[position].pixel_sha256 not in donors
+    ]
+    total = sum(len(shard.positions) for shard in pending)
+    if not total:
+        return 0.0
+    backbone = build_backbone(job) if to_compute else None
+    started = time.perf_counter()
+    writing: Future[None] | None = None
+    with (
+        reporter.task(f"Extracting {job.selection}", total, "slices") as task,
+        ThreadPoolExecutor(max(1, min(8, os.cpu_count() or 1)), "read") as readers,
+        ThreadPoolExecutor(1, "write") as writers,
+    ):
+        images = _read_ahead(
+            readers, [_reader(job, position) for position in to_compute], _READ_AHEAD * job.batch
+        )
+        try:
+            for shard in pending:
+                block = _Block(job, shard)
+                block.copy_from(donors, task.advance)
+                if backbone is not None:
+                    block.compute(backbone, images, task.advance)
+                if writing is not None:
+                    writing.result()
+                writing = writers.submit(writer.write, shard, block.tokens, block.pooled, block.cls)
+            if writing is not None:
+                writing.result()
+        except BaseException:
+            readers.shutdown(wait=False, cancel_futures=True)
+            raise
+    return time.perf_counter() - started
+
+
+class _Block:
+    """The tokens of one shard, being gathered."""
+
+    def __init__(self, job: Job, shard: Shard) -> None:
+        count, (rows, columns), dim = len(shard.positions), shard.grid, job.spec.dim
+        self._job = job
+        self._shard = shard
+        self._missing = list(range(count))
+        self.tokens: Float[np.ndarray, "slice row col channel"] = np.empty(
+            (count, rows, columns, dim), dtype=job.recipe.dtype
+        )
+        self.pooled: Float32[np.ndarray, "slice channel"] = np.empty((count, dim), np.float32)
+        self.cls: Float32[np.ndarray, "slice channel"] = np.empty((count, dim), np.float32)
+
+    def copy_from(self, donors: Donors, advance: Callable[[int], None]) -> None:
+        """Take the slices that older feature sets hold."""
+        for place in list(self._missing):
+            item = self._job.places[self._shard.positions[place]]
+            if item.pixel_sha256 in donors:
+                donated = donors.read(item.pixel_sha256)
+                self.tokens[place] = donated.tokens
+                self.pooled[place] = donated.pooled
+                self.cls[place] = donated.cls
+                self._missing.remove(place)
+                advance(1)
+
+    def compute(
+        self,
+        backbone: Backbone,
+        images: Iterator[UInt8[np.ndarray, "row col"]],
+        advance: Callable[[int], None],
+    ) -> None:
+        """Run the backbone over the others, batch by batch."""
+        job = self._job
+        for start in range(0, len(self._missing), job.batch):
+            places = self._missing[start : start + job.batch]
+            pixels = torch.from_numpy(np.stack([next(images) for _ in places])).to(job.device)
+            with torch.inference_mode(), autocast(job.device, Precision(job.recipe.precision)):
+                features = backbone(normalise(pixels))
+            grid = features.tokens.permute(0, 2, 3, 1).float()
+            stored = grid.to(getattr(torch, job.recipe.dtype)).cpu()
+            self._check_finite(stored, places)
+            self.tokens[places] = stored.numpy()
+            self.pooled[places] = grid.mean(dim=(1, 2)).cpu().numpy()
+            self.cls[places] = features.cls.float().cpu().numpy()
+            advance(len(places))
+
+    def _check_finite(self, stored: torch.Tensor, places: Sequence[int]) -> None:
+        finite = stored.isfinite().flatten(1).all(dim=1)
+        if not finite.all():
+            bad = places[int((~finite).nonzero()[0])]
+            slice_id = self._job.places[self._shard.positions[bad]].id
+            raise StoreError(
+                f"the tokens of slice {slice_id} are not finite in {self._job.recipe.dtype}; "
+                f"extract with --dtype float32 or --precision float32.",
+                subject=slice_id,
+            )
+
+
+def _reader(job: Job, position: int) -> Callable[[], UInt8[np.ndarray, "row col"]]:
+    item = job.slices[position]
+
+    def read() -> UInt8[np.ndarray, "row col"]:
+        pixels = read_image(item.image)
+        if pixel_sha256(pixels) != item.pixel_sha256:
+            raise StoreError(
+                f"slice {item.image} changed while it was being extracted; run the command again.",
+                subject=item.image,
+            )
+        return job.recipe.preprocessing.resize_image(pixels)
+
+    return read
+
+
+def _read_ahead(
+    pool: ThreadPoolExecutor,
+    readers: Sequence[Callable[[], UInt8[np.ndarray, "row col"]]],
+    depth: int,
+) -> Iterator[UInt8[np.ndarray, "row col"]]:
+    """Results in order, with at most ``depth`` of them waiting."""
+    waiting: deque[Future[UInt8[np.ndarray, "row col"]]] = deque()
+    for reader in readers:
+        waiting.append(pool.submit(reader))
+        if len(waiting) >= depth:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()

@@ -1,0 +1,101 @@
+"""Which feature set a command means, when the user names little or nothing of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from emcache.backbones.registry import find_backbone
+from emcache.datasets import Dataset, open_file_index
+from emcache.errors import StoreError, UsageError
+from emcache.jobs import ExtractOptions
+from emcache.store import FeatureSet, list_feature_sets
+from emcache.weights import PRETRAINED, find_weights
+from emcache.workspace import Workspace
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureRequest:
+    """What the user said of the features; None means: whatever there is."""
+
+    backbone: str | None = None
+    weights: str | None = None
+    longest_edge: int | None = None
+    dtype: str | None = None
+
+    def extract_options(self, dataset: str, device: str) -> ExtractOptions:
+        """How to extract what was asked for.
+
+        Raises:
+            UsageError: No backbone was named.
+        """
+        if self.backbone is None:
+            raise UsageError(
+                f"there are no features of {dataset} as it is now, and no backbone was named; name "
+                f"one with --backbone, or run `emcache extract {dataset} --backbone ...` first.",
+                subject=dataset,
+            )
+        given = {
+            "weights": self.weights,
+            "longest_edge": self.longest_edge,
+            "dtype": self.dtype,
+        }
+        return ExtractOptions(
+            self.backbone,
+            device=device,
+            **{key: value for key, value in given.items() if value is not None},  # type: ignore[arg-type]
+        )
+
+
+def choose_feature_set(
+    workspace: Workspace, dataset: Dataset, request: FeatureRequest
+) -> FeatureSet | None:
+    """The one feature set of the dataset's labelled slices, as they are now, that fits the request.
+
+    Returns:
+        None where there is none.
+
+    Raises:
+        StoreError: Several fit; they are listed with what tells them apart.
+        BackboneError: The named backbone is unknown.
+        WeightsError: The named weights are not there.
+    """
+    if request.backbone is not None:
+        find_backbone(request.backbone)
+    hashes = [item.pixel_sha256 for item in dataset.labelled]
+    fitting = [
+        feature_set
+        for feature_set in list_feature_sets(workspace.cache)
+        if [item.pixel_sha256 for item in feature_set.slices] == hashes
+        and _fits(workspace, feature_set, request)
+    ]
+    if len(fitting) > 1:
+        listed = "; ".join(
+            f"--backbone {f.description['backbone']} --weights {f.description['weights']} "
+            f"--longest-edge {f.description['longest_edge']} --dtype {f.description['dtype']}"
+            for f in fitting
+        )
+        raise StoreError(
+            f"{len(fitting)} feature sets of {dataset.name} fit; say which one: {listed}.",
+            subject=[f.name for f in fitting],
+        )
+    return fitting[0] if fitting else None
+
+
+def _fits(workspace: Workspace, feature_set: FeatureSet, request: FeatureRequest) -> bool:
+    facts = feature_set.description
+    for name in ("backbone", "longest_edge", "dtype"):
+        asked = getattr(request, name)
+        if asked is not None and facts[name] != asked:
+            return False
+    return request.weights is None or _same_weights(workspace, feature_set, request.weights)
+
+
+def _same_weights(workspace: Workspace, feature_set: FeatureSet, text: str) -> bool:
+    facts = feature_set.description
+    if text == PRETRAINED:
+        # The name stands for what the hub serves; asking it would need a network.
+        return bool(facts["weights"] == PRETRAINED)
+    index = open_file_index(workspace)
+    weights = find_weights(text, find_backbone(facts["backbone"]), index)
+    index.save()
+    return bool(weights.sha256 == facts["weights_sha256"])

@@ -1,0 +1,93 @@
+"""What is known about files' contents, so that an unchanged file is not read again.
+
+An entry is trusted while the file's size and times are those seen when it was read. A change within
+the clock's own grain of the reading could go unseen, so such an entry is not kept (the same care
+that git takes with its index).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from emcache import atomic
+
+_FORMAT = 1
+_FINE_GRAIN_NS = 20_000_000
+# Some file systems keep whole seconds, or even two: seen by times without a fraction.
+_COARSE_GRAIN_NS = 2_000_000_000
+
+
+class FileIndex:
+    """A cache from (file, question) to the JSON value that reading the file answered.
+
+    The index is only a shortcut: a lost or damaged one costs time, never correctness.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._entries: dict[str, dict[str, Any]] = {}
+        self._changed = False
+        try:
+            stored = json.loads(path.read_bytes())
+            if stored["format"] == _FORMAT:
+                self._entries = dict(stored["entries"])
+        except (OSError, ValueError, KeyError, TypeError):
+            self._entries = {}
+
+    def lookup(self, file: Path, question: str) -> Any | None:
+        """The remembered answer, or None where the file is new or has changed."""
+        entry = self._entries.get(f"{question}:{file}")
+        if not isinstance(entry, dict) or entry.get("stamp") != _stamp(file):
+            return None
+        return entry.get("answer")
+
+    def answer(self, file: Path, question: str, read: Callable[[Path], Any]) -> Any:
+        """The remembered answer, else ``read(file)``, remembered from now on."""
+        known = self.lookup(file, question)
+        if known is not None:
+            return known
+        before = _stamp(file)
+        answer = read(file)
+        if before is not None and before == _stamp(file) and _settled(before):
+            self._entries[f"{question}:{file}"] = {"stamp": before, "answer": answer}
+            self._changed = True
+        return answer
+
+    def memo(self, question: str, compute: Callable[[], Any]) -> Any:
+        """The remembered answer to a question about no file; the question must name every input."""
+        entry = self._entries.get(question)
+        if entry is None:
+            entry = self._entries[question] = {"answer": compute()}
+            self._changed = True
+        return entry["answer"]
+
+    def save(self) -> None:
+        """Write the index where it changed; of two writers the last wins."""
+        if not self._changed:
+            return
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        atomic.write_json(self._path, {"format": _FORMAT, "entries": self._entries})
+        self._changed = False
+
+
+def _stamp(file: Path) -> list[int] | None:
+    try:
+        facts = os.stat(file)  # noqa: PTH116 - a string path costs half of what a Path costs
+    except OSError:
+        return None
+    return [facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, facts.st_ino]
+
+
+def _settled(stamp: list[int]) -> bool:
+    _, modified, changed, _ = stamp
+    grain = (
+        _COARSE_GRAIN_NS
+        if modified % 1_000_000_000 == 0 == changed % 1_000_000_000
+        else (_FINE_GRAIN_NS)
+    )
+    return time.time_ns() - max(modified, changed) > grain

@@ -1,0 +1,58 @@
+"""What could change a token, and the hash of it.
+
+A feature set is keyed by its **fingerprint**: SHA-256 of the canonical JSON of the recipe and of
+the slices' pixel hashes in order. File names, file times and the machine do not enter; anything
+that could change a value does. Two slices with the same pixels and the same **recipe** have the
+same tokens, whichever dataset they stand in, so a new feature set copies what an older one holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from emcache.canonical import json_sha256
+from emcache.preprocessing import Preprocessing
+
+FORMAT_VERSION = 1
+"""Version of a feature set's layout; a reader refuses a newer one."""
+
+TokenType = Literal["float16", "float32"]
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How tokens are made of pixels."""
+
+    backbone: str
+    """Name of the backbone."""
+    architecture: str
+    """Architecture behind the name."""
+    weights_sha256: str
+    """Of the bytes of the weights."""
+    preprocessing: Preprocessing
+    """Size and normalisation."""
+    precision: str
+    """Arithmetic of the forward pass: ``float32`` or ``bfloat16``."""
+    dtype: TokenType
+    """Type the tokens are stored in."""
+    layer: str = "last"
+    """Which block's output, after the final normalisation."""
+
+    def identity(self) -> dict[str, Any]:
+        """Canonical JSON value of everything that enters the fingerprint."""
+        return {
+            **asdict(self),
+            "preprocessing": self.preprocessing.identity(),
+            "format": FORMAT_VERSION,
+        }
+
+    def sha256(self) -> str:
+        """Hash of the identity."""
+        return json_sha256(self.identity())
+
+
+def feature_set_fingerprint(recipe: Recipe, pixel_sha256s: Sequence[str]) -> str:
+    """Key of the feature set of these slices, in this order, by this recipe."""
+    return json_sha256({"recipe": recipe.identity(), "slices": list(pixel_sha256s)})

@@ -1,0 +1,102 @@
+"""Heads: from a grid of patch tokens to logits for every pixel."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from itertools import pairwise
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+_STEM = 512
+_WIDTHS = (512, 256, 128, 64, 64)
+
+
+class Head(nn.Module, ABC):
+    """A head: token grid in, logits at the mask's size out."""
+
+    @abstractmethod
+    def logits(
+        self, tokens: Float[Tensor, "batch channel row col"]
+    ) -> Float[Tensor, "batch classes r c"]:
+        """Logits at the head's own resolution."""
+
+    def forward(
+        self, tokens: Float[Tensor, "batch channel row col"], size: tuple[int, int]
+    ) -> Float[Tensor, "batch classes height width"]:
+        """Logits in float32, resized bilinearly (``align_corners=False``) to ``size``."""
+        # Resizing in float32 keeps neighbouring logits apart that bfloat16 would round together.
+        return functional.interpolate(
+            self.logits(tokens).float(), size=size, mode="bilinear", align_corners=False
+        )
+
+
+class DeconvHead(Head):
+    """The study's head (arXiv 2602.08505): a stem and four upsampling blocks.
+
+    1x1 stem to 512 channels; blocks 512 -> 256 -> 128 -> 64 -> 64, each a transposed convolution
+    (k=4, s=2, p=1) and a 3x3 convolution, both without bias and followed by batch norm and GELU;
+    1x1 logits. For two classes it has 3,632,258 + 512 D parameters.
+    """
+
+    def __init__(self, dim: int, classes: int = 2) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(dim, _STEM, 1, bias=False), *_norm(_STEM))
+        self.blocks = nn.Sequential(
+            *(
+                nn.Sequential(
+                    nn.ConvTranspose2d(before, after, 4, stride=2, padding=1, bias=False),
+                    *_norm(after),
+                    nn.Conv2d(after, after, 3, padding=1, bias=False),
+                    *_norm(after),
+                )
+                for before, after in pairwise(_WIDTHS)
+            )
+        )
+        self.classifier = nn.Conv2d(_WIDTHS[-1], classes, 1)
+
+    def logits(
+        self, tokens: Float[Tensor, "batch channel row col"]
+    ) -> Float[Tensor, "batch classes r c"]:
+        """Logits at 16 times the grid."""
+        logits: Tensor = self.classifier(self.blocks(self.stem(tokens)))
+        return logits
+
+
+class LinearHead(Head):
+    """One 1x1 convolution: what the tokens tell without a decoder."""
+
+    def __init__(self, dim: int, classes: int = 2) -> None:
+        super().__init__()
+        self.classifier = nn.Conv2d(dim, classes, 1)
+
+    def logits(
+        self, tokens: Float[Tensor, "batch channel row col"]
+    ) -> Float[Tensor, "batch classes r c"]:
+        """Logits at the grid's own size."""
+        logits: Tensor = self.classifier(tokens)
+        return logits
+
+
+def build_head(kind: Literal["deconv", "linear"], dim: int, seed: int) -> Head:
+    """An untrained head, the same for the same seed.
+
+    Its weights are laid out channels last, as the tokens are: on two cores a training step of the
+    deconvolution head takes about half as long that way.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        head = DeconvHead(dim) if kind == "deconv" else LinearHead(dim)
+    return head.to(memory_format=torch.channels_last)
+
+
+def count_parameters(module: nn.Module) -> int:
+    """Number of trainable values."""
+    return sum(p.numel() for p in module.parameters() if p.requires_grad)
+
+
+def _norm(channels: int) -> tuple[nn.Module, nn.Module]:
+    return nn.BatchNorm2d(channels), nn.GELU()

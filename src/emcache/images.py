@@ -1,0 +1,110 @@
+"""Reading slices and masks as 8-bit arrays, and identifying them by their pixels.
+
+A slice is 8-bit grey. A mask of any PNG or TIFF kind (1-bit, palette, 8-bit grey) is decoded to
+0..255 before anything else looks at it: a 1-bit mask and its 8-bit copy give the same pixels.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+import warnings
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image, UnidentifiedImageError
+
+from emcache.errors import ImageError
+
+IMAGE_SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg")
+"""File name endings that count as images where no pattern is given."""
+
+_COLOUR_MODES = ("RGB", "RGBA")
+_GREY_MODES = ("1", "L", "P", "LA")
+
+
+def read_image(path: Path) -> UInt8[np.ndarray, "row col"]:
+    """Decode one slice to 8-bit grey.
+
+    A colour file whose three channels are equal counts as grey.
+
+    Raises:
+        ImageError: Missing, empty, unreadable, in colour, of more than 8 bits, or of many pages.
+    """
+    picture = _decode(path)
+    if picture.mode in _COLOUR_MODES:
+        channels = np.asarray(picture)[..., :3]
+        if (channels != channels[..., :1]).any():
+            raise ImageError(
+                f"{path} is a colour image; a slice has one grey channel: convert it to grey.",
+                subject=path,
+            )
+        return np.ascontiguousarray(channels[..., 0])
+    return _grey(picture, path)
+
+
+def read_mask(path: Path) -> UInt8[np.ndarray, "row col"]:
+    """Decode one mask to 0..255: a set bit is 255, a palette entry its grey value.
+
+    Raises:
+        ImageError: As for :func:`read_image`; any colour image is refused, since no single
+            channel of it can be called the label.
+    """
+    picture = _decode(path)
+    if picture.mode in _COLOUR_MODES:
+        raise ImageError(
+            f"mask {path} is a colour image (mode {picture.mode}); a mask has one channel: save "
+            f"the label as 8-bit grey.",
+            subject=path,
+        )
+    return _grey(picture, path)
+
+
+def pixel_sha256(pixels: UInt8[np.ndarray, "row col"]) -> str:
+    """Hex SHA-256 of the shape and values; the file's format and compression do not enter."""
+    digest = hashlib.sha256(struct.pack("<3sQQ", b"u8:", *pixels.shape))
+    digest.update(np.ascontiguousarray(pixels).data)
+    return digest.hexdigest()
+
+
+def _decode(path: Path) -> Image.Image:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as picture:
+                pages = getattr(picture, "n_frames", 1)
+                if pages != 1:
+                    raise ImageError(
+                        f"{path} holds {pages} pages; a file holds one slice: split it into "
+                        f"single-page files.",
+                        subject=path,
+                    )
+                picture.load()
+                return picture
+    except FileNotFoundError:
+        raise ImageError(f"{path} is not there; check the dataset's root.", subject=path) from None
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        raise ImageError(
+            f"{path} claims to be too large to decode: {error}", subject=path
+        ) from None
+    except UnidentifiedImageError:
+        size = path.stat().st_size
+        what = "is empty (0 bytes)" if size == 0 else "is no image that can be recognised"
+        raise ImageError(
+            f"{path} {what}; expected PNG, TIFF or JPEG: restore the file.", subject=path
+        ) from None
+    except (OSError, SyntaxError, ValueError, struct.error) as error:
+        # Pillow reports damaged files by any of these, depending on the format.
+        raise ImageError(
+            f"{path} cannot be decoded ({error}); restore the file.", subject=path
+        ) from None
+
+
+def _grey(picture: Image.Image, path: Path) -> UInt8[np.ndarray, "row col"]:
+    if picture.mode not in _GREY_MODES:
+        raise ImageError(
+            f"{path} has pixels of mode {picture.mode}; expected 8-bit grey: convert it to 8 bits.",
+            subject=path,
+        )
+    return np.array(picture.convert("L"))

@@ -1,0 +1,136 @@
+"""Extraction jobs: everything that decides a feature set, resolved before anything is computed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from emcache.backbones.registry import BackboneSpec, find_backbone
+from emcache.datasets import Dataset, Selection, Slice, load_dataset, open_file_index
+from emcache.devices import pick_device, pick_precision
+from emcache.errors import UsageError
+from emcache.fingerprint import Recipe, TokenType, feature_set_fingerprint
+from emcache.preprocessing import Preprocessing
+from emcache.progress import Reporter
+from emcache.shards import StoredSlice, place_slices, plan_shards
+from emcache.weights import Weights, find_weights
+from emcache.workspace import Workspace
+
+_NAME_HASH = 12
+# zarr.json of the group, of grids, pooled and cls; the chunks of the latter two; the manifest.
+_FIXED_FILES = 7
+
+
+@dataclass(frozen=True, slots=True)
+class ExtractOptions:
+    """What the user may choose about an extraction."""
+
+    backbone: str
+    weights: str = "pretrained"
+    longest_edge: int = 1022
+    dtype: TokenType = "float16"
+    precision: str = "auto"
+    device: str = "auto"
+    batch: int = 4
+    """Slices in one forward pass; it does not enter the fingerprint."""
+
+    def __post_init__(self) -> None:
+        if self.batch < 1:
+            raise UsageError(f"--batch {self.batch} is no batch; expected 1 or more.")
+        if self.dtype not in ("float16", "float32"):
+            raise UsageError(f"--dtype {self.dtype!r} is unknown; expected float16 or float32.")
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """An extraction, resolved."""
+
+    workspace: Workspace
+    selection: Selection
+    dataset: Dataset
+    slices: tuple[Slice, ...]
+    spec: BackboneSpec
+    weights: Weights
+    recipe: Recipe
+    device: torch.device
+    batch: int
+    places: tuple[StoredSlice, ...]
+    fingerprint: str
+
+    @property
+    def name(self) -> str:
+        """Folder name of the feature set, readable first and unique at its end."""
+        weights = "".join(c if c.isalnum() or c in ".-" else "-" for c in self.weights.label)
+        selection = str(self.selection).replace(":", "-")
+        edge = self.recipe.preprocessing.longest_edge
+        return f"{selection}-{self.spec.name}-{weights}-{edge}px-{self.fingerprint[:_NAME_HASH]}"
+
+    @property
+    def token_bytes(self) -> int:
+        """Bytes of all tokens."""
+        item = np.dtype(self.recipe.dtype).itemsize
+        return sum(p.grid[0] * p.grid[1] * self.spec.dim * item for p in self.places)
+
+    @property
+    def n_files(self) -> int:
+        """How many files the feature set will have, labels left out."""
+        shards = plan_shards(self.places, self.spec.dim, self.recipe.dtype)
+        return len(shards) + 2 * len({shard.grid for shard in shards}) + _FIXED_FILES
+
+    def description(self) -> dict[str, Any]:
+        """What the feature set's manifest and every record say of it."""
+        return {
+            "dataset": self.selection.dataset,
+            "split": self.selection.split,
+            "backbone": self.spec.name,
+            "weights": self.weights.label,
+            "weights_sha256": self.weights.sha256,
+            "longest_edge": self.recipe.preprocessing.longest_edge,
+            "patch": self.spec.patch,
+            "dim": self.spec.dim,
+            "layer": self.recipe.layer,
+            "dtype": self.recipe.dtype,
+            "precision": self.recipe.precision,
+            "device": self.device.type,
+        }
+
+
+def plan_extraction(
+    workspace: Workspace, selection: Selection, options: ExtractOptions, reporter: Reporter
+) -> Job:
+    """Resolve an extraction without running it.
+
+    Raises:
+        EmcacheError: Of the dataset, backbone, weights, size or device.
+    """
+    spec = find_backbone(options.backbone)
+    preprocessing = Preprocessing(options.longest_edge, spec.patch)
+    device = pick_device(options.device)
+    precision = pick_precision(options.precision, device)
+    dataset = load_dataset(workspace, selection.dataset, reporter)
+    slices = selection.of(dataset)
+    grids = [preprocessing.grid_of(item.height, item.width) for item in slices]
+    index = open_file_index(workspace)
+    weights = find_weights(options.weights, spec, index)
+    index.save()
+    recipe = Recipe(
+        spec.name, spec.architecture, weights.sha256, preprocessing, precision, options.dtype
+    )
+    hashes = [item.pixel_sha256 for item in slices]
+    places = place_slices([item.id for item in slices], hashes, grids)
+    return Job(
+        workspace,
+        selection,
+        dataset,
+        slices,
+        spec,
+        weights,
+        recipe,
+        device,
+        options.batch,
+        places,
+        feature_set_fingerprint(recipe, hashes),
+    )

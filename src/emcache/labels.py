@@ -1,0 +1,198 @@
+"""Label sets: masks at training size beside the tokens, so that training opens no image.
+
+A label set has a key of its own over the masks' pixels and the class rule. A corrected mask makes a
+new label set and re-runs no backbone; the old one stays for the records that used it.
+
+::
+
+    cache/<feature-set>/labels/<key>/
+        manifest.json
+        grids/19x19/mask         (slice, row, col) uint8: 0 background, 1 foreground; Zstd
+        grids/19x19/occupancy    (slice, row, col) float32: foreground share of each token's patch
+"""
+
+from __future__ import annotations
+
+import shutil
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from jaxtyping import Float32, UInt8
+from zarr.codecs import Crc32cCodec, ZstdCodec
+from zarr.storage import LocalStore
+
+from emcache import atomic
+from emcache.canonical import json_sha256
+from emcache.datasets import Slice
+from emcache.errors import DatasetError, StoreError
+from emcache.images import pixel_sha256, read_mask
+from emcache.manifest import read_manifest, write_manifest
+from emcache.preprocessing import Preprocessing, occupancy
+from emcache.progress import Reporter
+from emcache.shards import Grid, StoredSlice, grid_name, positions_by_grid, slices_per_shard
+from emcache.store import FeatureSet
+
+LABEL_FORMAT = 1
+"""Version of a label set's layout."""
+
+_KEY_LENGTH = 16
+
+
+@dataclass(frozen=True, slots=True)
+class LabelSet:
+    """The labels of a feature set's slices, open for reading."""
+
+    folder: Path
+    key: str
+    slices: tuple[StoredSlice, ...]
+    _arrays: dict[str, zarr.Array[Any]] = field(default_factory=dict, repr=False)
+
+    def mask(self, position: int) -> UInt8[np.ndarray, "row col"]:
+        """Mask at training size of the slice at ``position``: 0 background, 1 foreground.
+
+        Raises:
+            StoreError: The bytes fail their checksum; the slice is named.
+        """
+        return np.asarray(self._read("mask", position))
+
+    def occupancy(self, position: int) -> Float32[np.ndarray, "token_row token_col"]:
+        """Foreground share of each token's patch."""
+        return np.asarray(self._read("occupancy", position))
+
+    def _read(self, name: str, position: int) -> Any:
+        place = self.slices[position]
+        path = f"grids/{grid_name(place.grid)}/{name}"
+        if path not in self._arrays:
+            store = LocalStore(self.folder / path, read_only=True)
+            self._arrays[path] = zarr.open_array(store, mode="r")
+        try:
+            return self._arrays[path][place.index]
+        except (ValueError, RuntimeError, OSError) as error:
+            raise StoreError(
+                f"the {name} of slice {place.id} in {self.folder} is damaged ({error}); remove "
+                f"that folder: it is made again from the masks.",
+                subject=place.id,
+            ) from error
+
+
+def ensure_labels(
+    feature_set: FeatureSet, slices: Sequence[Slice], threshold: int, reporter: Reporter
+) -> LabelSet:
+    """The label set of these masks, made now where it is not there.
+
+    Args:
+        feature_set: Whose tokens the labels go with.
+        slices: The dataset's slices, in the feature set's order; each has a mask.
+        threshold: A mask pixel of at least this value is foreground.
+        reporter: Hears of the masks being read.
+
+    Raises:
+        DatasetError: A slice has no mask.
+        ImageError: A mask cannot be read.
+    """
+    preprocessing = Preprocessing(
+        feature_set.description["longest_edge"], feature_set.description["patch"]
+    )
+    unlabelled = [item.id for item in slices if item.mask is None]
+    if unlabelled:
+        raise DatasetError(
+            f"slice {unlabelled[0]} has no mask ({len(unlabelled)} of {len(slices)} have none); "
+            f"training needs labelled slices.",
+            subject=unlabelled,
+        )
+    key = json_sha256(
+        {
+            "format": LABEL_FORMAT,
+            "masks": [item.mask_sha256 for item in slices],
+            "classes": {"foreground": {"at_least": threshold}},
+            "resize": [preprocessing.longest_edge, preprocessing.patch, "nearest"],
+        }
+    )[:_KEY_LENGTH]
+    folder = feature_set.folder / "labels" / key
+    if not folder.is_dir():
+        _write(folder, feature_set, slices, threshold, preprocessing, reporter)
+    read_manifest(folder, LABEL_FORMAT)
+    return LabelSet(folder, key, feature_set.slices)
+
+
+def _write(
+    folder: Path,
+    feature_set: FeatureSet,
+    slices: Sequence[Slice],
+    threshold: int,
+    preprocessing: Preprocessing,
+    reporter: Reporter,
+) -> None:
+    # A name of its own: two processes may make the same labels, and the first to finish wins.
+    partial = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.partial")
+    try:
+        with reporter.task("Resizing masks", len(slices), "slices") as task:
+            for grid, positions in positions_by_grid(feature_set.slices).items():
+                _write_grid(partial, grid, [slices[p] for p in positions], threshold, preprocessing)
+                task.advance(len(positions))
+        write_manifest(partial, {"format": LABEL_FORMAT, "key": folder.name}, {})
+        if folder.is_dir():
+            return
+        partial.rename(folder)
+        atomic.sync_folder(folder.parent)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _write_grid(
+    partial: Path,
+    grid: Grid,
+    slices: Sequence[Slice],
+    threshold: int,
+    preprocessing: Preprocessing,
+) -> None:
+    sizes = tuple(side * preprocessing.patch for side in grid)
+    per_shard = slices_per_shard(sizes[0] * sizes[1])
+    masks, shares = (
+        _create(partial, f"grids/{grid_name(grid)}/{name}", len(slices), shape, dtype, per_shard)
+        for name, shape, dtype in (("mask", sizes, "uint8"), ("occupancy", grid, "float32"))
+    )
+    for start in range(0, len(slices), per_shard):
+        block = [
+            _foreground(item, threshold, preprocessing)
+            for item in slices[start : start + per_shard]
+        ]
+        masks[start : start + len(block)] = np.stack(block)
+        shares[start : start + len(block)] = np.stack(
+            [occupancy(mask, preprocessing.patch) for mask in block]
+        )
+
+
+def _create(
+    partial: Path, path: str, count: int, shape: Sequence[int], dtype: str, per_shard: int
+) -> zarr.Array[Any]:
+    return zarr.create_array(
+        LocalStore(partial),
+        name=path,
+        shape=(count, *shape),
+        chunks=(1, *shape),
+        shards=(per_shard, *shape),
+        dtype=dtype,
+        filters=None,
+        compressors=[ZstdCodec(level=3), Crc32cCodec()],
+        dimension_names=("slice", "row", "col"),
+        config={"write_empty_chunks": True},
+    )
+
+
+def _foreground(
+    item: Slice, threshold: int, preprocessing: Preprocessing
+) -> UInt8[np.ndarray, "row col"]:
+    assert item.mask is not None  # noqa: S101 - ensure_labels has checked
+    pixels = read_mask(item.mask)
+    if pixel_sha256(pixels) != item.mask_sha256:
+        raise StoreError(
+            f"mask {item.mask} changed while it was being read; run the command again.",
+            subject=item.mask,
+        )
+    return (preprocessing.resize_mask(pixels) >= threshold).astype(np.uint8)

@@ -1,0 +1,98 @@
+"""The completion manifest: the list of a folder's files with their checksums.
+
+Zarr detects flipped and shortened bytes by a CRC32C, but reads a missing shard as zeros. The
+manifest, written last, makes the difference between *absent* and *zero*: a folder is complete when
+its manifest is there, and intact when every file has the size and the SHA-256 that it states.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from emcache import atomic
+from emcache.canonical import file_sha256, json_sha256
+from emcache.errors import FormatVersionError, StoreError
+
+MANIFEST_NAME = "manifest.json"
+
+
+def write_manifest(folder: Path, content: Mapping[str, Any], known: Mapping[str, str]) -> None:
+    """Complete a folder: hash its files and write the manifest.
+
+    Args:
+        folder: What to describe, all files below it.
+        content: JSON values to state beside the files.
+        known: SHA-256 of files hashed already, by their path in the folder.
+    """
+    files = {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_file() and name != MANIFEST_NAME:
+            atomic.sync_file(path)
+            files[name] = {
+                "bytes": path.stat().st_size,
+                "sha256": known.get(name) or file_sha256(path),
+            }
+    full = {**content, "files": files}
+    atomic.write_json(folder / MANIFEST_NAME, {**full, "sha256": json_sha256(full)})
+
+
+def read_manifest(folder: Path, newest_format: int) -> dict[str, Any]:
+    """Read a manifest and check that it is whole and that each file has its size.
+
+    Checksums of files are left to :func:`damaged_files`: sizes cost microseconds, and a missing or
+    emptied shard is what Zarr itself would not notice.
+
+    Raises:
+        StoreError: Missing, damaged, or a file is missing or of another size.
+        FormatVersionError: Written by a newer emcache.
+    """
+    path = folder / MANIFEST_NAME
+    try:
+        content = json.loads(path.read_bytes())
+        stated, format_version = content["sha256"], content["format"]
+        files = content["files"]
+    except FileNotFoundError:
+        raise StoreError(
+            f"{folder} holds no {MANIFEST_NAME}: it is no complete feature set; remove it and run "
+            f"`emcache extract` again.",
+            subject=folder,
+        ) from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _damaged(folder, f"{MANIFEST_NAME} cannot be read ({error})") from error
+    if format_version > newest_format:
+        raise FormatVersionError(
+            f"{folder} has format {format_version}, this emcache reads up to {newest_format}; "
+            f"upgrade emcache, or extract again.",
+            subject=folder,
+        )
+    if stated != json_sha256({key: content[key] for key in content if key != "sha256"}):
+        raise _damaged(folder, f"the checksum of {MANIFEST_NAME} does not match")
+    for name, facts in files.items():
+        try:
+            size = (folder / name).stat().st_size
+        except OSError:
+            raise _damaged(folder, f"{name} is missing") from None
+        if size != facts["bytes"]:
+            raise _damaged(folder, f"{name} has {size} bytes instead of {facts['bytes']}")
+    return dict(content)
+
+
+def damaged_files(folder: Path, manifest: Mapping[str, Any]) -> list[str]:
+    """Names of files whose bytes differ from what the manifest states, by their SHA-256."""
+    return [
+        name
+        for name, facts in manifest["files"].items()
+        if not (folder / name).is_file() or file_sha256(folder / name) != facts["sha256"]
+    ]
+
+
+def _damaged(folder: Path, why: str) -> StoreError:
+    return StoreError(
+        f"feature set {folder.name} is damaged: {why}; remove {folder} and run `emcache extract` "
+        f"again.",
+        subject=folder,
+    )

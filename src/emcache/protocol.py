@@ -1,0 +1,97 @@
+"""Training protocols: frozen objects with a name.
+
+The label of a protocol names every field that differs from the named one, as
+``paper[max_epochs=3]``, and stands in every table beside the score: runs of different protocols are
+never averaged together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Literal
+
+from emcache.errors import UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class Protocol:
+    """How a head is trained; the defaults are the study's (arXiv 2602.08505)."""
+
+    name: str = "paper"
+    """The named protocol this one is, or starts from."""
+    head: Literal["deconv", "linear"] = "deconv"
+    """The study's upsampling head, or one 1x1 convolution."""
+    loss: Literal["dice"] = "dice"
+    """MONAI's Dice loss: softmax, one-hot, background included."""
+    optimizer: Literal["adamw"] = "adamw"
+    learning_rate: float = 5e-5
+    weight_decay: float = 1e-4
+    batch: int = 2
+    """Slices in a step."""
+    max_epochs: int = 1000
+    patience: int = 20
+    """Epochs without a lower validation loss after which training stops."""
+    val_fraction: float = 0.1
+    """Share of the training slices held out, rounded, at least one."""
+    val_seed: int = 42
+    """Seed of that choice; fixed, so that runs differ in the training seed alone."""
+    augmentation: Literal["none"] = "none"
+    gradient_clip: float | None = None
+    """Largest norm of the gradient, or None."""
+
+    def __post_init__(self) -> None:
+        bounds = {
+            "learning_rate": self.learning_rate > 0,
+            "weight_decay": self.weight_decay >= 0,
+            "batch": self.batch >= 1,
+            "max_epochs": self.max_epochs >= 1,
+            "patience": self.patience >= 1,
+            "val_fraction": 0 < self.val_fraction < 1,
+            "gradient_clip": self.gradient_clip is None or self.gradient_clip > 0,
+            "head": self.head in ("deconv", "linear"),
+        }
+        for field, holds in bounds.items():
+            if not holds:
+                raise UsageError(
+                    f"the protocol's {field} cannot be {getattr(self, field)!r}; choose a positive "
+                    f"value (val_fraction below 1, head deconv or linear).",
+                    subject=field,
+                )
+
+    @property
+    def label(self) -> str:
+        """``paper``, or ``paper[max_epochs=3]`` with every changed field."""
+        named = PROTOCOLS[self.name]
+        changed = [
+            f"{field.name}={getattr(self, field.name)}"
+            for field in fields(self)
+            if getattr(self, field.name) != getattr(named, field.name)
+        ]
+        return self.name if not changed else f"{self.name}[{', '.join(changed)}]"
+
+    def with_changes(self, changes: Mapping[str, Any]) -> Protocol:
+        """A protocol with some fields changed; None leaves a field as it is."""
+        given = {field: value for field, value in changes.items() if value is not None}
+        return replace(self, **given)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Every field, for a record."""
+        return asdict(self)
+
+
+PROTOCOLS: Mapping[str, Protocol] = {"paper": Protocol()}
+"""Every protocol by its name."""
+
+
+def find_protocol(name: str) -> Protocol:
+    """The protocol of that name.
+
+    Raises:
+        UsageError: There is none.
+    """
+    if name not in PROTOCOLS:
+        raise UsageError(
+            f"there is no protocol {name!r}; known: {', '.join(PROTOCOLS)}.", subject=name
+        )
+    return PROTOCOLS[name]

@@ -1,0 +1,79 @@
+"""Which slices train and which test.
+
+A split rule is text, kept with the dataset:
+
+``random:FRACTION:SEED``
+    The slices in natural order, shuffled by Python's ``random.Random(SEED)``; the last
+    ``round(FRACTION * n)`` are ``test``, the others ``train``. ``random:0.15:42`` on 20 slices is
+    the published VNC split (17 + 3).
+``NAME=GLOB``
+    Slices whose name matches the pattern are split ``NAME``; give one rule for each split.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+
+from emcache.errors import UsageError
+from emcache.natural import natural_sorted
+
+DEFAULT_SPLIT = "random:0.15:42"
+"""The published VNC split's rule."""
+
+_FORMS = "random:FRACTION:SEED or NAME=GLOB"
+
+
+def assign_splits(slice_ids: Sequence[str], rules: Sequence[str]) -> dict[str, str]:
+    """The split of every slice.
+
+    Raises:
+        UsageError: A rule that cannot be read, a slice in no split or in two, or a random rule
+            that would leave a split empty.
+    """
+    if len(rules) == 1 and rules[0].startswith("random:"):
+        return _random_split(slice_ids, rules[0])
+    patterns = [_parse_pattern(rule) for rule in rules]
+    splits = {}
+    for slice_id in slice_ids:
+        names = [name for name, pattern in patterns if fnmatchcase(slice_id, pattern)]
+        if len(names) != 1:
+            raise UsageError(
+                f"slice {slice_id} matches {len(names)} of the split rules "
+                f"({', '.join(rules)}); expected exactly one: change the patterns.",
+                subject=slice_id,
+            )
+        splits[slice_id] = names[0]
+    return splits
+
+
+def _random_split(slice_ids: Sequence[str], rule: str) -> dict[str, str]:
+    try:
+        _, fraction_text, seed_text = rule.split(":")
+        fraction, seed = float(fraction_text), int(seed_text)
+    except ValueError:
+        raise _unreadable(rule) from None
+    order = natural_sorted(slice_ids)
+    n_test = round(fraction * len(order))
+    if not 0 < n_test < len(order):
+        raise UsageError(
+            f"split {rule!r} puts {n_test} of {len(order)} slices into test; expected at least one "
+            f"in test and one in train: change the fraction.",
+            subject=rule,
+        )
+    # A published split, not a secret: the standard generator is what defines it.
+    random.Random(seed).shuffle(order)  # noqa: S311
+    n_train = len(order) - n_test
+    return {name: "train" if place < n_train else "test" for place, name in enumerate(order)}
+
+
+def _parse_pattern(rule: str) -> tuple[str, str]:
+    name, separator, pattern = rule.partition("=")
+    if not separator or not name.isidentifier() or not pattern:
+        raise _unreadable(rule)
+    return name, pattern
+
+
+def _unreadable(rule: str) -> UsageError:
+    return UsageError(f"split rule {rule!r} cannot be read; expected {_FORMS}.", subject=rule)

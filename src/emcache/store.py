@@ -1,0 +1,138 @@
+"""Feature sets: the tokens of a dataset's slices in one Zarr v3 group.
+
+::
+
+    cache/<feature-set>/
+        manifest.json                  recipe, slices, every file's checksum; written last
+        zarr.json                      the group
+        pooled, cls                    (slice, channel) float32
+        grids/19x19/tokens             (slice, row, col, channel) float16, one slice a chunk
+        labels/<key>/...               see emcache.labels
+
+Slices of one size share a grid; a dataset of slices of several sizes has one array per grid shape.
+Tokens are stored as the backbone makes them, channels last, without compression: they shrink by no
+more than a twentieth, and reading would take five times as long.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from jaxtyping import Float, Float32
+from zarr.storage import LocalStore
+
+from emcache.errors import StoreError
+from emcache.fingerprint import FORMAT_VERSION
+from emcache.manifest import read_manifest
+from emcache.shards import StoredSlice, grid_name
+
+PARTIAL_SUFFIX = ".partial"
+"""Ending of a feature set that is still being extracted."""
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureSet:
+    """A complete feature set, open for reading."""
+
+    folder: Path
+    """Where it stands."""
+    manifest: Mapping[str, Any]
+    """What its manifest states."""
+    slices: tuple[StoredSlice, ...]
+    """Its slices, in the dataset's order."""
+    _arrays: dict[str, zarr.Array[Any]] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def open(cls, folder: Path) -> FeatureSet:
+        """Open a feature set, checking that every file is there with its size.
+
+        Raises:
+            StoreError: Incomplete or damaged.
+            FormatVersionError: Written by a newer emcache.
+        """
+        manifest = read_manifest(folder, FORMAT_VERSION)
+        slices = tuple(
+            StoredSlice(item["id"], item["pixel_sha256"], tuple(item["grid"]), item["index"])
+            for item in manifest["slices"]
+        )
+        return cls(folder, manifest, slices)
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.folder.name
+
+    @property
+    def fingerprint(self) -> str:
+        """Key over recipe and slices."""
+        return str(self.manifest["fingerprint"])
+
+    @property
+    def description(self) -> Mapping[str, Any]:
+        """``backbone``, ``weights``, ``longest_edge``, ``patch``, ``dim`` and their kin."""
+        description: Mapping[str, Any] = self.manifest["description"]
+        return description
+
+    @property
+    def token_bytes(self) -> int:
+        """Bytes of all tokens, uncompressed."""
+        item = np.dtype(self.description["dtype"]).itemsize
+        return sum(s.grid[0] * s.grid[1] * self.description["dim"] * item for s in self.slices)
+
+    def tokens(self, position: int) -> Float[np.ndarray, "row col channel"]:
+        """Patch tokens of the slice at ``position``, in the stored type.
+
+        Raises:
+            StoreError: The bytes fail their checksum; the slice is named.
+        """
+        place = self.slices[position]
+        array = self._array(f"grids/{grid_name(place.grid)}/tokens")
+        try:
+            tokens: Float[np.ndarray, "row col channel"] = np.asarray(array[place.index])
+        except (ValueError, RuntimeError, OSError) as error:
+            # The CRC32C codec reports a mismatch as one of these.
+            raise StoreError(
+                f"the tokens of slice {place.id} in {self.name} are damaged ({error}); remove "
+                f"{self.folder} and run `emcache extract` again.",
+                subject=place.id,
+            ) from error
+        return tokens
+
+    def pooled(self) -> Float32[np.ndarray, "slice channel"]:
+        """Mean of each slice's patch tokens, taken before they were rounded to the stored type."""
+        return np.asarray(self._array("pooled")[:], dtype=np.float32)
+
+    def cls(self) -> Float32[np.ndarray, "slice channel"]:
+        """Class token of each slice."""
+        return np.asarray(self._array("cls")[:], dtype=np.float32)
+
+    def _array(self, path: str) -> zarr.Array[Any]:
+        # Opening an array parses JSON; training asks for the same one thousands of times.
+        if path not in self._arrays:
+            array = zarr.open_array(LocalStore(self.folder / path, read_only=True), mode="r")
+            self._arrays[path] = array
+        return self._arrays[path]
+
+
+def list_feature_sets(cache: Path) -> list[FeatureSet]:
+    """Every complete feature set of a cache, in the order of names; damaged ones raise."""
+    if not cache.is_dir():
+        return []
+    return [
+        FeatureSet.open(folder)
+        for folder in sorted(cache.iterdir())
+        if folder.is_dir() and folder.name[0] != "." and folder.suffix != PARTIAL_SUFFIX
+    ]
+
+
+def find_feature_set(cache: Path, fingerprint: str) -> FeatureSet | None:
+    """The complete feature set of that fingerprint, if there is one."""
+    for feature_set in list_feature_sets(cache):
+        if feature_set.fingerprint == fingerprint:
+            return feature_set
+    return None

@@ -1,0 +1,174 @@
+"""Weights: where they come from, and the hash of their bytes.
+
+``--weights`` is ``pretrained`` (from the hub), ``random:SEED`` (untrained, to try things without a
+network) or a file. Whatever the source, tokens are keyed by the bytes of the weights that made
+them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from emcache.backbones.registry import BackboneSpec
+from emcache.canonical import file_sha256
+from emcache.errors import UsageError, WeightsError
+from emcache.file_index import FileIndex
+
+PRETRAINED = "pretrained"
+_RANDOM = re.compile(r"random:(\d+)")
+_HUB_FILE = "model.safetensors"
+_TORCH_SUFFIXES = (".pth", ".pt", ".bin")
+_SHORT = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """Weights that have been found and hashed."""
+
+    label: str
+    """``pretrained``, ``random:SEED`` or ``file:NAME@HASH``: the name in every output."""
+    sha256: str
+    """Of the file's bytes; for random weights of the state's names, types, shapes and bytes."""
+    file: Path | None
+    """Where the bytes are; None for random weights."""
+    seed: int | None
+    """Of random weights."""
+
+
+def is_untrained(label: str) -> bool:
+    """Whether a weights label stands for random weights."""
+    return label.startswith("random:")
+
+
+def describe_untrained(weights: str) -> str:
+    """The sentence that every output of random weights carries."""
+    return f"weights {weights} are untrained: scores say what the head learned, not the backbone."
+
+
+def find_weights(text: str, spec: BackboneSpec, index: FileIndex) -> Weights:
+    """Find the weights named on the command line; hubs are asked only for ``pretrained``.
+
+    Args:
+        text: ``pretrained``, ``random:SEED`` or a path.
+        spec: The backbone they are for.
+        index: Remembers hashes of files that have not changed.
+
+    Raises:
+        UsageError: A text that is none of the three.
+        WeightsError: No such file, or the hub cannot be reached.
+    """
+    if text == PRETRAINED:
+        file = _download(spec)
+        return Weights(PRETRAINED, index.answer(file, "bytes", file_sha256), file, None)
+    if match := _RANDOM.fullmatch(text):
+        seed = int(match[1])
+        return Weights(text, _random_sha256(spec, seed, index), None, seed)
+    if text.startswith("random"):
+        raise UsageError(f"{text!r} has no seed; expected random:SEED, as random:0.", subject=text)
+    file = Path(text)
+    if not file.is_file():
+        raise WeightsError(
+            f"there is no weights file {text}; expected pretrained, random:SEED or a "
+            f".safetensors, .pth or .bin file.",
+            subject=text,
+        )
+    sha256 = index.answer(file.resolve(), "bytes", file_sha256)
+    return Weights(f"file:{file.name}@{sha256[:_SHORT]}", sha256, file.resolve(), None)
+
+
+def read_weights_file(file: Path) -> Mapping[str, Tensor]:
+    """Tensors of a ``.safetensors`` file, or of a torch file read with ``weights_only``.
+
+    Nothing is unpickled but tensors and plain containers.
+
+    Raises:
+        WeightsError: The file cannot be read, or holds something else.
+    """
+    try:
+        if file.suffix in _TORCH_SUFFIXES:
+            state = torch.load(file, map_location="cpu", weights_only=True)
+        else:
+            state = load_file(file)
+    except (
+        OSError,
+        RuntimeError,
+        ValueError,
+        EOFError,
+        KeyError,
+        SafetensorError,
+        pickle.UnpicklingError,
+    ) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise WeightsError(
+            f"{file} cannot be read as weights ({reason}); expected a .safetensors file, or a "
+            f".pth or .bin file that holds tensors only.",
+            subject=file,
+        ) from error
+    # Trainers often wrap the tensors: {"model": {...}} or {"state_dict": {...}}.
+    for wrapper in ("model", "state_dict", "teacher"):
+        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
+            state = state[wrapper]
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise WeightsError(
+            f"{file} holds no plain table of tensors; expected weights by their names.",
+            subject=file,
+        )
+    return state
+
+
+def state_sha256(state: Mapping[str, Tensor]) -> str:
+    """Hex SHA-256 over names, types, shapes and bytes of tensors, in the order of names."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().contiguous()
+        digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)}:".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _download(spec: BackboneSpec) -> Path:
+    if spec.hub is None:
+        raise WeightsError(
+            f"there are no pretrained weights of {spec.name}; use --weights random:SEED.",
+            subject=spec.name,
+        )
+    try:
+        # A cached copy is used without asking the hub.
+        return Path(hf_hub_download(spec.hub, _HUB_FILE, local_files_only=True))
+    except LocalEntryNotFoundError:
+        pass
+    try:
+        return Path(hf_hub_download(spec.hub, _HUB_FILE))
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        raise WeightsError(
+            f"the weights of {spec.name} cannot be fetched from the hub ({type(error).__name__}); "
+            f"download {_HUB_FILE} of {spec.hub} on a machine with a network and use "
+            f"--weights FILE, or try things out with --weights random:0.",
+            subject=spec.hub,
+        ) from error
+
+
+def _random_sha256(spec: BackboneSpec, seed: int, index: FileIndex) -> str:
+    """Hash of an untrained backbone's state, remembered for these versions of torch and timm."""
+    question = f"random:{seed}:{spec.architecture}:torch{version('torch')}:timm{version('timm')}"
+
+    def build() -> str:
+        # Only here, and only once for each seed: hashing a file needs no model.
+        from emcache.backbones.timm_vit import random_model
+
+        return state_sha256(random_model(spec, seed).model.state_dict())
+
+    return str(index.memo(question, build))

@@ -1,0 +1,192 @@
+"""A workspace: the folder that holds ``emcache.toml``, the cache, the records and the warehouse.
+
+``emcache.toml`` is the user's file: it is edited in place and keeps its comments. Every other file
+of a workspace is emcache's own.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tomlkit
+from tomlkit.exceptions import TOMLKitError
+
+from emcache import atomic
+from emcache.errors import DatasetError, UsageError, WorkspaceError
+
+CONFIG_NAME = "emcache.toml"
+ENVIRONMENT_VARIABLE = "EMCACHE_WORKSPACE"
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
+_RESERVED_NAMES = ("macro", "pooled")
+_TEMPLATE = """\
+# An emcache workspace. Edit freely: comments and order are kept when emcache adds to this file.
+# `emcache dataset add NAME --layout ... --root ...` writes the tables below.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    """Paths of one workspace."""
+
+    root: Path
+    """The folder with ``emcache.toml``."""
+
+    @property
+    def config_path(self) -> Path:
+        """``emcache.toml``."""
+        return self.root / CONFIG_NAME
+
+    @property
+    def cache(self) -> Path:
+        """Feature sets, one folder each."""
+        return self.root / "cache"
+
+    @property
+    def runs(self) -> Path:
+        """Records, one folder each."""
+        return self.root / "runs"
+
+    @property
+    def warehouse(self) -> Path:
+        """The DuckDB file; it may be deleted at any time."""
+        return self.root / "warehouse.duckdb"
+
+    def dataset_names(self) -> list[str]:
+        """Names of the datasets, in the order of the file."""
+        return list(self._tables(self._read()))
+
+    def dataset_options(self, name: str) -> Mapping[str, Any]:
+        """What ``emcache.toml`` says about a dataset, as plain values.
+
+        Raises:
+            DatasetError: No such dataset; the known ones are named.
+            WorkspaceError: The file cannot be read.
+        """
+        tables = self._tables(self._read())
+        if name not in tables:
+            known = ", ".join(tables) or "none yet; `emcache dataset add` makes one"
+            raise DatasetError(
+                f"there is no dataset {name!r} in {self.config_path}; known: {known}.", subject=name
+            )
+        options: Mapping[str, Any] = tables[name]
+        return options
+
+    def add_dataset(self, name: str, options: Mapping[str, Any]) -> None:
+        """Write a dataset's table into ``emcache.toml``.
+
+        Raises:
+            UsageError: The name cannot be used.
+            DatasetError: The name is taken.
+        """
+        check_dataset_name(name)
+        document = self._read()
+        if name in self._tables(document):
+            raise DatasetError(
+                f"there is a dataset {name!r} already in {self.config_path}; choose another name, "
+                f"or remove its table from that file first.",
+                subject=name,
+            )
+        if "datasets" not in document:
+            document.add("datasets", tomlkit.table(is_super_table=True))
+        table = tomlkit.table()
+        table.update(options)
+        document["datasets"][name] = table
+        atomic.write_bytes(self.config_path, tomlkit.dumps(document).encode())
+
+    def _read(self) -> tomlkit.TOMLDocument:
+        try:
+            return tomlkit.parse(self.config_path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError) as error:
+            raise WorkspaceError(
+                f"{self.config_path} cannot be read ({error}); restore it, or start anew with "
+                f"`emcache init`.",
+                subject=self.config_path,
+            ) from error
+        except TOMLKitError as error:
+            raise WorkspaceError(
+                f"{self.config_path} is not valid TOML: {error}; mend that line.",
+                subject=self.config_path,
+            ) from error
+
+    def _tables(self, document: tomlkit.TOMLDocument) -> dict[str, Mapping[str, Any]]:
+        tables = document.unwrap().get("datasets", {})
+        if not isinstance(tables, dict) or not all(isinstance(t, dict) for t in tables.values()):
+            raise WorkspaceError(
+                f"`datasets` in {self.config_path} is not a table of tables; expected "
+                f"[datasets.NAME] sections: mend it.",
+                subject=self.config_path,
+            )
+        for name in tables:
+            check_dataset_name(name)
+        return tables
+
+
+def check_dataset_name(name: str) -> None:
+    """Refuse a dataset name that could not be a folder's name or be told from a split or a score.
+
+    Raises:
+        UsageError: With the rule.
+    """
+    if not _NAME.fullmatch(name) or name in _RESERVED_NAMES:
+        raise UsageError(
+            f"{name!r} cannot name a dataset; expected letters, digits and . _ + - (first a letter "
+            f"or digit), and not {' or '.join(_RESERVED_NAMES)}.",
+            subject=name,
+        )
+
+
+def init_workspace(folder: Path) -> tuple[Workspace, bool]:
+    """Make ``folder`` a workspace; one that is one already is left as it is.
+
+    Returns:
+        The workspace, and whether it is new.
+
+    Raises:
+        WorkspaceError: The folder cannot be made or written.
+    """
+    workspace = Workspace(folder.resolve())
+    if workspace.config_path.exists():
+        return workspace, False
+    try:
+        workspace.root.mkdir(parents=True, exist_ok=True)
+        atomic.write_bytes(workspace.config_path, _TEMPLATE.encode())
+    except OSError as error:
+        raise WorkspaceError(
+            f"{folder} cannot become a workspace ({error.strerror}); choose a folder you can "
+            f"write to.",
+            subject=folder,
+        ) from error
+    return workspace, True
+
+
+def find_workspace(given: Path | None = None) -> Workspace:
+    """The workspace to work in: ``given``, else ``$EMCACHE_WORKSPACE``, else from here upward.
+
+    Raises:
+        WorkspaceError: There is none.
+    """
+    named = given or (Path(value) if (value := os.environ.get(ENVIRONMENT_VARIABLE)) else None)
+    if named is not None:
+        workspace = Workspace(named.resolve())
+        if not workspace.config_path.is_file():
+            raise WorkspaceError(
+                f"{named} is no workspace (it holds no {CONFIG_NAME}); make it one with "
+                f"`emcache init {named}`.",
+                subject=named,
+            )
+        return workspace
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / CONFIG_NAME).is_file():
+            return Workspace(folder)
+    raise WorkspaceError(
+        f"neither {here} nor a folder above it is a workspace (none holds {CONFIG_NAME}); make one "
+        f"with `emcache init .`, or name one with --workspace.",
+        subject=here,
+    )
