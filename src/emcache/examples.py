@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from enum import StrEnum
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import psutil
@@ -44,6 +44,7 @@ class Batch(NamedTuple):
     """0 background, 1 foreground."""
 
 
+@runtime_checkable
 class Examples(Protocol):
     """Examples by their position in a feature set."""
 

@@ -7,13 +7,14 @@ notebooks may pass :class:`Quiet`.
 from __future__ import annotations
 
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol, runtime_checkable
 
 
+@runtime_checkable
 class Task(Protocol):
     """One counted piece of work; a context manager that ends with the work."""
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> Task:
         """Begin."""
 
     def __exit__(
@@ -28,6 +29,7 @@ class Task(Protocol):
         """Count ``steps`` as done; ``note`` says the latest facts (a loss, a rate)."""
 
 
+@runtime_checkable
 class Reporter(Protocol):
     """Where messages and progress go."""
 
@@ -39,7 +41,7 @@ class Reporter(Protocol):
 
 
 class _QuietTask:
-    def __enter__(self) -> Self:
+    def __enter__(self) -> _QuietTask:
         return self
 
     def __exit__(

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
 
 import numpy as np
 from jaxtyping import Float, Float32
@@ -34,7 +33,7 @@ class Donors:
         self._vectors: dict[str, tuple[Float32[np.ndarray, "slice channel"], ...]] = {}
 
     @classmethod
-    def find(cls, cache: Path, recipe_sha256: str, hashes: Iterable[str]) -> Self:
+    def find(cls, cache: Path, recipe_sha256: str, hashes: Iterable[str]) -> Donors:
         """Look through a cache for feature sets of the same recipe that hold some of the slices."""
         wanted = set(hashes)
         sources: dict[str, tuple[FeatureSet, int]] = {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
@@ -17,6 +17,7 @@ class Features(NamedTuple):
     """The class token."""
 
 
+@runtime_checkable
 class Backbone(Protocol):
     """A frozen vision transformer."""
 

@@ -1,0 +1,67 @@
+"""Fixtures that every part of the suite shares."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from emcache.progress import Quiet
+from emcache.registration import add_dataset
+from emcache.synthetic import STYLES, write_domain
+from emcache.workspace import Workspace, init_workspace
+
+ROOT = Path(__file__).parents[1]
+DATA = Path(os.environ.get("EMCACHE_TEST_DATA", ROOT.parent / "shared" / "data"))
+
+
+class Listener(Quiet):
+    """A reporter that remembers what was said."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, message: str) -> None:
+        self.lines.append(message)
+
+
+@pytest.fixture
+def listener() -> Listener:
+    return Listener()
+
+
+@pytest.fixture(scope="session")
+def checkout() -> Path:
+    """Root of the checkout."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def vnc_root() -> Path:
+    """The real VNC slices; a test that asks for them carries the mark ``real``."""
+    if not (DATA / "vnc" / "stack1").is_dir():
+        pytest.skip("the real EM slices are absent (set EMCACHE_TEST_DATA to their folder)")
+    return DATA / "vnc"
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    """An empty workspace."""
+    return init_workspace(tmp_path / "workspace")[0]
+
+
+@pytest.fixture
+def cells_root(tmp_path: Path) -> Path:
+    """Ten made-up slices of 84 x 84 pixels with masks."""
+    root = tmp_path / "cells"
+    write_domain(root, STYLES["sharp"], slices=10, size=84, seed=3)
+    return root
+
+
+@pytest.fixture
+def cells(workspace: Workspace, cells_root: Path) -> Workspace:
+    """A workspace with the made-up slices as dataset ``cells``."""
+    options = {"images": "images/*.png", "masks": "masks/*.png"}
+    add_dataset(workspace, "cells", "folder", cells_root, options, Quiet())
+    return workspace

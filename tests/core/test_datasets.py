@@ -1,0 +1,144 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from emcache.datasets import Selection, load_dataset
+from emcache.errors import DatasetError, EmcacheError, ImageError, PairingError, UsageError
+from emcache.progress import Quiet
+from emcache.registration import add_dataset
+from emcache.workspace import Workspace
+
+FOLDER = {"images": "images/*.png", "masks": "masks/*.png"}
+
+
+def add(workspace: Workspace, root: Path, name: str = "cells", **options: object) -> None:
+    add_dataset(workspace, name, "folder", root, {**FOLDER, **options}, Quiet())
+
+
+def test_made_up_slices(cells: Workspace, cells_root: Path) -> None:
+    dataset = load_dataset(cells, "cells")
+    assert [item.id for item in dataset.slices] == [str(i) for i in range(10)]
+    assert dataset.split_counts() == {"train": 8, "test": 2}
+    for item in dataset.slices:
+        true = np.asarray(Image.open(cells_root / "masks" / f"{item.id}.png"))
+        assert item.foreground_pixels == np.count_nonzero(true >= 128)
+        assert (item.height, item.width) == (84, 84)
+    assert dataset.grey_pixels == 0
+
+
+def test_without_masks_everything_is_unlabelled(workspace: Workspace, cells_root: Path) -> None:
+    add_dataset(workspace, "bare", "folder", cells_root, {"images": "images/*.png"}, Quiet())
+    dataset = load_dataset(workspace, "bare")
+    assert dataset.labelled == ()
+    assert Selection.parse("bare").of(dataset) == dataset.slices
+    assert dataset.split_counts() == {"all": 10}
+
+
+def test_selection(cells: Workspace) -> None:
+    dataset = load_dataset(cells, "cells")
+    assert len(Selection.parse("cells:test").of(dataset)) == 2
+    assert str(Selection.parse("cells:test")) == "cells:test"
+    with pytest.raises(DatasetError, match=r"no split 'val'; known: .*train"):
+        Selection.parse("cells:val").of(dataset)
+    for text in ("", ":test", "cells:"):
+        with pytest.raises(UsageError):
+            Selection.parse(text)
+
+
+def test_grey_pixels_and_threshold(workspace: Workspace, cells_root: Path) -> None:
+    path = cells_root / "masks" / "4.png"
+    mask = np.zeros((84, 84), dtype=np.uint8)
+    mask[0, :5] = [1, 127, 128, 254, 255]
+    Image.fromarray(mask).save(path)
+    add(workspace, cells_root)
+    item = load_dataset(workspace, "cells").slices[4]
+    assert (item.foreground_pixels, item.grey_pixels) == (3, 4)
+
+
+def test_labels_of_zero_and_one_are_not_taken_for_empty(
+    workspace: Workspace, cells_root: Path
+) -> None:
+    for path in (cells_root / "masks").iterdir():
+        Image.fromarray((np.asarray(Image.open(path)) > 0).astype(np.uint8)).save(path)
+    with pytest.raises(ImageError, match="set --mask-threshold to the lowest foreground value"):
+        add(workspace, cells_root)
+    add(workspace, cells_root, mask_threshold=1)
+    assert load_dataset(workspace, "cells").labelled[0].foreground_pixels
+
+
+@pytest.mark.parametrize(
+    ("damage", "error", "said"),
+    [
+        (lambda r: (r / "masks/3.png").unlink(), PairingError, "image images/3.png without a mask"),
+        (
+            lambda r: (r / "images/3.png").unlink(),
+            PairingError,
+            "mask masks/3.png without an image",
+        ),
+        (
+            lambda r: Image.new("L", (80, 84)).save(r / "masks/3.png"),
+            ImageError,
+            r"mask .*masks/3\.png is 84 x 80 pixels .* is 84 x 84",
+        ),
+        (lambda r: (r / "images/3.png").write_bytes(b""), ImageError, r"images/3\.png is empty"),
+    ],
+)
+def test_bad_input_is_named_and_leaves_nothing(
+    workspace: Workspace, cells_root: Path, damage, error: type[EmcacheError], said: str
+) -> None:
+    damage(cells_root)
+    before = workspace.config_path.read_bytes()
+    with pytest.raises(error, match=said):
+        add(workspace, cells_root)
+    assert workspace.config_path.read_bytes() == before
+    assert not workspace.runs.exists()
+
+
+def test_a_root_that_is_not_there(workspace: Workspace, tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="is no folder; check --root"):
+        add(workspace, tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("pattern", ["../*.png", "/etc/*.png"])
+def test_patterns_stay_below_the_root(workspace: Workspace, cells_root: Path, pattern: str) -> None:
+    with pytest.raises(UsageError, match="leaves the root"):
+        add(workspace, cells_root, images=pattern)
+
+
+def test_masks_are_never_taken_for_images(workspace: Workspace, tmp_path: Path) -> None:
+    root = tmp_path / "mixed"
+    root.mkdir()
+    for number in range(4):
+        Image.new("L", (28, 28), 90).save(root / f"slice{number}.png")
+        Image.new("L", (28, 28), 255).save(root / f"slice{number}_mask.png")
+    options = {
+        "images": "*.png",
+        "masks": "*_mask.png",
+        "pair": "number",
+        "split": ["random:0.3:1"],
+    }
+    dataset, _ = add_dataset(workspace, "mixed", "folder", root, options, Quiet())
+    assert [item.image.name for item in dataset.slices] == [f"slice{i}.png" for i in range(4)]
+
+
+def test_a_taken_name(cells: Workspace, cells_root: Path) -> None:
+    with pytest.raises(DatasetError, match="there is a dataset 'cells' already"):
+        add(cells, cells_root)
+
+
+@pytest.mark.real
+def test_vnc_as_shipped(workspace: Workspace, vnc_root: Path) -> None:
+    dataset, record = add_dataset(workspace, "vnc", "vnc", vnc_root, {}, Quiet())
+    assert dataset.split_counts() == {"train": 17, "test": 3, "stack2": 20}
+    assert [item.id for item in dataset.labelled] == [f"stack1/{i:02d}" for i in range(20)]
+    assert {(item.height, item.width) for item in dataset.slices} == {(1024, 1024)}
+    greys = 0
+    for item in dataset.labelled:
+        # Independent of images.read_mask: a 1-bit file gives booleans.
+        raw = np.asarray(Image.open(item.mask))
+        pixels = raw.astype(np.uint8) * 255 if raw.dtype == bool else raw
+        assert item.foreground_pixels == np.count_nonzero(pixels >= 128)
+        greys += np.count_nonzero((pixels > 0) & (pixels < 255))
+    assert dataset.grey_pixels == record.config["grey_pixels"] == greys > 0

@@ -1,0 +1,310 @@
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import emcache.extract
+from emcache.backbones.registry import TINY
+from emcache.backbones.timm_vit import random_model
+from emcache.canonical import json_sha256
+from emcache.datasets import Selection
+from emcache.errors import FormatVersionError, StoreError
+from emcache.extract import Extraction, run_extraction
+from emcache.images import read_image
+from emcache.jobs import ExtractOptions, plan_extraction
+from emcache.labels import ensure_labels
+from emcache.preprocessing import Preprocessing, normalise
+from emcache.progress import Quiet
+from emcache.records import list_record_ids
+from emcache.store import FeatureSet
+from emcache.workspace import Workspace
+
+OPTIONS = ExtractOptions("tiny", "random:0", longest_edge=70)
+
+
+def extract(
+    workspace: Workspace, options: ExtractOptions = OPTIONS, name: str = "cells"
+) -> Extraction:
+    job = plan_extraction(workspace, Selection.parse(name), options, Quiet())
+    return run_extraction(job, Quiet())
+
+
+def token_bytes(feature_set: FeatureSet) -> dict[str, bytes]:
+    return {
+        path.relative_to(feature_set.folder).as_posix(): path.read_bytes()
+        for path in sorted(feature_set.folder.rglob("*"))
+        if "c" in path.parts and "labels" not in path.parts and path.is_file()
+    }
+
+
+@pytest.fixture
+def forbid_backbone(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    def forbid() -> None:
+        def fail(job: object) -> None:
+            pytest.fail("the backbone was built")
+
+        monkeypatch.setattr(emcache.extract, "build_backbone", fail)
+
+    return forbid
+
+
+def test_tokens_are_the_backbones(cells: Workspace) -> None:
+    feature_set = extract(cells, replace(OPTIONS, dtype="float32")).feature_set
+    model = random_model(TINY, 0).eval().model
+    preprocessing = Preprocessing(70, 14)
+    for position, item in enumerate(feature_set.slices):
+        image = read_image(cells.root.parent / "cells" / "images" / f"{item.id}.png")
+        pixels = torch.from_numpy(preprocessing.resize_image(image))
+        with torch.inference_mode():
+            sequence = model.forward_features(normalise(pixels[None]))[0]
+        expected = sequence[1:].reshape(5, 5, 64).numpy()
+        np.testing.assert_allclose(feature_set.tokens(position), expected, atol=1e-5)
+        np.testing.assert_allclose(feature_set.pooled()[position], expected.mean((0, 1)), atol=1e-5)
+        np.testing.assert_allclose(feature_set.cls()[position], sequence[0].numpy(), atol=1e-5)
+
+
+def test_a_second_run_extracts_nothing(
+    cells: Workspace, forbid_backbone: Callable[[], None]
+) -> None:
+    first = extract(cells)
+    assert (first.computed, first.copied) == (10, 0)
+    forbid_backbone()
+    again = extract(cells)
+    assert again.record is None
+    assert again.feature_set.folder == first.feature_set.folder
+    assert len(list_record_ids(cells.runs)) == 2
+
+
+def test_touching_files_changes_nothing(
+    cells: Workspace, cells_root: Path, forbid_backbone: Callable[[], None]
+) -> None:
+    first = extract(cells)
+    for path in cells_root.rglob("*.png"):
+        os.utime(path, (1e9, 1e9))
+    forbid_backbone()
+    assert extract(cells).feature_set.name == first.feature_set.name
+
+
+def test_one_changed_slice_computes_one(cells: Workspace, cells_root: Path) -> None:
+    first = extract(cells).feature_set
+    path = cells_root / "images" / "4.png"
+    pixels = np.array(Image.open(path))
+    pixels[0, 0] ^= 1
+    Image.fromarray(pixels).save(path)
+    second = extract(cells)
+    assert (second.computed, second.copied) == (1, 9)
+    assert second.feature_set.fingerprint != first.fingerprint
+    for position in range(10):
+        same = np.array_equal(first.tokens(position), second.feature_set.tokens(position))
+        assert same == (position != 4)
+    np.testing.assert_array_equal(first.cls()[:4], second.feature_set.cls()[:4])
+
+
+def test_other_weights_make_another_feature_set(cells: Workspace) -> None:
+    first, second = extract(cells), extract(cells, replace(OPTIONS, weights="random:1"))
+    assert second.computed == 10
+    assert first.feature_set.fingerprint != second.feature_set.fingerprint
+    assert not np.array_equal(first.feature_set.tokens(0), second.feature_set.tokens(0))
+
+
+def test_changed_weight_bytes_make_another_feature_set(cells: Workspace, tmp_path: Path) -> None:
+    file = tmp_path / "weights.pth"
+    state = random_model(TINY, 5).model.state_dict()
+    torch.save(state, file)
+    options = replace(OPTIONS, weights=str(file))
+    first = extract(cells, options)
+    assert extract(cells, options).record is None
+    state["norm.bias"] = state["norm.bias"] + 1
+    torch.save(state, file)
+    second = extract(cells, options)
+    assert second.computed == 10
+    assert second.feature_set.fingerprint != first.feature_set.fingerprint
+
+
+def test_a_corrected_mask_runs_no_backbone(
+    cells: Workspace, cells_root: Path, forbid_backbone: Callable[[], None]
+) -> None:
+    first = extract(cells).feature_set
+    path = cells_root / "masks" / "4.png"
+    Image.fromarray(255 - np.asarray(Image.open(path))).save(path)
+    forbid_backbone()
+    again = extract(cells)
+    assert again.record is None
+    assert again.feature_set.folder == first.folder
+    labels = sorted(p.name for p in (first.folder / "labels").iterdir() if p.name[0] != ".")
+    assert len(labels) == 2
+
+
+def test_labels_are_the_resized_masks(cells: Workspace, cells_root: Path) -> None:
+    job = plan_extraction(cells, Selection.parse("cells"), OPTIONS, Quiet())
+    feature_set = run_extraction(job, Quiet()).feature_set
+    labels = ensure_labels(feature_set, job.slices, 128, Quiet())
+    for position, item in enumerate(job.slices):
+        mask = Image.open(cells_root / "masks" / f"{item.id}.png")
+        small = np.asarray(mask.resize((70, 70), Image.Resampling.NEAREST)) >= 128
+        np.testing.assert_array_equal(labels.mask(position), small)
+        share = small.reshape(5, 14, 5, 14).mean((1, 3))
+        np.testing.assert_allclose(labels.occupancy(position), share, atol=1e-6)
+
+
+def test_slices_of_several_sizes(cells: Workspace, cells_root: Path) -> None:
+    for number in (2, 7):
+        for kind in ("images", "masks"):
+            path = cells_root / kind / f"{number}.png"
+            Image.open(path).crop((0, 0, 84, 50)).save(path)
+    feature_set = extract(cells).feature_set
+    assert {item.grid for item in feature_set.slices} == {(5, 5), (2, 5)}
+    assert feature_set.tokens(7).shape == (2, 5, 64)
+    assert feature_set.pooled().shape == (10, 64)
+
+
+def test_planned_files_and_bytes_are_the_real_ones(cells: Workspace, cells_root: Path) -> None:
+    for kind in ("images", "masks"):
+        path = cells_root / kind / "2.png"
+        Image.open(path).crop((0, 0, 84, 50)).save(path)
+    job = plan_extraction(cells, Selection.parse("cells"), OPTIONS, Quiet())
+    planned_files, planned_bytes = job.n_files, job.token_bytes
+    done = run_extraction(job, Quiet())
+    assert done.record is not None
+    assert done.record.config["n_files"] == planned_files
+    assert planned_bytes == (9 * 25 + 10) * 64 * 2
+
+
+def test_an_unlabelled_split_has_no_labels(cells: Workspace) -> None:
+    only_test = extract(cells, name="cells:test").feature_set
+    assert len(only_test.slices) == 2
+    whole = extract(cells)
+    assert (whole.computed, whole.copied) == (8, 2)
+
+
+class TestDamage:
+    def test_a_missing_shard_is_not_read_as_zeros(self, cells: Workspace) -> None:
+        folder = extract(cells).feature_set.folder
+        (folder / "grids/5x5/tokens/c/0/0/0/0").unlink()
+        with pytest.raises(StoreError, match="tokens/c/0/0/0/0 is missing"):
+            FeatureSet.open(folder)
+
+    def test_an_emptied_shard_is_found(self, cells: Workspace) -> None:
+        folder = extract(cells).feature_set.folder
+        (folder / "grids/5x5/tokens/c/0/0/0/0").write_bytes(b"")
+        with pytest.raises(StoreError, match="has 0 bytes instead of"):
+            FeatureSet.open(folder)
+
+    def test_a_flipped_bit_names_the_slice(self, cells: Workspace) -> None:
+        feature_set = extract(cells).feature_set
+        path = feature_set.folder / "grids/5x5/tokens/c/0/0/0/0"
+        data = bytearray(path.read_bytes())
+        data[3 * 5 * 5 * 64 * 2 + 3 * 4 + 100] ^= 1
+        path.write_bytes(data)
+        with pytest.raises(StoreError, match=r"tokens of slice 3 in .* are damaged"):
+            FeatureSet.open(feature_set.folder).tokens(3)
+
+    def test_a_newer_format_is_refused(self, cells: Workspace) -> None:
+        folder = extract(cells).feature_set.folder
+        manifest = json.loads((folder / "manifest.json").read_text())
+        del manifest["sha256"]
+        manifest["format"] = 99
+        manifest["sha256"] = json_sha256(manifest)
+        (folder / "manifest.json").write_text(json.dumps(manifest))
+        with pytest.raises(FormatVersionError, match="has format 99"):
+            extract(cells)
+
+    def test_tokens_that_are_not_finite_name_the_slice(
+        self, cells: Workspace, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        real = emcache.extract.normalise
+
+        def poisoned(pixels: torch.Tensor) -> torch.Tensor:
+            images = real(pixels)
+            images[1] = float("nan")
+            return images
+
+        monkeypatch.setattr(emcache.extract, "normalise", poisoned)
+        with pytest.raises(StoreError, match="tokens of slice 1 are not finite"):
+            extract(cells)
+
+
+_CHILD = """
+import sys
+from pathlib import Path
+import emcache.shards
+emcache.shards._FEWEST_SLICES = emcache.shards._MOST_SLICES = 2
+from emcache.datasets import Selection
+from emcache.extract import run_extraction
+from emcache.jobs import ExtractOptions, plan_extraction
+from emcache.progress import Quiet
+from emcache.workspace import Workspace
+workspace = Workspace(Path(sys.argv[1]))
+options = ExtractOptions("tiny", "random:0", longest_edge=70, batch=2)
+job = plan_extraction(workspace, Selection.parse("cells"), options, Quiet())
+print("planned", flush=True)
+run_extraction(job, Quiet())
+print("done", flush=True)
+"""
+
+
+def _run_child(workspace: Workspace, kill_after: float | None) -> bool:
+    """Extract in a process of its own; kill it some time after it has planned."""
+    child = subprocess.Popen(
+        [sys.executable, "-c", _CHILD, str(workspace.root)], stdout=subprocess.PIPE, text=True
+    )
+    assert child.stdout is not None
+    assert child.stdout.readline() == "planned\n"
+    if kill_after is not None:
+        time.sleep(kill_after)
+        child.send_signal(signal.SIGKILL)
+    finished = "done" in child.stdout.read()
+    child.wait()
+    return finished
+
+
+def test_killed_at_any_moment_it_resumes_to_the_same_bytes(
+    cells: Workspace, tmp_path: Path
+) -> None:
+    twin = Workspace(tmp_path / "twin")
+    shutil.copytree(cells.root, twin.root)
+    assert _run_child(twin, None)
+    (expected,) = (p for p in twin.cache.iterdir() if p.is_dir())
+
+    delays = np.random.default_rng(7).uniform(0, 0.25, 4)
+    killed = sum(not _run_child(cells, float(delay)) for delay in delays)
+    assert killed, "no child was killed before it was done: the test shows nothing"
+    assert _run_child(cells, None)
+    (resumed,) = (p for p in cells.cache.iterdir() if p.is_dir())
+    assert resumed.name == expected.name
+    assert token_bytes(FeatureSet.open(resumed)) == token_bytes(FeatureSet.open(expected))
+
+
+def test_a_resumed_extraction_keeps_finished_shards(
+    cells: Workspace, monkeypatch: pytest.MonkeyPatch, listener
+) -> None:
+    monkeypatch.setattr("emcache.shards._FEWEST_SLICES", 4)
+    monkeypatch.setattr("emcache.shards._MOST_SLICES", 4)
+    job = plan_extraction(cells, Selection.parse("cells"), OPTIONS, Quiet())
+    real = emcache.extract._Block.compute
+    seen: list[int] = []
+
+    def compute(self, backbone, images, advance) -> None:
+        seen.append(self._shard.number)
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+        real(self, backbone, images, advance)
+
+    monkeypatch.setattr(emcache.extract._Block, "compute", compute)
+    with pytest.raises(KeyboardInterrupt):
+        run_extraction(job, Quiet())
+    done = run_extraction(job, listener)
+    assert seen == [0, 1, 1, 2]
+    assert any("4 of 10 slices are done" in line for line in listener.lines)
+    assert len(done.feature_set.slices) == 10

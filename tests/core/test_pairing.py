@@ -1,0 +1,47 @@
+import pytest
+
+from emcache.errors import PairingError
+from emcache.pairing import Rule, pair
+
+
+def test_stem_pairs_in_natural_order() -> None:
+    images = ["raw/10.tif", "raw/2.tif"]
+    assert pair(images, ["m/2.png", "m/10.png"], Rule.STEM) == [
+        ("raw/2.tif", "m/2.png"),
+        ("raw/10.tif", "m/10.png"),
+    ]
+
+
+def test_number_pairs_names_that_differ() -> None:
+    images = [f"mask{i:04d}.png" for i in range(12)]
+    masks = [f"{i}.png" for i in range(12)]
+    pairs = pair(sorted(images), sorted(masks), Rule.NUMBER)
+    assert all(int(image[4:8]) == int(mask[:-4]) for image, mask in pairs)
+    assert len(pairs) == 12
+
+
+def test_order_pairs_by_natural_position() -> None:
+    images = [f"a{i}.png" for i in range(12)]
+    masks = [f"b{i}.png" for i in range(12)]
+    assert pair(sorted(images), sorted(masks), Rule.ORDER) == list(zip(images, masks, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("images", "masks", "rule", "named"),
+    [
+        (["1.tif", "2.tif"], ["1.png"], Rule.STEM, "image 2.tif without a mask"),
+        (["1.tif"], ["1.png", "7.png"], Rule.STEM, "mask 7.png without an image"),
+        (["a1b2.tif"], ["1.png"], Rule.NUMBER, "a1b2.tif has 2 numbers"),
+        (["x.tif"], ["1.png"], Rule.NUMBER, "x.tif has 0 numbers"),
+        (["1.tif", "01.png"], ["1.png"], Rule.NUMBER, "1.tif and 01.png both"),
+        (["1.tif"], ["1.png", "2.png"], Rule.ORDER, "1 images and 2 masks"),
+    ],
+)
+def test_leftovers_are_named(images: list[str], masks: list[str], rule: Rule, named: str) -> None:
+    with pytest.raises(PairingError, match=named):
+        pair(images, masks, rule)
+
+
+def test_many_leftovers_are_counted() -> None:
+    with pytest.raises(PairingError, match=r"5 images \(0.tif, 1.tif, 2.tif and 2 more\)"):
+        pair([f"{i}.tif" for i in range(6)], ["5.png"], Rule.STEM)

@@ -1,0 +1,164 @@
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from PIL import Image
+from safetensors.torch import load_file
+
+import emcache.datasets
+import emcache.extract
+from emcache.datasets import Selection
+from emcache.errors import DatasetError, StoreError, UsageError
+from emcache.extract import run_extraction
+from emcache.feature_choice import FeatureRequest
+from emcache.file_index import FileIndex
+from emcache.heads import build_head
+from emcache.jobs import ExtractOptions, plan_extraction
+from emcache.progress import Quiet
+from emcache.protocol import Protocol
+from emcache.records import list_record_ids, read_record
+from emcache.registration import add_dataset
+from emcache.train_head import HeadOptions, train_head
+from emcache.workspace import Workspace
+
+LINEAR = Protocol(head="linear", learning_rate=0.05, max_epochs=2)
+
+
+def options(**changes: object) -> HeadOptions:
+    return HeadOptions(**{"seeds": [0], "protocol": LINEAR, **changes})  # type: ignore[arg-type]
+
+
+def extract(workspace: Workspace, longest_edge: int = 70, weights: str = "random:0") -> None:
+    chosen = ExtractOptions("tiny", weights, longest_edge)
+    job = plan_extraction(workspace, Selection.parse("cells"), chosen, Quiet())
+    run_extraction(job, Quiet())
+
+
+def test_scores_equal_a_count_of_the_saved_predictions(cells: Workspace, cells_root: Path) -> None:
+    extract(cells)
+    protocol = Protocol(learning_rate=1e-3, max_epochs=4)
+    (record,) = train_head(
+        cells,
+        ["cells"],
+        FeatureRequest(),
+        options(protocol=protocol, save_predictions=True),
+        Quiet(),
+    )
+    rows = pl.read_parquet(record.file("slice_metrics.parquet"))
+    assert rows["slice_id"].to_list() == [
+        s.id for s in emcache.datasets.load_dataset(cells, "cells").slices if s.split == "test"
+    ]
+    for row in rows.iter_rows(named=True):
+        predicted = (
+            np.asarray(Image.open(record.file(f"predictions/cells/{row['slice_id']}.png"))) > 0
+        )
+        mask = Image.open(cells_root / "masks" / f"{row['slice_id']}.png")
+        true = np.asarray(mask.resize((70, 70), Image.Resampling.NEAREST)) >= 128
+        assert row["tp"] == (predicted & true).sum()
+        assert row["fp"] == (predicted & ~true).sum()
+        assert row["fn"] == (~predicted & true).sum()
+        assert row["tn"] == (~predicted & ~true).sum()
+    assert rows["tp"].sum() > 0, "the head learned nothing: the counts show little"
+
+
+def test_no_image_is_decoded_and_no_backbone_built(
+    cells: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("emcache.file_index._settled", lambda stamp: True)
+    extract(cells)
+    train_head(cells, ["cells"], FeatureRequest(), options(), Quiet())
+
+    def fail(*_: object) -> None:
+        pytest.fail("an image was decoded or a backbone built")
+
+    for module in ("emcache.datasets", "emcache.extract"):
+        monkeypatch.setattr(f"{module}.read_image", fail)
+    for module in ("emcache.datasets", "emcache.labels"):
+        monkeypatch.setattr(f"{module}.read_mask", fail)
+    monkeypatch.setattr("emcache.extract.build_backbone", fail)
+    monkeypatch.setattr("emcache.backbones.timm_vit.random_model", fail)
+    request = FeatureRequest(backbone="tiny", weights="random:0", longest_edge=70)
+    train_head(cells, ["cells"], request, options(), Quiet())
+
+
+def test_five_seeds_make_five_records(cells: Workspace) -> None:
+    extract(cells)
+    records = train_head(
+        cells, ["cells"], FeatureRequest(), options(seeds=[0, 1, 2, 3, 4]), Quiet()
+    )
+    assert [record.config["seed"] for record in records] == [0, 1, 2, 3, 4]
+    for record in records:
+        again = read_record(record.folder)
+        assert again.config["protocol"] == "paper[head=linear, learning_rate=0.05, max_epochs=2]"
+        assert pl.read_parquet(again.file("epochs.parquet")).height == 2
+        head = build_head("linear", 64, 0)
+        head.load_state_dict(load_file(again.file("head.safetensors")))
+
+
+def test_missing_features_are_extracted_first_with_a_message(cells: Workspace, listener) -> None:
+    request = FeatureRequest(backbone="tiny", weights="random:0", longest_edge=70)
+    train_head(cells, ["cells"], request, options(), listener)
+    assert any("No features of cells for tiny yet: extracting first" in x for x in listener.lines)
+    assert any("random:0 are untrained" in line for line in listener.lines)
+    kinds = [read_record(cells.runs / name).kind for name in list_record_ids(cells.runs)]
+    assert kinds == ["dataset", "extract", "train-head"]
+
+
+def test_a_corrected_mask_is_trained_on_without_the_backbone(
+    cells: Workspace, cells_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    extract(cells)
+    (before,) = train_head(cells, ["cells"], FeatureRequest(), options(), Quiet())
+    for path in (cells_root / "masks").iterdir():
+        Image.fromarray(255 - np.asarray(Image.open(path))).save(path)
+    monkeypatch.setattr("emcache.extract.build_backbone", lambda job: pytest.fail("built"))
+    (after,) = train_head(cells, ["cells"], FeatureRequest(), options(), Quiet())
+    assert before.config["feature_sets"] == after.config["feature_sets"]
+    assert before.config["label_sets"] != after.config["label_sets"]
+    true = [
+        pl.read_parquet(r.file("slice_metrics.parquet")).select(pl.col("tp") + pl.col("fn")).sum()
+        for r in (before, after)
+    ]
+    assert true[0].item() + true[1].item() == 2 * 70 * 70
+
+
+def test_a_changed_slice_is_never_trained_on_with_old_tokens(
+    cells: Workspace, cells_root: Path
+) -> None:
+    extract(cells)
+    path = cells_root / "images" / "0.png"
+    Image.fromarray(255 - np.asarray(Image.open(path))).save(path)
+    with pytest.raises(UsageError, match="no features of cells as it is now"):
+        train_head(cells, ["cells"], FeatureRequest(), options(), Quiet())
+
+
+def test_a_choice_is_asked_for(cells: Workspace) -> None:
+    extract(cells, 70)
+    extract(cells, 84)
+    with pytest.raises(StoreError, match=r"2 feature sets of cells fit.*--longest-edge 84"):
+        train_head(cells, ["cells"], FeatureRequest(), options(), Quiet())
+    (record,) = train_head(cells, ["cells"], FeatureRequest(longest_edge=84), options(), Quiet())
+    assert record.config["longest_edge"] == 84
+
+
+def test_what_cannot_be_trained_on(cells: Workspace, cells_root: Path) -> None:
+    add_dataset(cells, "bare", "folder", cells_root, {"images": "images/*.png"}, Quiet())
+    only_train = {"images": "images/*.png", "masks": "masks/*.png", "split": ["train=*"]}
+    add_dataset(cells, "half", "folder", cells_root, only_train, Quiet())
+    for names, error, said in [
+        (["bare"], DatasetError, "has no masks"),
+        (["half"], DatasetError, "no labelled slice in split test"),
+        (["cells:train"], UsageError, "training takes a whole dataset"),
+        (["cells", "bare"], UsageError, "found 2 datasets"),
+        (["nope"], DatasetError, "there is no dataset 'nope'"),
+    ]:
+        with pytest.raises(error, match=said):
+            train_head(cells, names, FeatureRequest(backbone="tiny"), options(), Quiet())
+
+
+def test_index_survives_a_lost_cache_file(cells: Workspace) -> None:
+    extract(cells)
+    (cells.cache / "files.json").unlink()
+    assert FileIndex(cells.cache / "files.json").lookup(Path("x"), "image") is None
+    assert len(train_head(cells, ["cells"], FeatureRequest(), options(), Quiet())) == 1

@@ -1,0 +1,196 @@
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pytest
+import torch
+from monai.losses import DiceLoss
+
+from emcache.backbones.registry import TINY
+from emcache.backbones.timm_vit import random_model
+from emcache.counts import Counts
+from emcache.datasets import Selection
+from emcache.devices import Precision
+from emcache.errors import DatasetError, UsageError
+from emcache.examples import Batch, Residency, open_examples
+from emcache.extract import run_extraction
+from emcache.heads import build_head
+from emcache.images import read_image
+from emcache.jobs import ExtractOptions, Job, plan_extraction
+from emcache.labels import LabelSet, ensure_labels
+from emcache.preprocessing import normalise
+from emcache.progress import Quiet
+from emcache.protocol import Protocol
+from emcache.shards import Grid
+from emcache.store import FeatureSet
+from emcache.training import Trainer, batch_order, fit, split_validation
+from emcache.workspace import Workspace
+
+CPU = torch.device("cpu")
+POSITIONS = list(range(10))
+
+
+@pytest.fixture
+def features(cells: Workspace) -> tuple[Job, FeatureSet, LabelSet]:
+    options = ExtractOptions(
+        "tiny", "random:0", longest_edge=70, dtype="float32", precision="float32"
+    )
+    job = plan_extraction(cells, Selection.parse("cells"), options, Quiet())
+    feature_set = run_extraction(job, Quiet()).feature_set
+    return job, feature_set, ensure_labels(feature_set, job.slices, 128, Quiet())
+
+
+def trainer(protocol: Protocol, seed: int = 0, dim: int = 64) -> Trainer:
+    return Trainer(build_head(protocol.head, dim, seed), protocol, CPU, Precision.FLOAT32)
+
+
+class OnTheFly:
+    """The reference's way: decode, resize and run the backbone for every batch of every epoch."""
+
+    def __init__(self, job: Job, labels: LabelSet) -> None:
+        self._job, self._labels = job, labels
+        self._backbone = random_model(TINY, 0).eval()
+
+    def grid(self, position: int) -> Grid:
+        return self._job.places[position].grid
+
+    def batches(self, order: Sequence[Sequence[int]]) -> Iterator[Batch]:
+        resize = self._job.recipe.preprocessing.resize_image
+        for positions in order:
+            images = [resize(read_image(self._job.slices[p].image)) for p in positions]
+            with torch.no_grad():
+                tokens = self._backbone(normalise(torch.from_numpy(np.stack(images)))).tokens
+            masks = np.stack([self._labels.mask(p) for p in positions])
+            yield Batch(tokens, torch.from_numpy(masks))
+
+
+def test_cached_training_equals_on_the_fly_training(
+    features: tuple[Job, FeatureSet, LabelSet],
+) -> None:
+    job, feature_set, labels = features
+    cached, _ = open_examples(feature_set, labels, CPU, Residency.RAM, POSITIONS)
+    order = [[0, 7], [3, 1], [5, 2]]
+    protocol = Protocol()
+    losses = [
+        trainer(protocol).train_epoch(examples.batches(order))
+        for examples in (cached, OnTheFly(job, labels))
+    ]
+    assert len(losses[0]) == 3
+    np.testing.assert_allclose(losses[0], losses[1], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("residency", [Residency.RAM, Residency.DISK, Residency.DEVICE])
+def test_residency_changes_nothing(
+    features: tuple[Job, FeatureSet, LabelSet], residency: Residency
+) -> None:
+    _, feature_set, labels = features
+    order = [[p, (p * 3 + 1) % 10] for p in range(10)]
+    expected, _ = open_examples(feature_set, labels, CPU, Residency.RAM, POSITIONS)
+    examples, chosen = open_examples(feature_set, labels, CPU, residency, POSITIONS)
+    assert chosen is residency
+    for ours, theirs in zip(examples.batches(order), expected.batches(order), strict=True):
+        assert torch.equal(ours.tokens, theirs.tokens)
+        assert torch.equal(ours.masks, theirs.masks)
+    np.testing.assert_array_equal(
+        next(iter(examples.batches([[4]]))).tokens[0].permute(1, 2, 0), feature_set.tokens(4)
+    )
+
+
+def test_one_step_is_adamw_on_monais_dice(features: tuple[Job, FeatureSet, LabelSet]) -> None:
+    _, feature_set, labels = features
+    examples, _ = open_examples(feature_set, labels, CPU, Residency.RAM, POSITIONS)
+    batch = next(iter(examples.batches([[0, 1]])))
+    ours, theirs = trainer(Protocol()), build_head("deconv", 64, 0)
+    ours.head.train()
+    loss = ours.step(batch)
+
+    optimizer = torch.optim.AdamW(theirs.parameters(), lr=5e-5, weight_decay=1e-4)
+    criterion = DiceLoss(softmax=True, to_onehot_y=True, include_background=True)
+    expected = criterion(theirs.train()(batch.tokens, (70, 70)), batch.masks[:, None].long())
+    expected.backward()
+    optimizer.step()
+    assert float(loss) == pytest.approx(expected.item(), abs=1e-6)
+    for p, q in zip(ours.head.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(p, q)
+
+
+def run(features: tuple[Job, FeatureSet, LabelSet], protocol: Protocol, seed: int = 0):
+    _, feature_set, labels = features
+    examples, _ = open_examples(feature_set, labels, CPU, Residency.RAM, POSITIONS)
+    train, val = split_validation(POSITIONS, protocol)
+    worker = trainer(protocol, seed)
+    return worker, examples, val, fit(worker, examples, train, val, protocol, seed, Quiet())
+
+
+LINEAR = Protocol(head="linear", learning_rate=0.05, max_epochs=4)
+
+
+def test_same_seed_same_bits(features: tuple[Job, FeatureSet, LabelSet]) -> None:
+    first, again, other = (run(features, LINEAR, seed)[3] for seed in (0, 0, 1))
+    assert [e.train_loss for e in first.epochs] == [e.train_loss for e in again.epochs]
+    assert all(torch.equal(first.state[name], again.state[name]) for name in first.state)
+    assert [e.train_loss for e in first.epochs] != [e.train_loss for e in other.epochs]
+
+
+def test_the_best_epoch_is_kept(features: tuple[Job, FeatureSet, LabelSet]) -> None:
+    # So large a rate that the loss goes up and down.
+    worker, examples, val, result = run(
+        features, Protocol(head="linear", learning_rate=3.0, max_epochs=12, patience=12)
+    )
+    losses = [epoch.val_loss for epoch in result.epochs]
+    assert result.best_epoch == int(np.argmin(losses)) + 1 < len(losses)
+    worker.head.load_state_dict(dict(result.state))
+    batches = examples.batches(list(batch_order(val, dict.fromkeys(val, (5, 5)), 2)))
+    again = [loss for loss, _, _ in worker.predict(batches)]
+    assert sum(again) / len(again) == pytest.approx(result.best_val_loss, abs=1e-6)
+
+
+def test_stops_after_patience_epochs_without_a_better_loss(
+    features: tuple[Job, FeatureSet, LabelSet],
+) -> None:
+    _, _, _, result = run(
+        features, Protocol(head="linear", learning_rate=3.0, max_epochs=100, patience=3)
+    )
+    assert result.stopped_by == "patience"
+    assert len(result.epochs) == result.best_epoch + 3
+    before = [epoch.val_loss for epoch in result.epochs[: result.best_epoch - 1]]
+    assert all(loss > result.best_val_loss for loss in before)
+
+
+def test_validation_is_the_references_choice() -> None:
+    order = torch.randperm(17, generator=torch.Generator().manual_seed(42)).tolist()
+    train, val = split_validation([10 * i for i in range(17)], Protocol())
+    assert train == [10 * i for i in order[:15]]
+    assert val == [10 * i for i in order[15:]]
+    assert len(split_validation([1, 2], Protocol())[1]) == 1
+    with pytest.raises(DatasetError, match="found 1 training slices"):
+        split_validation([1], Protocol())
+
+
+def test_batches_hold_one_grid_shape() -> None:
+    grids = {p: (5, 5) if p % 3 else (2, 5) for p in range(8)}
+    batches = list(batch_order([7, 0, 3, 1, 2, 6, 4, 5], grids, 2))
+    assert sorted(p for batch in batches for p in batch) == list(range(8))
+    assert batches == [[0, 3], [7, 1], [2, 4], [6], [5]]
+    same = dict.fromkeys(range(5), (5, 5))
+    assert list(batch_order([4, 2, 0, 1, 3], same, 2)) == [[4, 2], [0, 1], [3]]
+
+
+def test_counts_equal_numpy() -> None:
+    random = np.random.default_rng(0)
+    p, t = random.integers(0, 3, (2, 30, 40))
+    counts = Counts.of(torch.from_numpy(p), torch.from_numpy(t.astype(np.uint8)))
+    assert counts == Counts(
+        int(((p > 0) & (t > 0)).sum()),
+        int(((p > 0) & (t == 0)).sum()),
+        int(((p == 0) & (t > 0)).sum()),
+        int(((p == 0) & (t == 0)).sum()),
+    )
+    assert counts.iou == pytest.approx(((p > 0) & (t > 0)).sum() / ((p > 0) | (t > 0)).sum())
+
+
+def test_the_label_names_every_changed_field() -> None:
+    assert Protocol().label == "paper"
+    changed = Protocol().with_changes({"max_epochs": 3, "head": "linear", "patience": None})
+    assert changed.label == "paper[head=linear, max_epochs=3]"
+    with pytest.raises(UsageError, match="learning_rate cannot be -1"):
+        Protocol().with_changes({"learning_rate": -1.0})
