@@ -1,0 +1,524 @@
+"""Keeping the warehouse up to date: nothing lost, nothing written in place."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import duckdb
+import polars as pl
+import pytest
+
+from emcache.errors import WarehouseError
+from emcache_warehouse import migrate
+from emcache_warehouse.checkup import check
+from emcache_warehouse.database import open_readonly
+from emcache_warehouse.kinds import KINDS
+from emcache_warehouse.packaged import PackagedFile, packaged_files
+from emcache_warehouse.query import run_query
+from emcache_warehouse.sync import rebuild
+
+TABLES = ("records", "datasets", "slices", "feature_sets", "runs", "epochs", "slice_metrics")
+
+
+def contents(database):
+    """Every table, rows in a fixed order."""
+    rows = {}
+    with open_readonly(database) as connection:
+        for table in (*TABLES, "paper_results", "paper_parameters"):
+            found = connection.execute(f"SELECT * FROM {table} ORDER BY ALL")
+            names = [column[0] for column in found.description]
+            rows[table] = [dict(zip(names, row, strict=True)) for row in found.fetchall()]
+    return rows
+
+
+def record_ids(database):
+    return run_query(database, "SELECT record_id FROM records ORDER BY 1", {})[
+        "record_id"
+    ].to_list()
+
+
+def state(database):
+    facts = database.stat()
+    return facts.st_ino, facts.st_mtime_ns, facts.st_size
+
+
+def files_beside(made_up):
+    return sorted(path.name for path in made_up.root.iterdir() if path != made_up.runs)
+
+
+# What is ingested
+
+
+def test_a_sync_fills_every_table(made_up):
+    dataset = made_up.dataset("vnc", n_slices=4)
+    extraction = made_up.extract()
+    run = made_up.train(seed=3, epochs=made_up.epochs(6))
+
+    report = made_up.sync()
+
+    assert report.ingested == (dataset.id, extraction.id, run.id)
+    assert report.problems == ()
+    rows = contents(made_up.database)
+    assert {table: len(rows[table]) for table in TABLES} == {
+        "records": 3,
+        "datasets": 1,
+        "slices": 4,
+        "feature_sets": 1,
+        "runs": 1,
+        "epochs": 6,
+        "slice_metrics": 3,
+    }
+    assert rows["datasets"][0]["voxel_size_nm"] == [50.0, 4.6, 4.6]
+    assert rows["slices"][3]["mask"] is None
+    assert rows["feature_sets"][0]["compute_seconds"] == 12.5
+    for name in ("seed", "train_on", "feature_sets", "label_sets", "best_val_loss", "head"):
+        assert rows["runs"][0][name] == run.config[name]
+    assert len(rows["paper_results"]) == 60
+    assert len(rows["paper_parameters"]) == 9
+
+
+@pytest.mark.parametrize("seed", packaged_files("seeds"), ids=lambda file: file.stem)
+def test_the_papers_tables_hold_their_files_cell_by_cell(filled, seed):
+    header, *rows = csv.reader(io.StringIO(seed.text))
+
+    stored = run_query(filled.database, f"FROM {seed.stem}", {})
+
+    assert stored.columns == header
+    as_text = [["" if cell is None else cell for cell in row] for row in stored.rows()]
+    as_read = [
+        [type(stored_cell)(cell) if cell else "" for stored_cell, cell in zip(*both, strict=True)]
+        for both in zip(as_text, rows, strict=True)
+    ]
+    assert as_text == as_read
+
+
+def test_parquet_values_arrive_unchanged(made_up):
+    epochs = made_up.epochs(9)
+    counts = made_up.counts(("vnc",), 4)
+    made_up.train(epochs=epochs, counts=counts)
+    made_up.sync()
+
+    stored = run_query(made_up.database, "SELECT * EXCLUDE (run_id) FROM epochs ORDER BY epoch", {})
+    slices = run_query(
+        made_up.database, "SELECT * EXCLUDE (run_id) FROM slice_metrics ORDER BY 3", {}
+    )
+
+    assert stored.equals(epochs)
+    assert slices.equals(counts)
+
+
+def test_a_workspace_without_records_gets_an_empty_warehouse(made_up):
+    report = made_up.sync()
+
+    assert report.changed
+    assert record_ids(made_up.database) == []
+    assert run_query(made_up.database, "FROM leaderboard", {}).is_empty()
+
+
+def test_a_folder_with_wildcards_in_its_name_is_taken_literally(made_up):
+    made_up.root = made_up.root / "a[b]*'c"
+    made_up.train()
+
+    assert made_up.sync().problems == ()
+    assert run_query(made_up.database, "FROM epochs", {}).height == 12
+
+
+def test_a_folder_with_a_question_mark_is_a_sentence(made_up):
+    made_up.root = made_up.root / "why?"
+    made_up.train()
+
+    with pytest.raises(WarehouseError, match="question mark"):
+        made_up.sync()
+
+
+def test_optional_keys_may_be_absent(made_up):
+    made_up.other("dataset", dataset="vnc")
+    made_up.other(
+        "train-head",
+        **dict.fromkeys(KINDS["train-head"].required, "x") | {"seed": 0, "longest_edge": 14},
+    )
+
+    assert made_up.sync().problems == ()
+    rows = contents(made_up.database)
+    assert rows["datasets"][0]["n_slices"] is None
+    assert rows["runs"][0]["feature_sets"] is None
+
+
+def test_unlabelled_datasets_with_empty_columns_stand_beside_labelled_ones(made_up):
+    made_up.dataset("vnc")
+    record = made_up.dataset("stack2", n_slices=1)
+
+    assert made_up.sync().problems == ()
+    rows = [row for row in contents(made_up.database)["slices"] if row["record_id"] == record.id]
+    assert [row["mask"] for row in rows] == [None]
+
+
+def test_the_newest_record_of_a_dataset_counts_whatever_comes_first(made_up):
+    old = made_up.dataset("vnc", n_slices=5)
+    new = made_up.dataset("vnc", n_slices=3)
+    aside = made_up.root / "aside"
+    shutil.move(old.folder, aside)
+    made_up.sync()
+    shutil.move(aside, old.folder)
+
+    assert made_up.sync().ingested == (old.id,)
+    rows = contents(made_up.database)
+    assert [row["record_id"] for row in rows["datasets"]] == [new.id]
+    assert [row["record_id"] for row in rows["slices"]] == [new.id] * 3
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_an_incremental_warehouse_equals_a_rebuilt_one_in_any_order(made_up, seed):
+    for _ in range(2):
+        made_up.dataset("vnc", n_slices=random.Random(seed).randint(2, 6))
+        made_up.dataset("lucchi++")
+        made_up.extract()
+        made_up.train()
+        made_up.train(("lucchi++", "vnc"))
+        made_up.other("benchmark", x=1)
+    folders = list(made_up.runs.iterdir())
+    random.Random(seed).shuffle(folders)
+    away = made_up.root / "away"
+    made_up.runs.rename(away)
+    made_up.runs.mkdir()
+    for start in range(0, len(folders), 5):
+        for folder in folders[start : start + 5]:
+            (away / folder.name).rename(folder)
+        assert made_up.sync().problems == ()
+    incremental = contents(made_up.database)
+
+    rebuild(made_up.runs, made_up.database)
+
+    assert contents(made_up.database) == incremental
+    assert len(incremental["records"]) == len(folders)
+
+
+# Nothing new
+
+
+def test_a_second_sync_touches_nothing(filled):
+    before = state(filled.database)
+    beside = files_beside(filled)
+
+    report = filled.sync()
+
+    assert (report.ingested, report.changed) == ((), False)
+    assert state(filled.database) == before
+    assert files_beside(filled) == beside
+
+
+def test_records_that_have_gone_are_kept_until_a_rebuild(filled):
+    gone = record_ids(filled.database)[-2]
+    shutil.rmtree(filled.runs / gone)
+    kept = filled.train()
+
+    assert filled.sync().ingested == (kept.id,)
+    assert gone in record_ids(filled.database)
+    rebuild(filled.runs, filled.database)
+    assert gone not in record_ids(filled.database)
+    assert kept.id in record_ids(filled.database)
+
+
+# Records that cannot be ingested
+
+
+def flip(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    path.write_bytes(data)
+
+
+def test_a_damaged_record_is_reported_and_the_others_are_kept(filled):
+    first = filled.train(seed=5)
+    damaged = filled.train(seed=6)
+    last = filled.train(seed=7)
+    flip(damaged.file("slice_metrics.parquet"))
+
+    report = filled.sync()
+
+    assert report.ingested == (first.id, last.id)
+    assert [problem.record_id for problem in report.problems] == [damaged.id]
+    assert "slice_metrics.parquet" in report.problems[0].message
+    before = state(filled.database)
+    again = filled.sync()
+    assert [problem.record_id for problem in again.problems] == [damaged.id]
+    assert not again.changed
+    assert state(filled.database) == before
+
+
+def test_a_missing_required_key_is_named(made_up):
+    bad = made_up.train(backbone=None)
+    good = made_up.train()
+
+    report = made_up.sync()
+
+    assert report.ingested == (good.id,)
+    assert [problem.record_id for problem in report.problems] == [bad.id]
+    assert "no backbone" in report.problems[0].message
+
+
+BAD_EPOCHS = {
+    "a column is missing": lambda epochs: epochs.drop("train_loss"),
+    "a column of another type": lambda epochs: epochs.with_columns(train_loss=pl.lit("low")),
+    "an epoch twice": lambda epochs: pl.concat([epochs, epochs.head(1)]),
+    "a number is missing": lambda epochs: epochs.with_columns(epoch=pl.lit(None, pl.Int64)),
+}
+
+
+@pytest.mark.parametrize("spoil", BAD_EPOCHS.values(), ids=BAD_EPOCHS)
+def test_a_table_of_another_shape_keeps_only_its_own_record_out(made_up, spoil):
+    first = [made_up.train(seed=seed) for seed in range(3)]
+    bad = made_up.train(seed=3, epochs=made_up.epochs(4), spoil=spoil)
+    last = [made_up.train(seed=seed) for seed in range(4, 7)]
+
+    report = made_up.sync()
+
+    assert report.ingested == tuple(record.id for record in (*first, *last))
+    assert [problem.record_id for problem in report.problems] == [bad.id]
+    assert bad.id not in record_ids(made_up.database)
+    assert not made_up.sync().changed
+
+
+def test_an_unknown_kind_is_a_row_of_records_and_nothing_more(made_up):
+    record = made_up.other("telescope", aperture=2.5)
+
+    assert made_up.sync().problems == ()
+    rows = contents(made_up.database)
+    assert [row["record_id"] for row in rows["records"]] == [record.id]
+    assert not rows["records"][0]["has_tables"]
+    assert not made_up.sync().changed
+
+
+def test_records_of_a_kind_that_gets_tables_later_are_ingested_again(made_up, monkeypatch):
+    record = made_up.extract()
+    with monkeypatch.context() as patch:
+        patch.delitem(KINDS, "extract")
+        made_up.sync()
+        assert contents(made_up.database)["feature_sets"] == []
+
+    assert made_up.sync().ingested == (record.id,)
+    rows = contents(made_up.database)
+    assert len(rows["feature_sets"]) == len(rows["records"]) == 1
+
+
+# The database itself
+
+
+@pytest.mark.parametrize("damage", ["nonsense", "empty", "truncated", "flipped header"])
+def test_a_damaged_database_is_moved_aside_and_made_again(filled, damage):
+    before = contents(filled.database)
+    data = bytearray(filled.database.read_bytes())
+    match damage:
+        case "nonsense":
+            data = bytearray(b"hello" * 1000)
+        case "empty":
+            data = bytearray()
+        case "truncated":
+            del data[len(data) // 2 :]
+        case "flipped header":
+            data[4096 + 100] ^= 0xFF
+            data[8192 + 100] ^= 0xFF
+    filled.database.write_bytes(data)
+
+    report = filled.sync()
+
+    aside = list(filled.root.glob("warehouse.damaged-*.duckdb"))
+    assert [path.read_bytes() for path in aside] == [bytes(data)]
+    assert aside[0].name in report.notes[0]
+    assert contents(filled.database) == before
+    assert not filled.sync().changed
+
+
+def test_a_duckdb_file_of_something_else_is_moved_aside_too(made_up):
+    made_up.train()
+    with duckdb.connect(str(made_up.database)) as connection:
+        connection.execute("CREATE TABLE precious AS SELECT 1 AS x")
+
+    made_up.sync()
+
+    (aside,) = made_up.root.glob("warehouse.damaged-*.duckdb")
+    with duckdb.connect(str(aside), read_only=True) as connection:
+        assert connection.execute("FROM precious").fetchall() == [(1,)]
+    assert len(record_ids(made_up.database)) == 1
+
+
+def test_a_database_that_another_program_writes_is_left_alone(filled):
+    before = state(filled.database)
+    filled.train()
+    script = "import duckdb, sys; c = duckdb.connect(sys.argv[1]); print(flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", script, str(filled.database)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as other:
+        other.stdout.readline()
+        with pytest.raises(WarehouseError, match="another program has warehouse"):
+            filled.sync()
+        other.communicate(b"\n")
+    assert list(filled.root.glob("warehouse.damaged-*")) == []
+    assert state(filled.database)[0] == before[0]
+
+
+def with_files(monkeypatch, change):
+    """Let the package hold other migrations or views, as another version would."""
+
+    def changed(folder):
+        return change(folder, packaged_files(folder))
+
+    monkeypatch.setattr(migrate, "packaged_files", changed)
+
+
+def second_migration(folder, files):
+    extra = PackagedFile("migrations/0002_extra.sql", "CREATE TABLE extra (x INTEGER);")
+    return (*files, extra) if folder == "migrations" else files
+
+
+def test_an_older_schema_is_migrated_and_keeps_records_that_have_gone(filled, monkeypatch):
+    shutil.rmtree(filled.runs / record_ids(filled.database)[0])
+    before = contents(filled.database)
+    with_files(monkeypatch, second_migration)
+
+    report = filled.sync()
+
+    assert report.changed
+    assert "schema" in report.notes[0]
+    assert run_query(filled.database, "FROM extra", {}).is_empty()
+    assert contents(filled.database) == before
+    assert not filled.sync().changed
+
+
+def test_a_changed_view_is_made_again(filled, monkeypatch):
+    def change(folder, files):
+        view = PackagedFile("views/09_answer.sql", "CREATE VIEW answer AS SELECT 42 AS x;")
+        return (*files[:-1], view) if folder == "views" else files
+
+    with_files(monkeypatch, change)
+
+    assert filled.sync().changed
+    assert run_query(filled.database, "FROM answer", {}).rows() == [(42,)]
+    with pytest.raises(WarehouseError, match="paper_comparison"):
+        run_query(filled.database, "FROM paper_comparison", {})
+
+
+def test_another_text_of_a_migration_means_a_rebuild(filled, monkeypatch):
+    before = contents(filled.database)
+
+    def change(folder, files):
+        if folder != "migrations":
+            return files
+        return tuple(PackagedFile(file.name, file.text + "\n-- edited") for file in files)
+
+    with_files(monkeypatch, change)
+
+    report = filled.sync()
+
+    assert "made again" in report.notes[0]
+    assert contents(filled.database) == before
+    assert not filled.sync().changed
+
+
+def test_a_newer_schema_is_refused_and_left_alone(filled, monkeypatch):
+    with monkeypatch.context() as patch:
+        with_files(patch, second_migration)
+        filled.sync()
+    before = state(filled.database)
+    filled.train()
+
+    with pytest.raises(WarehouseError, match=r"newer emcache.*upgrade emcache"):
+        filled.sync()
+    assert state(filled.database) == before
+
+
+# Other processes
+
+
+TRAIN_AND_SYNC = """
+import importlib.util, sys
+from pathlib import Path
+spec = importlib.util.spec_from_file_location("made_up", sys.argv[1])
+module = importlib.util.module_from_spec(spec)
+sys.modules["made_up"] = module
+spec.loader.exec_module(module)
+made_up = module.MadeUp(Path(sys.argv[2]))
+for seed in range(2):
+    made_up.train(seed=seed)
+    made_up.sync()
+"""
+
+
+def test_concurrent_syncs_lose_nothing(made_up):
+    made_up.runs.mkdir()
+    conftest = Path(__file__).with_name("conftest.py")
+    command = [sys.executable, "-c", TRAIN_AND_SYNC, str(conftest), str(made_up.root)]
+    processes = [subprocess.Popen(command) for _ in range(4)]
+
+    assert [process.wait(60) for process in processes] == [0] * 4
+    assert len(record_ids(made_up.database)) == 8
+    assert not made_up.sync().changed
+    assert {finding.verdict for finding in check(made_up.runs, made_up.database)} == {"pass"}
+
+
+def test_a_reader_keeps_the_file_it_opened(filled):
+    with open_readonly(filled.database) as reader:
+        before = reader.execute("SELECT count(*) FROM runs").fetchone()
+        filled.train()
+        assert filled.sync().changed
+        assert reader.execute("SELECT count(*) FROM runs").fetchone() == before
+        with open_readonly(filled.database) as fresh:
+            assert fresh.execute("SELECT count(*) FROM runs").fetchone() == (before[0] + 1,)
+
+
+def test_a_process_killed_while_it_writes_leaves_the_old_file(filled):
+    before = contents(filled.database)
+    new = filled.train()
+    script = f"""
+import sys, time, emcache_warehouse.sync as sync
+from pathlib import Path
+sync.fill = lambda *args: (print(flush=True), time.sleep(60))
+sync.sync(Path({str(filled.runs)!r}), Path({str(filled.database)!r}))
+"""
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) as process:
+        process.stdout.readline()
+        os.kill(process.pid, signal.SIGKILL)
+    stale = list(filled.root.glob(".warehouse.duckdb.new-*"))
+    assert len(stale) == 1
+
+    assert contents(filled.database) == before
+    assert filled.sync().ingested == (new.id,)
+    assert list(filled.root.glob(".warehouse.duckdb.new-*")) == []
+
+
+def test_a_folder_that_cannot_be_written_is_a_sentence(filled, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise PermissionError(13, "Permission denied")
+
+    filled.train()
+    monkeypatch.setattr("emcache_warehouse.sync.shutil.copyfile", refuse)
+
+    with pytest.raises(WarehouseError, match="cannot be written"):
+        filled.sync()
+    assert len(record_ids(filled.database)) == 9
+
+
+def test_many_records_are_ingested_quickly(made_up):
+    """A floor far below the rate that is aimed at: it trips only on another way of working."""
+    made_up.sync()
+    records = 100
+    for seed in range(records):
+        made_up.train(seed=seed)
+
+    started = time.perf_counter()
+    report = made_up.sync()
+    seconds = time.perf_counter() - started
+
+    assert len(report.ingested) == records
+    assert records / seconds > 50

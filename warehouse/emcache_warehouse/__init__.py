@@ -1,0 +1,24 @@
+"""The emcache warehouse: an index over records, in DuckDB.
+
+The records are the truth; a warehouse can be made again from them at any time. Importing this
+package imports neither DuckDB nor Altair; its modules do.
+
+==================================== ==============================================================
+``sync.sync(runs, database)``        ingest what is new -> ``SyncReport``
+``sync.rebuild(runs, database)``     make the warehouse again from the records -> ``SyncReport``
+``sync.check(runs, database)``       look for anything that is wrong -> ``list[Finding]``
+``schema.describe_schema(db)``       every table, view and column, with its meaning
+``database.open_readonly(db)``       a DuckDB connection that can change nothing
+``query.run_query(db, sql, p)``      one SQL statement -> ``polars.DataFrame``
+``query.run_named_query(db, n, p)``  the same for a query that the package carries
+``named.named_query(name)``          its SQL, parameters and columns; imports no DuckDB
+``named.list_queries()``             all of them
+``formats.render(frame, format)``    table, csv, json, jsonl, markdown, parquet
+``formats.format_for_path(path)``    the format that a file's ending stands for
+``charts.iou.iou_chart(rows)``       from ``charts.iou.iou_rows(db)``
+``charts.curves.curves_chart(rows)`` from ``charts.curves.curve_rows(db)``
+``charts.custom.mark_chart(...)``    one mark, two columns of any query
+``charts.render.save_chart(c, p)``   ``.html``, ``.png``, ``.svg``, ``.json``
+``pages.gallery_page(...)``          a page of pictures that needs no network
+==================================== ==============================================================
+"""

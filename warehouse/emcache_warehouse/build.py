@@ -1,0 +1,117 @@
+"""Filling a database file that nobody else knows yet."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+
+from emcache.errors import WarehouseError
+from emcache.records import Record, list_record_ids
+from emcache_warehouse.database import (
+    DamagedDatabaseError,
+    attach_readonly,
+    first_line,
+    is_damage,
+    private_database,
+)
+from emcache_warehouse.ingest import Ingestion, ingest
+from emcache_warehouse.kinds import KINDS
+from emcache_warehouse.migrate import SchemaState, migrate, recorded_files, schema_state
+from emcache_warehouse.reading import read_records
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseState:
+    """What a database file holds."""
+
+    schema: SchemaState
+    """How its schema stands to the package's."""
+    ingested: frozenset[str]
+    """Identifiers of the records that are in it, as far as this version knows their kinds."""
+
+
+def database_state(database: Path) -> DatabaseState:
+    """Look into a database file.
+
+    Raises:
+        DamagedDatabaseError: Its bytes are damaged.
+        WarehouseError: It is not there, or another program writes to it.
+    """
+    connection = attach_readonly(database)
+    try:
+        recorded = recorded_files(connection)
+        if not recorded:
+            raise DamagedDatabaseError(
+                f"{database.name} is a DuckDB database but no warehouse; run `emcache warehouse "
+                f"rebuild` to replace it by one made from the records.",
+                subject=database,
+            )
+        schema = schema_state(recorded)
+        if schema in (SchemaState.DIVERGED, SchemaState.NEWER):
+            return DatabaseState(schema, frozenset())
+        ids = connection.execute(
+            "SELECT record_id FROM records WHERE has_tables OR kind NOT IN (SELECT unnest($kinds))",
+            {"kinds": list(KINDS)},
+        ).fetchall()
+        return DatabaseState(schema, frozenset(record_id for (record_id,) in ids))
+    except duckdb.Error as error:
+        raise DamagedDatabaseError(
+            f"{database.name} cannot be read ({first_line(str(error))}); run `emcache warehouse "
+            f"rebuild` to make it again from the records.",
+            subject=database,
+        ) from error
+    finally:
+        connection.close()
+
+
+def fill(path: Path, records: Sequence[Record]) -> Ingestion:
+    """Migrate a private database file and ingest verified records into it.
+
+    Args:
+        path: A file of this process alone: a copy of an older database, or not there.
+        records: What to add.
+
+    Raises:
+        DamagedDatabaseError: The copy is damaged.
+        WarehouseError: DuckDB cannot write the file.
+    """
+    try:
+        with private_database(path) as connection:
+            migrate_if_needed(connection)
+            # Rows of a kind that had no tables when they were ingested: those records come again.
+            connection.execute(
+                "DELETE FROM records WHERE NOT has_tables AND kind IN (SELECT unnest($kinds))",
+                {"kinds": list(KINDS)},
+            )
+            return ingest(connection, records)
+    except duckdb.Error as error:
+        reason = first_line(str(error))
+        if is_damage(error):
+            raise DamagedDatabaseError(
+                f"the warehouse is damaged ({reason}); run `emcache warehouse rebuild`.",
+                subject=path,
+            ) from error
+        raise WarehouseError(
+            f"the warehouse could not be written ({reason}); check the disk space and the memory.",
+            subject=path,
+        ) from error
+
+
+def build(path: Path, runs: Path) -> Ingestion:
+    """Make a database from all records.
+
+    Raises:
+        WarehouseError: DuckDB cannot write the file.
+    """
+    records, problems = read_records(runs, list_record_ids(runs))
+    ingestion = fill(path, records)
+    return Ingestion(ingestion.ingested, (*problems, *ingestion.problems))
+
+
+def migrate_if_needed(connection: duckdb.DuckDBPyConnection) -> None:
+    """Apply what the database lacks, nothing where it lacks nothing."""
+    if schema_state(recorded_files(connection)) is not SchemaState.CURRENT:
+        migrate(connection)

@@ -1,0 +1,110 @@
+"""What the bars and panels of a chart differ in, and what they have in common.
+
+Rows that differ in anything but the seed never share a mark. What differs goes into the labels;
+what is the same everywhere goes into the subtitle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+
+from emcache_warehouse.charts.theme import SEPARATOR
+
+_SIZES = ("small", "base", "large", "giant", "l", "h")
+
+
+@dataclass(frozen=True, slots=True)
+class Setups:
+    """The setups of some rows; a setup is everything but data and seed."""
+
+    labels: tuple[str, ...]
+    """Label of each row's setup, lines separated by a newline."""
+    order: tuple[str, ...]
+    """Every label once, in the order to draw them."""
+    common: str
+    """What all setups have in common, in words."""
+
+
+def describe_setups(frame: pl.DataFrame) -> Setups:
+    """Tell the setups of the rows apart with as few words as possible.
+
+    Args:
+        frame: Rows of ``run_metrics``, or others that identify a run in the same columns.
+    """
+    columns = [name for name in _WORDS if name in frame.columns]
+    varying = [name for name in columns if frame[name].n_unique() > 1]
+    common = [_WORDS[name](frame[name][0]) for name in columns if name not in varying]
+    rows = frame.select("backbone", *columns).rows(named=True)
+    backbones = frame["backbone"].unique()
+    if len(backbones) > 1 or not varying:
+        varying.insert(0, "backbone")
+    labels = tuple(_label(row, varying) for row in rows)
+    keys = {
+        label: (_backbone_rank(row["backbone"]), label)
+        for label, row in zip(labels, rows, strict=True)
+    }
+    if len(backbones) == 1:
+        common.insert(0, str(backbones[0]))
+    return Setups(
+        labels,
+        tuple(sorted(keys, key=lambda label: keys[label])),
+        SEPARATOR.join(word for word in common if word),
+    )
+
+
+def weights_in_words(weights: str) -> str:
+    """``weights: random:0 (untrained)``: a reader must not take chance for a result."""
+    return f"weights: {weights}" + (" (untrained)" if weights.startswith("random:") else "")
+
+
+def counted(number: int, thing: str) -> str:
+    """``1 run``, ``2 runs``."""
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+
+
+def _audit_in_words(accepted: bool | None) -> str:
+    if accepted is None:
+        return ""
+    return "pairing audit accepted" if accepted else "pairing audit not accepted"
+
+
+def _regime_in_words(regime: str) -> str:
+    return {"frozen": "frozen backbone", "lora": "LoRA"}.get(regime, regime)
+
+
+# In the order of the subtitle.
+_WORDS: Mapping[str, Callable[[Any], str]] = {
+    "regime": _regime_in_words,
+    "weights": weights_in_words,
+    "longest_edge": lambda edge: f"longest edge {edge} px",
+    "protocol": lambda protocol: f"protocol {protocol}",
+    "sampling": lambda sampling: f"{sampling} sampling",
+    "audit_accepted": _audit_in_words,
+}
+_SHORT: Mapping[str, Callable[[Any], str]] = {
+    "backbone": str,
+    "weights": str,
+    "longest_edge": lambda edge: f"{edge} px",
+    "audit_accepted": lambda accepted: _audit_in_words(accepted) or "no pairing audit",
+}
+
+
+def _label(row: Mapping[str, Any], varying: list[str]) -> str:
+    words = {**_WORDS, **_SHORT}
+    return "\n".join(words[name](row[name]) for name in varying)
+
+
+def _backbone_rank(name: str) -> tuple[str, int, str]:
+    """Families together, small before large."""
+    family = name.partition("-")[0]
+    rank = next((i for i, size in enumerate(_SIZES) if size in name.split("-")), len(_SIZES))
+    return family, rank, name
+
+
+def training_order(frame: pl.DataFrame) -> list[str]:
+    """What was trained on: single datasets before pairs."""
+    return sorted(frame["train_on"].unique(), key=lambda names: (names.count(" + "), names))

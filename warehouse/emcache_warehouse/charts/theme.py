@@ -1,0 +1,122 @@
+"""The common look: fonts, sizes, colours that the colour-blind can tell apart."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import cycle
+from typing import Any, TypeAlias, TypeVar
+
+import altair as alt
+
+AnyChart = TypeVar("AnyChart", alt.Chart, alt.FacetChart, alt.VConcatChart)
+
+ROWS = alt.NamedData("rows")
+"""The one table behind a chart; panels take their rows from it by a filter."""
+
+Panel: TypeAlias = alt.LayerChart | alt.FacetChart
+"""What layering gives; a facet only where a layer has been given facets."""
+
+PALETTE = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00")
+"""Okabe and Ito's colours, without the yellow that is lost on white and the black of the marks."""
+GREYS = {"macro": "#8c8c8c", "pooled": "#bdbdbd"}
+"""What is computed from several datasets."""
+INK = "#1b1f24"
+"""Text, ticks and single observations."""
+
+SEPARATOR = " \N{MIDDLE DOT} "
+"""Between the facts of a subtitle."""
+
+_SUBTITLE_LETTERS = 84
+_LETTER = 5.5
+_FONT = "Helvetica Neue, Arial, Liberation Sans, DejaVu Sans, sans-serif"
+_SOFT = "#57606a"
+_LINE = "#d8dee4"
+
+_CONFIG: dict[str, Any] = {
+    "background": "white",
+    "font": _FONT,
+    "padding": 12,
+    "view": {"stroke": None},
+    "axis": {
+        "labelFontSize": 11,
+        "titleFontSize": 12,
+        "titleFontWeight": "normal",
+        "titlePadding": 8,
+        "labelColor": INK,
+        "titleColor": INK,
+        "domainColor": _SOFT,
+        "tickColor": _SOFT,
+        "gridColor": _LINE,
+        "labelLimit": 0,
+    },
+    "legend": {
+        "labelFontSize": 11,
+        "titleFontSize": 11,
+        "titleFontWeight": "normal",
+        "labelLimit": 0,
+        "symbolStrokeWidth": 2,
+    },
+    "title": {
+        "anchor": "start",
+        "fontSize": 15,
+        "subtitleFontSize": 11,
+        "subtitleColor": _SOFT,
+        "subtitleLineHeight": 15,
+        "subtitlePadding": 6,
+        "offset": 14,
+        "color": INK,
+    },
+}
+
+
+def finished(
+    chart: AnyChart,
+    rows: list[dict[str, Any]],
+    title: str,
+    subtitle: Sequence[str] = (),
+    *,
+    width: float = 0,
+) -> AnyChart:
+    """Give a whole chart its rows, its title, the lines below it, and the common look.
+
+    Args:
+        chart: Drawn from :data:`ROWS`.
+        rows: What :data:`ROWS` stands for, JSON values.
+        title: What it shows.
+        subtitle: Facts, those of a line with :data:`SEPARATOR` between them.
+        width: Pixels that the chart takes; longer lines are broken between facts.
+    """
+    heading: dict[str, Any] = {"text": title}
+    if subtitle:
+        heading["subtitle"] = [piece for line in subtitle for piece in _wrapped(line, width)]
+    whole: AnyChart = chart.properties(title=alt.TitleParams(**heading)).configure(**_CONFIG)
+    # Set last: every step above copies the chart, and the rows with it.
+    whole.datasets = {ROWS.name: rows}
+    return whole
+
+
+def _wrapped(line: str, width: float) -> list[str]:
+    letters = max(_SUBTITLE_LETTERS, int(width / _LETTER))
+    pieces: list[str] = []
+    for fact in line.split(SEPARATOR):
+        if pieces and len(pieces[-1]) + len(SEPARATOR) + len(fact) <= letters:
+            pieces[-1] += SEPARATOR + fact
+        else:
+            pieces.append(fact)
+    return pieces
+
+
+def panel_title(text: str | list[str]) -> alt.TitleParams:
+    """The title of one panel among several."""
+    return alt.TitleParams(text, fontSize=12, fontWeight="normal", offset=6)
+
+
+def is_computed(test: str) -> bool:
+    """Whether a test set is ``macro`` or ``pooled`` (or one of them with its size)."""
+    return test.partition(",")[0] in GREYS
+
+
+def colours(tests: Sequence[str]) -> list[str]:
+    """A colour per test set: greys for what is computed from several, the palette for others."""
+    palette = cycle(PALETTE)
+    return [GREYS[test.partition(",")[0]] if is_computed(test) else next(palette) for test in tests]

@@ -1,0 +1,187 @@
+"""Looking for anything that is wrong with the records or the warehouse, without changing either."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import duckdb
+
+from emcache.errors import EmcacheError
+from emcache.records import list_record_ids
+from emcache_warehouse.build import DatabaseState, build, database_state
+from emcache_warehouse.database import CATALOG, attach_readonly, first_line, identifier, quote
+from emcache_warehouse.migrate import SchemaState
+from emcache_warehouse.reading import read_records
+
+_REBUILT = "rebuilt"
+
+# Tables whose rows come from records, with the column that names the record.
+_TABLES = {
+    "records": "record_id",
+    "datasets": "record_id",
+    "slices": "record_id",
+    "feature_sets": "record_id",
+    "runs": "run_id",
+    "epochs": "run_id",
+    "slice_metrics": "run_id",
+}
+_SEEDS = ("paper_results", "paper_parameters")
+
+# What can be compared. A dataset whose newest record has gone falls back to an older one in the
+# rebuild; neither is wrong.
+_COMPARABLE = f"""
+CREATE TEMP TABLE shared_records AS
+SELECT record_id FROM {CATALOG}.records INTERSECT SELECT record_id FROM {_REBUILT}.records;
+
+CREATE TEMP TABLE one_sided_datasets AS
+SELECT dataset FROM (FROM {CATALOG}.datasets UNION ALL FROM {_REBUILT}.datasets)
+WHERE record_id NOT IN (SELECT record_id FROM shared_records);
+"""  # noqa: S608 - names from this module
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at."""
+
+    name: str
+    """What was looked at: ``records``, ``database``, ``pending``, ``missing``, ``rows``."""
+    verdict: Literal["pass", "warn", "fail"]
+    """``warn`` for what a sync mends or what may be meant, ``fail`` for damage."""
+    message: str
+    """What was found, and what to do."""
+
+
+def check(runs: Path, database: Path) -> list[Finding]:
+    """Compare the records and the warehouse with each other, and both with their checksums.
+
+    Returns:
+        At least one finding per thing looked at; a damaged record or a differing table has one of
+        its own.
+    """
+    on_disk = list_record_ids(runs)
+    records, problems = read_records(runs, on_disk)
+    findings = [Finding("records", "fail", problem.message) for problem in problems]
+    if not problems:
+        findings.append(Finding("records", "pass", f"{len(records)} records, all checksums match."))
+    try:
+        state = database_state(database)
+    except EmcacheError as error:
+        return [*findings, Finding("database", "fail", str(error))]
+    findings.append(_schema_finding(state))
+    if state.schema is not SchemaState.CURRENT:
+        return findings
+    findings.append(_pending_finding({record.id for record in records} - state.ingested))
+    findings.append(_missing_finding(state.ingested - set(on_disk)))
+    findings.extend(_row_findings(runs, database))
+    return findings
+
+
+def _schema_finding(state: DatabaseState) -> Finding:
+    match state.schema:
+        case SchemaState.CURRENT:
+            return Finding("database", "pass", "The schema is this version's.")
+        case SchemaState.NEWER:
+            return Finding(
+                "database", "fail", "The warehouse was made by a newer emcache; upgrade emcache."
+            )
+        case SchemaState.OLDER | SchemaState.DIVERGED:
+            return Finding(
+                "database",
+                "warn",
+                "The schema is that of another version; run `emcache warehouse sync`.",
+            )
+
+
+def _pending_finding(pending: Collection[str]) -> Finding:
+    if not pending:
+        return Finding("pending", "pass", "Every sound record has been ingested.")
+    return Finding(
+        "pending",
+        "warn",
+        f"{_listed(pending)} not ingested yet; run `emcache warehouse sync`.",
+    )
+
+
+def _missing_finding(missing: Collection[str]) -> Finding:
+    if not missing:
+        return Finding("missing", "pass", "Every ingested record is still there.")
+    return Finding(
+        "missing",
+        "warn",
+        f"{_listed(missing)} ingested, but no longer in the records' folder; restore the folder, "
+        f"or run `emcache warehouse rebuild` to forget it.",
+    )
+
+
+def _listed(ids: Collection[str], limit: int = 3) -> str:
+    names = sorted(ids)
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    count = "1 record is" if len(names) == 1 else f"{len(names)} records are"
+    return f"{', '.join(names[:limit])}{more}: {count}"
+
+
+def _row_findings(runs: Path, database: Path) -> list[Finding]:
+    with tempfile.TemporaryDirectory(prefix="emcache-check-") as folder:
+        rebuilt = Path(folder) / "rebuilt.duckdb"
+        build(rebuilt, runs)
+        connection = attach_readonly(database)
+        try:
+            connection.execute(f"ATTACH {quote(str(rebuilt))} AS {_REBUILT} (READ_ONLY)")
+            differing = _differing_tables(connection)
+        except duckdb.Error as error:
+            return [
+                Finding(
+                    "rows",
+                    "fail",
+                    f"The rows cannot be read ({first_line(str(error))}); run `emcache warehouse "
+                    f"rebuild`.",
+                )
+            ]
+        finally:
+            connection.close()
+    if not differing:
+        return [Finding("rows", "pass", "Every row is what a rebuild gives.")]
+    return [
+        Finding(
+            "rows",
+            "fail",
+            f"The table {table} has {surplus} rows that the records do not give and lacks "
+            f"{lacking} that they do; run `emcache warehouse rebuild`.",
+        )
+        for table, surplus, lacking in differing
+    ]
+
+
+def _differing_tables(connection: duckdb.DuckDBPyConnection) -> Sequence[tuple[str, int, int]]:
+    """Tables whose rows differ, with the number of rows too many and too few.
+
+    Only records on both sides are compared; what is on one side only has findings of its own.
+    """
+    connection.execute(_COMPARABLE)
+    differing = []
+    for table in (*_TABLES, *_SEEDS):
+        live = _rows(CATALOG, table)
+        rebuilt = _rows(_REBUILT, table)
+        surplus = _count(connection, f"{live} EXCEPT ALL {rebuilt}")
+        lacking = _count(connection, f"{rebuilt} EXCEPT ALL {live}")
+        if surplus or lacking:
+            differing.append((table, surplus, lacking))
+    return differing
+
+
+def _rows(catalog: str, table: str) -> str:
+    rows = f"SELECT * FROM {catalog}.{identifier(table)}"  # noqa: S608 - names from this module
+    if key := _TABLES.get(table):
+        rows += f" WHERE {key} IN (SELECT record_id FROM shared_records)"  # noqa: S608 - idem
+    if table in ("datasets", "slices"):
+        rows += " AND dataset NOT IN (SELECT dataset FROM one_sided_datasets)"
+    return rows
+
+
+def _count(connection: duckdb.DuckDBPyConnection, rows: str) -> int:
+    counted = connection.execute(f"SELECT count(*) FROM ({rows})").fetchone()  # noqa: S608 - idem
+    return int(counted[0]) if counted else 0

@@ -1,0 +1,81 @@
+"""What is ingested of each kind of record."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class ParquetTable:
+    """A Parquet file of a record."""
+
+    statement: str
+    """Packaged statement that reads it."""
+    columns: tuple[str, ...]
+    """Columns that it must have; more do not matter."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of record that has tables of its own."""
+
+    required: tuple[str, ...]
+    """Keys that ``config`` must have; all others may be absent and are NULL then."""
+    rows: str
+    """Packaged statement that cuts a row from ``config``."""
+    files: Mapping[str, ParquetTable] = field(default_factory=dict)
+    """Parquet files by name; a record may lack one."""
+
+
+KINDS: Mapping[str, Kind] = {
+    "dataset": Kind(
+        required=("dataset",),
+        rows="tables/datasets.sql",
+        files={
+            "slices.parquet": ParquetTable(
+                "tables/slices.sql",
+                (
+                    "slice_id",
+                    "position",
+                    "split",
+                    "image",
+                    "mask",
+                    "height",
+                    "width",
+                    "pixel_sha256",
+                    "mask_sha256",
+                    "foreground_fraction",
+                    "grey_pixels",
+                ),
+            )
+        },
+    ),
+    "extract": Kind(
+        required=("feature_set", "dataset", "backbone", "weights", "longest_edge"),
+        rows="tables/feature_sets.sql",
+    ),
+    "train-head": Kind(
+        required=(
+            "regime",
+            "backbone",
+            "weights",
+            "longest_edge",
+            "protocol",
+            "train_on",
+            "sampling",
+            "seed",
+        ),
+        rows="tables/runs.sql",
+        files={
+            "epochs.parquet": ParquetTable(
+                "tables/epochs.sql", ("epoch", "train_loss", "val_loss", "val_iou_fg", "seconds")
+            ),
+            "slice_metrics.parquet": ParquetTable(
+                "tables/slice_metrics.sql",
+                ("eval_on", "split", "slice_id", "class", "tp", "fp", "fn", "tn"),
+            ),
+        },
+    ),
+}
+"""The kinds that have tables. Any other kind is a row of ``records`` and nothing more."""

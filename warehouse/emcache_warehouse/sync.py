@@ -1,0 +1,201 @@
+"""Keeping the warehouse up to date with the records.
+
+The live file is never written. What is new goes into a private copy beside it, which is renamed
+into place when it is whole: whoever reads keeps the file they opened, and a crash at any moment
+leaves the old file. One process at a time does this; others wait for it.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from filelock import FileLock
+
+from emcache import atomic
+from emcache.errors import WarehouseError
+from emcache.records import list_record_ids
+from emcache_warehouse.build import build, database_state, fill
+from emcache_warehouse.checkup import Finding, check
+from emcache_warehouse.database import DamagedDatabaseError
+from emcache_warehouse.ingest import Ingestion
+from emcache_warehouse.migrate import SchemaState
+from emcache_warehouse.reading import Problem, read_records
+
+__all__ = ["Finding", "Problem", "SyncReport", "check", "rebuild", "sync"]
+
+
+@dataclass(frozen=True, slots=True)
+class SyncReport:
+    """What :func:`sync` or :func:`rebuild` did."""
+
+    ingested: tuple[str, ...]
+    """Identifiers of the records that were added, oldest first."""
+    problems: tuple[Problem, ...]
+    """Records that were left out, each with the reason and what to do."""
+    notes: tuple[str, ...]
+    """Sentences about the database itself: moved aside, rebuilt, migrated."""
+    changed: bool
+    """Whether the file was replaced."""
+    seconds: float
+    """Wall-clock time."""
+
+
+def sync(runs: Path, database: Path) -> SyncReport:
+    """Ingest the records that the warehouse does not have yet.
+
+    Touches nothing where nothing is new. Records whose folders have gone since are kept.
+
+    Args:
+        runs: Folder of the records.
+        database: The warehouse's file; made where it is not there.
+
+    Raises:
+        WarehouseError: The warehouse is of a newer version, another program writes to it, or its
+            folder cannot be written.
+    """
+    clock = time.perf_counter()
+    if _is_current(runs, database):
+        return SyncReport((), (), (), changed=False, seconds=time.perf_counter() - clock)
+    with _writing(database):
+        ingestion, notes, changed = _sync_locked(runs, database)
+    return SyncReport(
+        ingestion.ingested, ingestion.problems, notes, changed, time.perf_counter() - clock
+    )
+
+
+def rebuild(runs: Path, database: Path) -> SyncReport:
+    """Make the warehouse again from the records alone, whatever the old file holds.
+
+    Raises:
+        WarehouseError: The folder cannot be written.
+    """
+    clock = time.perf_counter()
+    with _writing(database):
+        ingestion = _build_and_publish(runs, database)
+    return SyncReport(
+        ingestion.ingested,
+        ingestion.problems,
+        notes=(),
+        changed=True,
+        seconds=time.perf_counter() - clock,
+    )
+
+
+def _is_current(runs: Path, database: Path) -> bool:
+    if not database.exists():
+        return False
+    try:
+        state = database_state(database)
+    except DamagedDatabaseError:
+        return False
+    return state.schema is SchemaState.CURRENT and state.ingested.issuperset(list_record_ids(runs))
+
+
+def _sync_locked(runs: Path, database: Path) -> tuple[Ingestion, tuple[str, ...], bool]:
+    """What sync does once no other process writes: the ingestion, notes, and whether it wrote."""
+    if not database.exists():
+        return _build_and_publish(runs, database), (), True
+    try:
+        return _sync_existing(runs, database)
+    except DamagedDatabaseError:
+        with _temporary(database) as path:
+            ingestion = build(path, runs)
+            aside = _move_aside(database)
+            _publish(path, database)
+        note = f"{database.name} was damaged: moved aside as {aside.name} and made again."
+        return ingestion, (note,), True
+
+
+def _sync_existing(runs: Path, database: Path) -> tuple[Ingestion, tuple[str, ...], bool]:
+    state = database_state(database)
+    if state.schema is SchemaState.NEWER:
+        raise WarehouseError(
+            f"{database.name} was made by a newer emcache; upgrade emcache, or run `emcache "
+            f"warehouse rebuild` to make it again with this one.",
+            subject=database,
+        )
+    if state.schema is SchemaState.DIVERGED:
+        note = f"{database.name} was made with another schema: made again from the records."
+        return _build_and_publish(runs, database), (note,), True
+    new = [record_id for record_id in list_record_ids(runs) if record_id not in state.ingested]
+    records, problems = read_records(runs, new)
+    if not records and state.schema is SchemaState.CURRENT:
+        return Ingestion((), tuple(problems)), (), False
+    with _temporary(database) as copy:
+        shutil.copyfile(database, copy)
+        ingestion = fill(copy, records)
+        changed = bool(ingestion.ingested) or state.schema is not SchemaState.CURRENT
+        if changed:
+            _publish(copy, database)
+    notes = (
+        ()
+        if state.schema is SchemaState.CURRENT
+        else (f"{database.name} was brought to the schema of this version.",)
+    )
+    return Ingestion(ingestion.ingested, (*problems, *ingestion.problems)), notes, changed
+
+
+def _build_and_publish(runs: Path, database: Path) -> Ingestion:
+    with _temporary(database) as path:
+        ingestion = build(path, runs)
+        _publish(path, database)
+    return ingestion
+
+
+def _publish(path: Path, database: Path) -> None:
+    atomic.sync_file(path)
+    path.replace(database)
+    atomic.sync_folder(database.parent)
+
+
+def _move_aside(database: Path) -> Path:
+    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S-%f")
+    aside = database.with_name(f"{database.stem}.damaged-{stamp}{database.suffix}")
+    return database.replace(aside)
+
+
+@contextmanager
+def _writing(database: Path) -> Iterator[None]:
+    """Be the one process that writes, and clear away what a killed one has left."""
+    try:
+        database.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(database.with_name(f".{database.name}.lock")):
+            for stale in database.parent.glob(f"{_temporary_prefix(database)}*"):
+                _remove(stale)
+            yield
+    except OSError as error:
+        raise WarehouseError(
+            f"{database.name} cannot be written ({error.strerror or error}); check the disk space "
+            f"and your rights in the folder of the workspace.",
+            subject=database,
+        ) from error
+
+
+@contextmanager
+def _temporary(database: Path) -> Iterator[Path]:
+    """A name beside the database; whatever lies there at the end is removed."""
+    path = database.with_name(f"{_temporary_prefix(database)}{uuid.uuid4().hex[:8]}")
+    try:
+        yield path
+    finally:
+        # DuckDB may have left a write-ahead log and a folder for spilled data beside its file.
+        for leftover in path.parent.glob(f"{path.name}*"):
+            _remove(leftover)
+
+
+def _temporary_prefix(database: Path) -> str:
+    return f".{database.name}.new-"
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,30 @@
+INSERT INTO runs
+SELECT
+    record_id,
+    config->>'regime',
+    config->>'backbone',
+    config->>'weights',
+    config->>'weights_sha256',
+    (config->>'longest_edge')::BIGINT,
+    config->>'protocol',
+    config->'protocol_fields',
+    config->>'train_on',
+    config->>'sampling',
+    (config->>'seed')::BIGINT,
+    config->>'head',
+    (config->>'head_parameters')::BIGINT,
+    (config->>'audit_accepted')::BOOLEAN,
+    config->>'precision',
+    config->>'device',
+    config->>'resident',
+    (config->>'feature_sets')::VARCHAR[],
+    (config->>'label_sets')::VARCHAR[],
+    (config->>'epochs_run')::BIGINT,
+    (config->>'best_epoch')::BIGINT,
+    (config->>'best_val_loss')::DOUBLE,
+    config->>'stopped_by',
+    (config->>'n_train')::BIGINT,
+    (config->>'n_val')::BIGINT,
+    (config->>'train_seconds')::DOUBLE
+FROM records
+WHERE record_id IN (SELECT unnest($ids));
