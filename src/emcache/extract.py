@@ -91,7 +91,8 @@ def _extract(job: Job, reporter: Reporter) -> Extraction:
     )
     copied = sum(item.pixel_sha256 in donors for item in job.places)
     with new_record(job.workspace.runs, "extract") as draft:
-        compute_seconds = _fill(job, writer, donors, reporter)
+        _fill(job, writer, donors, reporter)
+        compute_seconds = writer.seconds
         description = job.description()
         feature_set = writer.finish(
             final,
@@ -146,8 +147,8 @@ def _fill(
     writer: FeatureSetWriter,
     donors: Donors,
     reporter: Reporter,
-) -> float:
-    """Write every pending shard; returns the seconds spent."""
+) -> None:
+    """Write every pending shard."""
     pending = writer.pending
     to_compute = [
         position
@@ -157,9 +158,8 @@ def _fill(
     ]
     total = sum(len(shard.positions) for shard in pending)
     if not total:
-        return 0.0
+        return
     backbone = build_backbone(job) if to_compute else None
-    started = time.perf_counter()
     writing: Future[None] | None = None
     with (
         reporter.task(f"Extracting {job.selection}", total, "slices") as task,
@@ -171,19 +171,22 @@ def _fill(
         )
         try:
             for shard in pending:
+                started = time.perf_counter()
                 block = _Block(job, shard)
                 block.copy_from(donors, task.advance)
                 if backbone is not None:
                     block.compute(backbone, images, task.advance)
                 if writing is not None:
                     writing.result()
-                writing = writers.submit(writer.write, shard, block.tokens, block.pooled, block.cls)
+                seconds = time.perf_counter() - started
+                writing = writers.submit(
+                    writer.write, shard, block.tokens, block.pooled, block.cls, seconds
+                )
             if writing is not None:
                 writing.result()
         except BaseException:
             readers.shutdown(wait=False, cancel_futures=True)
             raise
-    return time.perf_counter() - started
 
 
 class _Block:

@@ -38,6 +38,7 @@ class _Receipt:
     token_sha256: str
     pooled: Float32[np.ndarray, "slice channel"]
     cls: Float32[np.ndarray, "slice channel"]
+    seconds: float
 
 
 class FeatureSetWriter:
@@ -63,23 +64,35 @@ class FeatureSetWriter:
         """Shards that are not written yet, in order."""
         return tuple(shard for shard in self.shards if shard not in self._receipts)
 
+    @property
+    def seconds(self) -> float:
+        """What the making of all written shards took, earlier attempts included."""
+        return sum(receipt.seconds for receipt in self._receipts.values())
+
     def write(
         self,
         shard: Shard,
         tokens: Float[np.ndarray, "slice row col channel"],
         pooled: Float32[np.ndarray, "slice channel"],
         cls: Float32[np.ndarray, "slice channel"],
+        seconds: float,
     ) -> None:
-        """Write a whole shard and its receipt, durably."""
+        """Write a whole shard and its receipt, durably; ``seconds`` is what its making took."""
         per_shard = self._per_shard(shard.grid)
         start = shard.number * per_shard
         # A whole shard in one assignment: writing slice by slice would rewrite the file each time.
         self._arrays[shard.grid][start : start + len(shard.positions)] = tokens
         path = self.folder / shard.token_file
         atomic.sync_file(path)
-        receipt = _Receipt(file_sha256(path), pooled, cls)
+        receipt = _Receipt(file_sha256(path), pooled, cls, seconds)
         buffer = io.BytesIO()
-        np.savez(buffer, token_sha256=np.array(receipt.token_sha256), pooled=pooled, cls=cls)
+        np.savez(
+            buffer,
+            token_sha256=np.array(receipt.token_sha256),
+            pooled=pooled,
+            cls=cls,
+            seconds=np.array(seconds),
+        )
         (self.folder / _RECEIPTS).mkdir(exist_ok=True)
         atomic.write_bytes(self.folder / _receipt_file(shard), buffer.getvalue())
         self._receipts[shard] = receipt
@@ -167,7 +180,12 @@ class FeatureSetWriter:
         """The receipt of a shard that is whole; anything less means: write it again."""
         try:
             with np.load(self.folder / _receipt_file(shard), allow_pickle=False) as stored:
-                receipt = _Receipt(str(stored["token_sha256"]), stored["pooled"], stored["cls"])
+                receipt = _Receipt(
+                    str(stored["token_sha256"]),
+                    stored["pooled"],
+                    stored["cls"],
+                    float(stored["seconds"]),
+                )
             if file_sha256(self.folder / shard.token_file) != receipt.token_sha256:
                 return None
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):

@@ -1,0 +1,1 @@
+"""The emcache command line."""

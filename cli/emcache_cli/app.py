@@ -1,0 +1,48 @@
+"""The tree of commands.
+
+Modules of commands import nothing heavy at their top, so that help is instant; each command body
+imports what it runs.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from emcache import __version__
+from emcache_cli import chart, dataset, demo, extract, init, query, train_head, warehouse
+
+app = typer.Typer(
+    help="An embedding cache for vision foundation models on electron-microscopy slices.",
+    no_args_is_help=True,
+    add_completion=False,
+    # Ctrl-C and our errors are turned into sentences in one place, emcache_cli.main.
+    pretty_exceptions_enable=False,
+)
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"emcache {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True),
+    ] = False,
+) -> None:
+    del version
+
+
+app.command("init")(init.init)
+app.add_typer(dataset.app, name="dataset")
+app.command("extract")(extract.extract)
+app.command("train-head")(train_head.train_head)
+app.command("query")(query.query)
+app.add_typer(chart.app, name="chart")
+app.add_typer(warehouse.app, name="warehouse")
+app.command("demo")(demo.demo)

@@ -1,0 +1,112 @@
+"""``emcache dataset add | list | show``."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from emcache_cli.options import FormatOption, WorkspaceOption
+
+app = typer.Typer(help="Datasets of slices and masks.", no_args_is_help=True)
+
+
+class Layout(StrEnum):
+    """How a dataset's folder is laid out."""
+
+    VNC = "vnc"
+    FOLDER = "folder"
+
+
+class Pair(StrEnum):
+    """How a slice finds its mask."""
+
+    STEM = "stem"
+    NUMBER = "number"
+    ORDER = "order"
+
+
+@app.command()
+def add(
+    name: Annotated[str, typer.Argument(help="What to call it.")],
+    layout: Annotated[Layout, typer.Option(help="How its folder is laid out.")],
+    root: Annotated[Path, typer.Option(metavar="PATH", help="Its folder.")],
+    images: Annotated[
+        str | None, typer.Option(metavar="GLOB", help="Layout folder: images below the root.")
+    ] = None,
+    masks: Annotated[
+        str | None,
+        typer.Option(metavar="GLOB", help="Layout folder: masks; without it, unlabelled."),
+    ] = None,
+    pair: Annotated[
+        Pair | None,
+        typer.Option(help="Layout folder: what an image and its mask share. (default: stem)"),
+    ] = None,
+    split: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="RULE",
+            help="Layout folder: random:FRACTION:SEED, or NAME=GLOB for each split. "
+            "(default: random:0.15:42)",
+        ),
+    ] = None,
+    mask_threshold: Annotated[
+        int | None,
+        typer.Option(min=1, max=255, help="Lowest mask value that is foreground. (default: 128)"),
+    ] = None,
+    workspace: WorkspaceOption = None,
+) -> None:
+    """Check a dataset's slices and masks and add it to the workspace."""
+    from emcache.registration import add_dataset
+    from emcache.workspace import find_workspace
+    from emcache_cli.console import Console
+    from emcache_cli.summaries import describe_added
+
+    extras = {
+        "images": images,
+        "masks": masks,
+        "pair": None if pair is None else pair.value,
+        "split": split or None,
+        "mask_threshold": mask_threshold,
+    }
+    console = Console()
+    dataset, _ = add_dataset(find_workspace(workspace), name, layout.value, root, extras, console)
+    for line in describe_added(dataset):
+        console.say(line)
+
+
+@app.command("list")
+def list_(chosen: FormatOption = None, workspace: WorkspaceOption = None) -> None:
+    """List the workspace's datasets."""
+    from emcache.workspace import find_workspace
+    from emcache_cli.console import Console, show_rows
+    from emcache_cli.summaries import dataset_rows
+
+    console = Console()
+    rows = dataset_rows(find_workspace(workspace), console)
+    if not rows:
+        console.say("No datasets yet; emcache dataset add makes one.")
+    show_rows(rows, chosen)
+
+
+@app.command()
+def show(
+    name: Annotated[str, typer.Argument(help="A dataset, or NAME:SPLIT.")],
+    chosen: FormatOption = None,
+    workspace: WorkspaceOption = None,
+) -> None:
+    """Show a dataset's pairing rule, and every slice with its mask."""
+    from emcache.datasets import Selection, load_dataset, slice_table_rows
+    from emcache.workspace import find_workspace
+    from emcache_cli.console import Console, show_rows
+    from emcache_cli.summaries import describe_added
+
+    console = Console()
+    selection = Selection.parse(name)
+    dataset = load_dataset(find_workspace(workspace), selection.dataset, console)
+    for line in describe_added(dataset):
+        console.say(line)
+    slices = dataset.slices if selection.split is None else selection.of(dataset)
+    show_rows(slice_table_rows(slices, dataset.root), chosen)

@@ -1,0 +1,141 @@
+"""The demo: the main job on made-up data, from an empty folder to charts and a page."""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from emcache import atomic
+from emcache.datasets import Dataset, Selection, load_dataset
+from emcache.errors import WorkspaceError
+from emcache.extract import run_extraction
+from emcache.feature_choice import FeatureRequest
+from emcache.images import read_image, read_mask
+from emcache.jobs import ExtractOptions, plan_extraction
+from emcache.overlays import outline_overlay
+from emcache.progress import Reporter
+from emcache.protocol import find_protocol
+from emcache.records import Record
+from emcache.registration import add_dataset
+from emcache.synthetic import STYLES, write_domain
+from emcache.train_head import HeadOptions, train_head
+from emcache.workspace import Workspace, init_workspace
+from emcache_warehouse.charts.curves import curve_rows, curves_chart
+from emcache_warehouse.charts.iou import iou_chart, iou_rows
+from emcache_warehouse.charts.render import save_chart
+from emcache_warehouse.formats import render
+from emcache_warehouse.pages import Picture, gallery_page
+from emcache_warehouse.query import run_query
+from emcache_warehouse.sync import sync
+
+_SLICES = 16
+_SIZE = 280
+_LONGEST_EDGE = 140
+_BACKBONE = "dinov2-small"
+_WEIGHTS = "random:0"
+_SEEDS = (0, 1)
+# The paper's learning rate is meant for hundreds of epochs; the demo has a minute.
+_CHANGES = {"max_epochs": 12, "learning_rate": 1e-3}
+_LEDE = (
+    "Test slices of two made-up domains with the true outline in blue and the predicted one in "
+    "orange. The backbone is untrained (random weights): the outlines show what a small head "
+    "learns from untrained tokens in a few epochs, not what a foundation model can do."
+)
+_SUMMARY = """
+SELECT train_on, eval_on, weights, count(*) AS runs, avg(iou_fg) AS iou_fg_mean
+FROM run_metrics WHERE split = 'test' GROUP BY ALL ORDER BY ALL
+"""
+
+
+def run_demo(folder: Path, reporter: Reporter) -> None:
+    """Make two domains, extract, train, fill the warehouse, draw, and say where everything is.
+
+    Raises:
+        WorkspaceError: The folder holds something already.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise WorkspaceError(
+            f"{folder} holds something already; expected a new or empty folder: choose another, as "
+            f"`emcache demo other-folder`.",
+            subject=folder,
+        )
+    started = time.monotonic()
+    workspace, _ = init_workspace(folder)
+    reporter.say(
+        f"Demo in {workspace.root}. The backbone is untrained (random weights): this shows the way "
+        f"of working, not how good a model is."
+    )
+    records = {name: _run_domain(workspace, name, reporter) for name in STYLES}
+    report = sync(workspace.runs, workspace.warehouse)
+    for problem in report.problems:
+        reporter.say(f"Warning: {problem.message}")
+    outputs = _write_outputs(workspace, records)
+    summary = render(run_query(workspace.warehouse, _SUMMARY, {}), "table")
+    reporter.say(str(summary).rstrip())
+    for what, path in {
+        **outputs,
+        "Warehouse": workspace.warehouse,
+        "Records": workspace.runs,
+    }.items():
+        reporter.say(f"{what}: {path}")
+    reporter.say(
+        f"Done in {time.monotonic() - started:.0f} s. Ask on, as: emcache query --name leaderboard "
+        f"--workspace {folder}"
+    )
+
+
+def _run_domain(workspace: Workspace, name: str, reporter: Reporter) -> Sequence[Record]:
+    root = workspace.root / "data" / name
+    write_domain(root, STYLES[name], _SLICES, _SIZE, seed=len(name))
+    extras = {"images": "images/*.png", "masks": "masks/*.png"}
+    add_dataset(workspace, name, "folder", root, extras, reporter)
+    options = ExtractOptions(_BACKBONE, _WEIGHTS, _LONGEST_EDGE)
+    run_extraction(plan_extraction(workspace, Selection(name, None), options, reporter), reporter)
+    protocol = find_protocol("paper").with_changes(_CHANGES)
+    head_options = HeadOptions(_SEEDS, protocol, save_predictions=True)
+    return train_head(workspace, [name], FeatureRequest(), head_options, reporter)
+
+
+def _write_outputs(workspace: Workspace, records: dict[str, Sequence[Record]]) -> dict[str, Path]:
+    root = workspace.root
+    iou, curves, page = root / "iou.html", root / "curves.html", root / "slices.html"
+    save_chart(iou_chart(iou_rows(workspace.warehouse)), iou)
+    save_chart(curves_chart(curve_rows(workspace.warehouse)), curves)
+    pictures = {
+        f"{name}, seed {run.config['seed']}": _pictures(load_dataset(workspace, name), run)
+        for name, runs in records.items()
+        for run in runs
+    }
+    links = {"Test scores": iou.name, "Learning curves": curves.name}
+    html = gallery_page("emcache demo: slices with outlines", _LEDE, pictures, links)
+    atomic.write_bytes(page, html.encode())
+    return {"Test scores": iou, "Learning curves": curves, "Slices with outlines": page}
+
+
+def _pictures(dataset: Dataset, run: Record) -> list[Picture]:
+    pictures = []
+    for item in dataset.slices:
+        if item.split != "test":
+            continue
+        place = f"{dataset.name}/{item.id}.png"
+        overlay = outline_overlay(
+            read_image(item.image),
+            read_mask(run.file(f"masks/{place}")),
+            read_mask(run.file(f"predictions/{place}")),
+        )
+        what = f"slice {item.id} of {dataset.name}, seed {run.config['seed']}"
+        pictures.append(
+            Picture(_png(overlay), what, f"{what}, with true and predicted outlines of organelles")
+        )
+    return pictures
+
+
+def _png(pixels: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()

@@ -1,0 +1,64 @@
+"""From rows to a picture in a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import polars as pl
+
+from emcache.errors import UsageError
+from emcache.progress import Reporter
+from emcache_cli.asking import synced_workspace
+from emcache_warehouse.charts.curves import curve_rows, curves_chart
+from emcache_warehouse.charts.custom import mark_chart
+from emcache_warehouse.charts.iou import iou_chart, iou_rows
+from emcache_warehouse.charts.render import save_chart
+from emcache_warehouse.charts.theme import AnyChart
+
+
+def draw_iou(workspace: Path | None, out: Path, reporter: Reporter) -> None:
+    """Draw every test score, one bar a setup."""
+    database = synced_workspace(workspace, reporter).warehouse
+    _save(iou_chart(iou_rows(database)), out, reporter)
+
+
+def draw_curves(workspace: Path | None, out: Path, reporter: Reporter) -> None:
+    """Draw the losses of every run by epoch."""
+    database = synced_workspace(workspace, reporter).warehouse
+    _save(curves_chart(curve_rows(database)), out, reporter)
+
+
+def draw_query(
+    frame: pl.DataFrame,
+    mark: str | None,
+    x: str | None,
+    y: str | None,
+    out: Path | None,
+    reporter: Reporter,
+) -> None:
+    """Draw the result of a query with one mark.
+
+    Raises:
+        UsageError: One of the four is missing, or a column or mark is unknown.
+    """
+    missing = [
+        option
+        for option, value in (("--chart MARK", mark), ("-x COL", x), ("-y COL", y), ("--out", out))
+        if value is None
+    ]
+    if mark is None or x is None or y is None or out is None:
+        raise UsageError(
+            f"a chart of a query needs --chart MARK, -x COL, -y COL and --out FILE; missing: "
+            f"{', '.join(missing)}."
+        )
+    _save(mark_chart(frame, mark, x, y), out, reporter)
+
+
+def _save(chart: AnyChart, out: Path, reporter: Reporter) -> None:
+    try:
+        save_chart(chart, out)
+    except OSError as error:
+        raise UsageError(
+            f"{out} cannot be written ({error.strerror}); choose another --out."
+        ) from error
+    reporter.say(f"Wrote {out}.")

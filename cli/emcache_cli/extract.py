@@ -1,0 +1,51 @@
+"""``emcache extract``."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import typer
+
+from emcache_cli.options import DeviceOption, FormatOption, PrecisionOption, WorkspaceOption
+
+
+def extract(
+    datasets: Annotated[
+        list[str], typer.Argument(metavar="DATASET...", help="Datasets, or NAME:SPLIT.")
+    ],
+    backbone: Annotated[str, typer.Option(metavar="NAME", help="As dinov2-small.")],
+    weights: Annotated[
+        str, typer.Option(metavar="pretrained|random:SEED|FILE", help="Weights of the backbone.")
+    ] = "pretrained",
+    longest_edge: Annotated[
+        int, typer.Option(metavar="PX", help="Size of the longest edge, floored to whole patches.")
+    ] = 1022,
+    dtype: Annotated[
+        Literal["float16", "float32"], typer.Option(help="Type of the stored tokens.")
+    ] = "float16",
+    batch: Annotated[int, typer.Option(min=1, help="Slices in one forward pass.")] = 4,
+    device: DeviceOption = "auto",
+    precision: PrecisionOption = "auto",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be made, and make nothing.")
+    ] = False,
+    chosen: FormatOption = None,
+    workspace: WorkspaceOption = None,
+) -> None:
+    """Compute the patch tokens of every slice, once."""
+    from emcache.datasets import Selection
+    from emcache.extract import run_extraction
+    from emcache.jobs import ExtractOptions, plan_extraction
+    from emcache.workspace import find_workspace
+    from emcache_cli.console import Console, show_rows
+    from emcache_cli.summaries import extraction_row, job_rows
+
+    console = Console()
+    place = find_workspace(workspace)
+    options = ExtractOptions(backbone, weights, longest_edge, dtype, precision, device, batch)
+    # Every dataset is checked before the first is extracted.
+    jobs = [plan_extraction(place, Selection.parse(d), options, console) for d in datasets]
+    if dry_run:
+        show_rows([row for job in jobs for row in job_rows(job)], chosen)
+        return
+    show_rows([extraction_row(job, run_extraction(job, console), console) for job in jobs], chosen)

@@ -1,0 +1,43 @@
+"""Entry point: run a command, and turn what it raises into a sentence and an exit code.
+
+Exit codes: 0 done, 1 a check failed, 2 wrong use, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from emcache.errors import EmcacheError
+from emcache_cli.app import app
+
+_INTERRUPTED = 130
+_INTERRUPT_MESSAGE = (
+    "Interrupted. Finished records and finished shards of tokens are kept; run the same command "
+    "again to go on."
+)
+
+
+def main() -> None:
+    """Run the command line."""
+    try:
+        app(prog_name="emcache")
+    except EmcacheError as error:
+        _fail(f"Error: {error}", error.exit_code)
+    except KeyboardInterrupt:
+        _fail(_INTERRUPT_MESSAGE, _INTERRUPTED)
+    except SystemExit as end:
+        # Within a command, typer turns Ctrl-C into this code and says nothing.
+        if end.code == _INTERRUPTED:
+            _fail(_INTERRUPT_MESSAGE, _INTERRUPTED)
+        raise
+    except BrokenPipeError:
+        # The reader of our output has gone (`emcache query ... | head`): nobody is left to tell.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(_INTERRUPTED)
+
+
+def _fail(message: str, code: int) -> None:
+    sys.stdout.flush()
+    print(message, file=sys.stderr)  # noqa: T201 - the one place where errors are shown
+    sys.exit(code)

@@ -1,0 +1,73 @@
+"""Options and arguments that several commands share, declared once."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+WorkspaceOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--workspace",
+        metavar="DIR",
+        help="Workspace to work in. (default: $EMCACHE_WORKSPACE, else here and upward)",
+        show_default=False,
+    ),
+]
+
+DeviceOption = Annotated[str, typer.Option(metavar="auto|cpu|cuda|mps", help="Where to compute.")]
+
+PrecisionOption = Annotated[
+    str,
+    typer.Option(
+        metavar="auto|float32|bfloat16",
+        help="Arithmetic of the forward pass; auto is bfloat16 where the device computes it.",
+    ),
+]
+
+
+class Format(StrEnum):
+    """How a result is written."""
+
+    TABLE = "table"
+    CSV = "csv"
+    JSON = "json"
+    JSONL = "jsonl"
+    MARKDOWN = "markdown"
+    PARQUET = "parquet"
+
+
+FormatOption = Annotated[
+    Format | None,
+    typer.Option(
+        "--format",
+        help="How to write the result. (default: table on a terminal, else json)",
+        show_default=False,
+    ),
+]
+
+
+def parse_seeds(text: str) -> list[int]:
+    """Read ``0-4`` or ``0,2,7`` or a mixture.
+
+    Raises:
+        UsageError: Not such a list, or a seed given twice.
+    """
+    from emcache.errors import UsageError
+
+    seeds: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdigit() or (dash and not last.isdigit()):
+            raise UsageError(f"--seeds {text!r} cannot be read; expected 0-4 or 0,2,7.")
+        seeds += range(int(first), int(last or first) + 1)
+    twice = sorted({seed for seed in seeds if seeds.count(seed) > 1})
+    if twice or not seeds:
+        raise UsageError(
+            f"--seeds {text!r} names {f'seed {twice[0]} twice' if twice else 'no seed'}; expected "
+            f"each seed once."
+        )
+    return seeds

@@ -1,0 +1,96 @@
+"""Sentences and rows about datasets, extractions and runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from emcache.datasets import Dataset
+    from emcache.extract import Extraction
+    from emcache.jobs import Job
+    from emcache.progress import Reporter
+    from emcache.records import Record
+    from emcache.workspace import Workspace
+
+
+def describe_added(dataset: Dataset) -> list[str]:
+    """What a dataset holds, in lines for people."""
+    splits = ", ".join(f"{name} {count}" for name, count in dataset.split_counts().items())
+    lines = [
+        f"Dataset {dataset.name}: {len(dataset.slices)} slices ({splits}), "
+        f"{len(dataset.labelled)} with masks.",
+        f"Pairing: {dataset.pairing}; both listed in natural order.",
+    ]
+    if dataset.labelled:
+        lines.append(
+            f"Masks: foreground is >= {dataset.mask_threshold}; {dataset.grey_pixels} pixels lie "
+            f"strictly between 0 and 255."
+        )
+    return lines
+
+
+def dataset_rows(workspace: Workspace, reporter: Reporter) -> list[dict[str, Any]]:
+    """One row a dataset."""
+    from emcache.datasets import load_dataset
+
+    rows = []
+    for name in workspace.dataset_names():
+        dataset = load_dataset(workspace, name, reporter)
+        rows.append(
+            {
+                "dataset": name,
+                "layout": dataset.layout,
+                "slices": len(dataset.slices),
+                "labelled": len(dataset.labelled),
+                "splits": ", ".join(f"{k} {v}" for k, v in dataset.split_counts().items()),
+                "root": str(dataset.root),
+            }
+        )
+    return rows
+
+
+def job_rows(job: Job) -> list[dict[str, Any]]:
+    """What an extraction would make: one row for each grid shape."""
+    from emcache.shards import grid_name, positions_by_grid
+
+    rows = []
+    for grid, positions in positions_by_grid(job.places).items():
+        share = len(positions) * grid[0] * grid[1]
+        total = sum(place.grid[0] * place.grid[1] for place in job.places)
+        rows.append(
+            {
+                "feature_set": job.name,
+                "slices": len(positions),
+                "grid": grid_name(grid),
+                "dim": job.spec.dim,
+                "token_gb": job.token_bytes * share / total / 1e9,
+                "files": job.n_files,
+            }
+        )
+    return rows
+
+
+def run_rows(records: Sequence[Record]) -> list[dict[str, Any]]:
+    """One row a run, for the end of training; scores are for ``emcache query``."""
+    names = ("backbone", "weights", "longest_edge", "protocol", "train_on", "seed")
+    more = ("best_epoch", "epochs_run", "best_val_loss", "stopped_by", "train_seconds")
+    return [
+        {"run_id": record.id, **{name: record.config[name] for name in (*names, *more)}}
+        for record in records
+    ]
+
+
+def extraction_row(job: Job, done: Extraction, reporter: Reporter) -> dict[str, Any]:
+    """What an extraction did; says so where there was nothing to do."""
+    if done.record is None:
+        reporter.say(
+            f"Nothing to extract: {done.feature_set.name} holds all {len(job.places)} slices."
+        )
+    return {
+        "feature_set": done.feature_set.name,
+        "slices": len(job.places),
+        "computed": done.computed,
+        "copied": done.copied,
+        "token_gb": job.token_bytes / 1e9,
+    }

@@ -1,0 +1,34 @@
+"""What is said after looking after the warehouse."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from emcache.progress import Reporter
+from emcache_cli.asking import report_sync
+from emcache_warehouse.sync import Finding, SyncReport
+
+
+def tell(report: SyncReport, reporter: Reporter) -> None:
+    """Say what a sync or rebuild did."""
+    report_sync(report, reporter)
+    count = len(report.ingested)
+    reporter.say(
+        f"Took in {count} record{'' if count == 1 else 's'} in {report.seconds:.2f} s."
+        if report.changed
+        else "Nothing new; the warehouse is up to date."
+    )
+
+
+def finding_rows(findings: Sequence[Finding]) -> list[dict[str, Any]]:
+    """One row a finding."""
+    return [
+        {"name": finding.name, "verdict": finding.verdict, "message": finding.message}
+        for finding in findings
+    ]
+
+
+def has_failure(findings: Sequence[Finding]) -> bool:
+    """Whether any check failed."""
+    return any(finding.verdict == "fail" for finding in findings)

@@ -1,0 +1,64 @@
+"""``emcache warehouse sync | rebuild | check | schema``."""
+
+from __future__ import annotations
+
+import typer
+
+from emcache_cli.options import FormatOption, WorkspaceOption
+
+app = typer.Typer(
+    help="The DuckDB index over the records; delete it and rebuild brings it back.",
+    no_args_is_help=True,
+)
+
+
+@app.command()
+def sync(workspace: WorkspaceOption = None) -> None:
+    """Take in the records that are new."""
+    from emcache.workspace import find_workspace
+    from emcache_cli.console import Console
+    from emcache_cli.upkeep import tell
+    from emcache_warehouse.sync import sync as run
+
+    place = find_workspace(workspace)
+    tell(run(place.runs, place.warehouse), Console())
+
+
+@app.command()
+def rebuild(workspace: WorkspaceOption = None) -> None:
+    """Make the warehouse again from the records alone."""
+    from emcache.workspace import find_workspace
+    from emcache_cli.console import Console
+    from emcache_cli.upkeep import tell
+    from emcache_warehouse.sync import rebuild as run
+
+    place = find_workspace(workspace)
+    tell(run(place.runs, place.warehouse), Console())
+
+
+@app.command()
+def check(chosen: FormatOption = None, workspace: WorkspaceOption = None) -> None:
+    """Compare records and warehouse with each other and with their checksums.
+
+    Exits with 1 where a check fails.
+    """
+    from emcache.workspace import find_workspace
+    from emcache_cli.console import show_rows
+    from emcache_cli.upkeep import finding_rows, has_failure
+    from emcache_warehouse.sync import check as run
+
+    place = find_workspace(workspace)
+    findings = run(place.runs, place.warehouse)
+    show_rows(finding_rows(findings), chosen)
+    if has_failure(findings):
+        raise typer.Exit(1)
+
+
+@app.command()
+def schema(chosen: FormatOption = None, workspace: WorkspaceOption = None) -> None:
+    """Show every table and view, column by column, with its meaning."""
+    from emcache_cli.asking import synced_workspace
+    from emcache_cli.console import Console, show
+    from emcache_warehouse.schema import describe_schema
+
+    show(describe_schema(synced_workspace(workspace, Console()).warehouse), chosen)

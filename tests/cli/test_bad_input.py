@@ -1,0 +1,132 @@
+"""What a user gets wrong is answered in one sentence, with exit code 2 and nothing half-written."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from emcache.backbones.registry import TINY
+from emcache.backbones.timm_vit import random_model
+from emcache.canonical import json_sha256
+from emcache.workspace import Workspace
+
+TINY_OPTIONS = ("--backbone", "tiny", "--weights", "random:0", "--longest-edge", "70")
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """Every file but the memory of what files hold, which may grow at any time."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != "files.json" and path.suffix != ".lock"
+    }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("extract", "cell", *TINY_OPTIONS), "there is no dataset 'cell'"),
+        (("extract", "cells", "--backbone", "dinov2-smal"), "did you mean dinov2-small?"),
+        (("extract", "cells:val", *TINY_OPTIONS), "has no split 'val'"),
+        (
+            ("extract", "cells", *TINY_OPTIONS[:4], "--longest-edge", "9"),
+            "nearest valid size is 14",
+        ),
+        (("extract", "cells", "--backbone", "tiny"), "no pretrained weights of tiny"),
+        (
+            ("extract", "cells", "--backbone", "tiny", "--weights", "no.pth"),
+            "no weights file no.pth",
+        ),
+        (("extract", "cells", *TINY_OPTIONS, "--device", "tpu"), "there is no device 'tpu'"),
+        (("extract", "cells", *TINY_OPTIONS, "--precision", "int8"), "unknown precision 'int8'"),
+        (("train-head", "cells"), "no backbone was named"),
+        (("train-head", "cells", "--seeds", "0,0"), "names seed 0 twice"),
+        (("train-head", "cells", "--seeds", "x"), "cannot be read"),
+        (("train-head", "cells", "--protocol", "papr"), "no protocol 'papr'"),
+        (("query", "select foo from runs"), 'column "foo" not found'),
+        (("query", "selec 1"), "LINE 1: selec 1\n        ^"),
+        (("query",), "neither SQL nor --name"),
+        (("query", "--name", "leaderbord"), "did you mean leaderboard?"),
+        (("query", "select $a", "-p", "a"), "expected -p KEY=VALUE"),
+        (("query", "drop table runs"), "read-only"),
+        (("query", "copy runs to 'x.csv'"), "disabled"),
+        (("query", "select 1 as a", "--chart", "bar"), "missing: -x COL, -y COL, --out"),
+        (("query", "select 1 as a", "--chart", "bar", "-x", "b", "-y", "a", "--out", "x.png"), "b"),
+        (("query", "select 1 as a", "--out", "x.doc"), ".doc"),
+        (("query", "select 1 as a", "--out", "no/x.csv"), "cannot be written"),
+        (("chart", "iou", "--out", "x.png"), "train-head"),
+        (("dataset", "show", "cell"), "there is no dataset 'cell'"),
+        (("dataset", "add", "a:b", "--layout", "vnc", "--root", "."), "cannot name a dataset"),
+        (("dataset", "add", "n", "--layout", "vnc", "--root", "nowhere"), "nowhere is no folder"),
+        (("dataset", "add", "n", "--layout", "vnc", "--root", "."), "holds no stack1/raw/*.tif"),
+        (("demo", "."), "holds something already"),
+        (("extrct",), "Did you mean 'extract'?"),
+        (("extract", "cells", "--backbon", "tiny"), "--backbon"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_one_sentence(cells: Workspace, fails, arguments: tuple[str, ...], said: str) -> None:
+    before = files(cells.root)
+    result = fails(*arguments, cwd=cells.root)
+    assert said in " ".join(result.err.split("│")) or said in result.err
+    after = files(cells.root)
+    # A query may bring the warehouse up to date before it fails.
+    after.pop("warehouse.duckdb", None)
+    assert after == before
+
+
+def test_no_workspace(fails, tmp_path: Path) -> None:
+    for command in (("dataset", "list"), ("query", "select 1"), ("extract", "x", *TINY_OPTIONS)):
+        assert "is a workspace" in fails(*command, cwd=tmp_path).err
+    assert "is no workspace" in fails("dataset", "list", "--workspace", tmp_path / "no").err
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda r: (r / "masks/3.png").unlink(), "image images/3.png without a mask"),
+        (lambda r: (r / "images/3.png").unlink(), "mask masks/3.png without an image"),
+        (lambda r: Image.new("L", (9, 9)).save(r / "masks/3.png"), "is 9 x 9 pixels"),
+        (lambda r: (r / "images/3.png").write_bytes(b""), "images/3.png is empty"),
+        (lambda r: (r / "images/3.png").write_bytes(b"x" * 99), "images/3.png is no image"),
+    ],
+)
+def test_a_dataset_that_broke_since(
+    cells: Workspace, cells_root: Path, fails, damage: Callable[[Path], object], said: str
+) -> None:
+    damage(cells_root)
+    for command in ("extract", "train-head"):
+        assert said in fails(command, "cells", *TINY_OPTIONS, cwd=cells.root).err
+    assert not any(path.is_dir() for path in cells.cache.iterdir())
+
+
+def test_weights_that_do_not_fit(cells: Workspace, fails, tmp_path: Path) -> None:
+    state = random_model(TINY, 0).model.state_dict()
+    torch.save({f"module.{name}": tensor for name, tensor in state.items()}, tmp_path / "w.pth")
+    err = fails(
+        "extract",
+        "cells",
+        "--backbone",
+        "tiny",
+        "--weights",
+        tmp_path / "w.pth",
+        "--longest-edge",
+        "70",
+        cwd=cells.root,
+    ).err
+    assert err.count("is missing") == 3
+
+
+def test_a_feature_set_of_a_newer_format(cells: Workspace, run, fails) -> None:
+    assert run("extract", "cells", *TINY_OPTIONS, cwd=cells.root).code == 0
+    (manifest,) = cells.cache.glob("*/manifest.json")
+    content = json.loads(manifest.read_text())
+    del content["sha256"]
+    content["format"] = 9
+    content["sha256"] = json_sha256(content)
+    manifest.write_text(json.dumps(content))
+    err = fails("train-head", "cells", cwd=cells.root).err
+    assert "has format 9, this emcache reads up to 1; upgrade emcache" in err

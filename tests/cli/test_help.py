@@ -1,0 +1,70 @@
+import re
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import typer
+
+from emcache_cli.app import app
+
+
+def commands() -> Iterator[tuple[str, ...]]:
+    """Every command's words."""
+
+    def walk(group: typer.main.TyperGroup, words: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+        for name, command in group.commands.items():
+            if isinstance(command, typer.main.TyperGroup):
+                yield from walk(command, (*words, name))
+            else:
+                yield (*words, name)
+
+    root = typer.main.get_command(app)
+    assert isinstance(root, typer.main.TyperGroup)
+    yield from walk(root, ())
+
+
+@pytest.mark.parametrize("words", list(commands()), ids=" ".join)
+def test_every_command_has_help_and_stands_in_the_docs(
+    run, checkout: Path, words: tuple[str, ...]
+) -> None:
+    result = run(*words, "--help")
+    assert result.code == 0
+    assert len(result.out.split("\n\n")) > 1
+    documented = (checkout / "docs" / "commands.md").read_text()
+    assert re.search(rf"^## `emcache {' '.join(words)}\b", documented, re.MULTILINE)
+
+
+def test_version(run) -> None:
+    from emcache import __version__
+
+    assert run("--version").out == f"emcache {__version__}\n"
+
+
+def seconds(command: list[str]) -> float:
+    started = time.perf_counter()
+    subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
+    return time.perf_counter() - started
+
+
+def test_help_is_instant() -> None:
+    """At most 4 times ``import typer``, in interleaved pairs."""
+    emcache = str(Path(sys.executable).with_name("emcache"))
+    pairs = [
+        (seconds([emcache, "--help"]), seconds([sys.executable, "-c", "import typer"]))
+        for _ in range(9)
+    ]
+    assert statistics.median(ours / theirs for ours, theirs in pairs) <= 4
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; from emcache_cli.app import app; "
+        "print([m for m in ('torch', 'numpy', 'polars', 'duckdb', 'altair', 'zarr', 'PIL') "
+        "if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
