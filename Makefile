@@ -26,8 +26,9 @@ demo: setup ## Run the main job on made-up data into ./demo (removed first).
 	rm -rf $(DEMO)
 	$(BIN)/emcache demo $(DEMO)
 
+# One thread a worker: two workers with two threads each spend their time waiting for each other.
 test: setup ## Run the tests.
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
 
 test-slow: setup ## Run the slow tests.
 	$(BIN)/python -m pytest -m slow

@@ -135,6 +135,22 @@ def test_a_value_that_does_not_convert_gives_the_position_too(filled):
         run_query(filled.database, "SELECT CAST(backbone AS INT) FROM runs", {})
 
 
+def test_an_unknown_table_is_answered_with_those_there_are(filled):
+    with pytest.raises(WarehouseError, match=r"views are .*leaderboard, .*run_metrics, ") as caught:
+        run_query(filled.database, "FROM cost", {})
+    assert "pg_" not in str(caught.value)
+
+
+def test_a_damaged_block_says_how_to_mend_it(filled):
+    """The file opens; only the rows meet the damage."""
+    data = bytearray(filled.database.read_bytes())
+    for start in range(3 * 4096, len(data), 4096):
+        data[start] ^= 0xFF
+    filled.database.write_bytes(data)
+    with pytest.raises(WarehouseError, match="emcache warehouse rebuild"):
+        run_query(filled.database, "FROM slice_metrics", {})
+
+
 def test_a_long_list_of_overloads_is_cut_short(filled):
     with pytest.raises(WarehouseError) as caught:
         run_query(filled.database, "SELECT backbone + 1 FROM runs", {})

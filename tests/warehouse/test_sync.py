@@ -125,8 +125,12 @@ def test_a_workspace_without_records_gets_an_empty_warehouse(made_up):
 
 
 def test_a_folder_with_wildcards_in_its_name_is_taken_literally(made_up):
+    matching = made_up.root / "ab*'c"
     made_up.root = made_up.root / "a[b]*'c"
-    made_up.train()
+    record = made_up.train()
+    shutil.copytree(made_up.root, matching)
+    other = matching / "runs" / record.id / "epochs.parquet"
+    made_up.epochs(3).write_parquet(other)
 
     assert made_up.sync().problems == ()
     assert run_query(made_up.database, "FROM epochs", {}).height == 12

@@ -55,7 +55,7 @@ def run_query(database: Path, sql: str, parameters: Mapping[str, str]) -> pl.Dat
         values = {name: parse_value(text) for name, text in parameters.items()}
         return _fetch(connection, sql, values)
     except duckdb.Error as error:
-        raise WarehouseError(_message(error), subject=sql) from error
+        raise WarehouseError(_message(connection, error), subject=sql) from error
     finally:
         connection.close()
 
@@ -166,12 +166,20 @@ def _plain_integers(frame: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _message(error: duckdb.Error) -> str:
+def _message(connection: duckdb.DuckDBPyConnection, error: duckdb.Error) -> str:
     """DuckDB's own message; of the overloads that it lists, the first few."""
     lines = [line for line in str(error).rstrip().splitlines() if line.strip()]
     candidates = [line for line in lines if line.startswith("\t")]
     dropped = set(candidates[_MOST_CANDIDATES + 1 :])
-    text = "\n".join(line for line in lines if line not in dropped)
+    lines = [line for line in lines if line not in dropped]
+    if lines[0].startswith("Catalog Error: Table with name"):
+        # DuckDB's suggestion is likely one of its system tables.
+        lines = [line for line in lines if not line.startswith("Did you mean")]
+        lines.insert(1, f"The tables and views are {', '.join(_table_names(connection))}.")
     if is_damage(error):
-        text += "\nThe warehouse is damaged; run `emcache warehouse rebuild`."
-    return text
+        lines.append("The warehouse is damaged; run `emcache warehouse rebuild`.")
+    return "\n".join(lines)
+
+
+def _table_names(connection: duckdb.DuckDBPyConnection) -> list[str]:
+    return [name for (name,) in connection.execute("SHOW TABLES").fetchall()]

@@ -22,14 +22,8 @@ _LETTER = 6.2
 _HEIGHT = 220
 _WIDEST = 900
 _AXIS = 70
-_LEGEND = theme.SEPARATOR.join(
-    (
-        "Bar: mean of the runs",
-        "dot: one run",
-        "whisker: one standard deviation",
-        "black line: the paper (arXiv 2602.08505)",
-    )
-)
+_LEGEND = ("Bar: mean of the runs", "dot: one run", "whisker: one standard deviation")
+_PAPER_LEGEND = "black line: the paper (arXiv 2602.08505)"
 
 
 def iou_rows(database: Path) -> pl.DataFrame:
@@ -76,9 +70,15 @@ def iou_chart(rows: pl.DataFrame) -> alt.VConcatChart:
         chart,
         rows.to_dicts(),
         "Foreground IoU on the test slices",
-        [_runs_in_words(rows), setups.common, _LEGEND],
+        [_runs_in_words(rows), setups.common, _legend(rows)],
         width=_WIDEST if len(panels) > 1 else panels[0][1],
     )
+
+
+def _legend(rows: pl.DataFrame) -> str:
+    """What the marks mean; the paper's only where it has a figure for one of the bars."""
+    has_paper = rows["paper_iou_fg"].is_not_null().any()
+    return theme.SEPARATOR.join((*_LEGEND, _PAPER_LEGEND) if has_paper else _LEGEND)
 
 
 def _own_places(chart: _Concat) -> _Concat:

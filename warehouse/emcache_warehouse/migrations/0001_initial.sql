@@ -171,7 +171,7 @@ COMMENT ON COLUMN runs.sampling IS 'natural or balanced.';
 COMMENT ON COLUMN runs.seed IS 'Training seed.';
 COMMENT ON COLUMN runs.head IS 'Kind of head.';
 COMMENT ON COLUMN runs.head_parameters IS 'Trainable parameters of the head.';
-COMMENT ON COLUMN runs.audit_accepted IS 'True where a failed audit of the pairing was accepted by hand; NULL where none was made.';
+COMMENT ON COLUMN runs.audit_accepted IS 'Whether the audit of the pairing of images and masks was accepted; NULL where none was made.';
 COMMENT ON COLUMN runs."precision" IS 'Type the training computed in.';
 COMMENT ON COLUMN runs.device IS 'Device of the training.';
 COMMENT ON COLUMN runs.resident IS 'Where the tokens were held: device, ram or disk.';
