@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from emcache import __version__
-from emcache_cli import chart, dataset, demo, extract, init, query, train_head, warehouse
+from emcache_cli import chart, dataset, demo, extract, init, params, query, train_head, warehouse
 
 app = typer.Typer(
     help="An embedding cache for vision foundation models on electron-microscopy slices.",
@@ -45,4 +45,5 @@ app.command("train-head")(train_head.train_head)
 app.command("query")(query.query)
 app.add_typer(chart.app, name="chart")
 app.add_typer(warehouse.app, name="warehouse")
+app.command("params")(params.params)
 app.command("demo")(demo.demo)

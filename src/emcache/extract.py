@@ -20,6 +20,8 @@ import torch
 from filelock import FileLock
 from jaxtyping import Float, Float32, UInt8
 
+from emcache.backbones.build import build_backbone, random_backbone
+from emcache.backbones.module import BackboneModule
 from emcache.backbones.protocol import Backbone
 from emcache.datasets import slice_table_rows
 from emcache.devices import Precision, autocast
@@ -128,18 +130,15 @@ def _extract(job: Job, reporter: Reporter) -> Extraction:
     return Extraction(feature_set, len(job.places) - copied, copied, record)
 
 
-def build_backbone(job: Job) -> Backbone:
+def load_backbone(job: Job) -> BackboneModule:
     """The job's backbone with its weights, on its device, ready for inference."""
-    # timm takes seconds to import, and most commands need no backbone.
-    from emcache.backbones.timm_vit import TimmBackbone, random_model
-
     if job.weights.file is None:
         assert job.weights.seed is not None  # noqa: S101 - weights are a file or a seed
-        model = random_model(job.spec, job.weights.seed)
+        backbone = random_backbone(job.spec, job.weights.seed)
     else:
-        model = TimmBackbone(job.spec)
-        model.load(read_weights_file(job.weights.file), job.weights.label)
-    return model.eval().requires_grad_(False).to(job.device)
+        backbone = build_backbone(job.spec)
+        backbone.load(read_weights_file(job.weights.file), job.weights.label)
+    return backbone.eval().requires_grad_(False).to(job.device)
 
 
 def _fill(
@@ -159,7 +158,7 @@ def _fill(
     total = sum(len(shard.positions) for shard in pending)
     if not total:
         return
-    backbone = build_backbone(job) if to_compute else None
+    backbone = load_backbone(job) if to_compute else None
     writing: Future[None] | None = None
     with (
         reporter.task(f"Extracting {job.selection}", total, "slices") as task,

@@ -17,11 +17,12 @@ from pathlib import Path
 
 import torch
 from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from emcache.backbones.build import random_backbone
 from emcache.backbones.registry import BackboneSpec
 from emcache.canonical import file_sha256
 from emcache.errors import UsageError, WeightsError
@@ -29,9 +30,10 @@ from emcache.file_index import FileIndex
 
 PRETRAINED = "pretrained"
 _RANDOM = re.compile(r"random:(\d+)")
-_HUB_FILE = "model.safetensors"
 _TORCH_SUFFIXES = (".pth", ".pt", ".bin")
 _SHORT = 8
+# What draws random weights, and so decides what a seed means.
+_INITIALISERS = ("torch", "timm", "open_clip_torch")
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,33 +144,37 @@ def state_sha256(state: Mapping[str, Tensor]) -> str:
 def _download(spec: BackboneSpec) -> Path:
     if spec.hub is None:
         raise WeightsError(
-            f"there are no pretrained weights of {spec.name}; use --weights random:SEED.",
+            f"there are no pretrained weights of {spec.name}; use --weights random:SEED or a file.",
             subject=spec.name,
         )
+    repository, name = spec.hub.repository, spec.hub.name
     try:
         # A cached copy is used without asking the hub.
-        return Path(hf_hub_download(spec.hub, _HUB_FILE, local_files_only=True))
+        return Path(hf_hub_download(repository, name, local_files_only=True))
     except LocalEntryNotFoundError:
         pass
     try:
-        return Path(hf_hub_download(spec.hub, _HUB_FILE))
+        return Path(hf_hub_download(repository, name))
+    except GatedRepoError as error:
+        raise WeightsError(
+            f"the hub gives {repository} only to those who accepted its licence; accept it there "
+            f"and log in with `hf auth login`, or download {name} and use --weights FILE.",
+            subject=repository,
+        ) from error
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         raise WeightsError(
             f"the weights of {spec.name} cannot be fetched from the hub ({type(error).__name__}); "
-            f"download {_HUB_FILE} of {spec.hub} on a machine with a network and use "
-            f"--weights FILE, or try things out with --weights random:0.",
-            subject=spec.hub,
+            f"download {name} of {repository} on a machine with a network and use --weights FILE, "
+            f"or try things out with --weights random:0.",
+            subject=repository,
         ) from error
 
 
 def _random_sha256(spec: BackboneSpec, seed: int, index: FileIndex) -> str:
-    """Hash of an untrained backbone's state, remembered for these versions of torch and timm."""
-    question = f"random:{seed}:{spec.architecture}:torch{version('torch')}:timm{version('timm')}"
-
-    def build() -> str:
-        # Only here, and only once for each seed: hashing a file needs no model.
-        from emcache.backbones.timm_vit import random_model
-
-        return state_sha256(random_model(spec, seed).model.state_dict())
-
-    return str(index.memo(question, build))
+    """Hash of an untrained backbone's state, remembered for these versions of the libraries."""
+    versions = " ".join(f"{name}={version(name)}" for name in _INITIALISERS)
+    question = f"random:{seed} {spec.family}:{spec.architecture} {versions}"
+    # Built once for each seed; after that no model is needed to find a feature set.
+    return str(
+        index.memo(question, lambda: state_sha256(random_backbone(spec, seed).model.state_dict()))
+    )

@@ -8,8 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
+from emcache.backbones.build import random_backbone
 from emcache.backbones.registry import TINY
-from emcache.backbones.timm_vit import random_model
 from emcache.canonical import json_sha256
 from emcache.workspace import Workspace
 
@@ -104,7 +104,7 @@ def test_a_dataset_that_broke_since(
 
 
 def test_weights_that_do_not_fit(cells: Workspace, fails, tmp_path: Path) -> None:
-    state = random_model(TINY, 0).model.state_dict()
+    state = random_backbone(TINY, 0).model.state_dict()
     torch.save({f"module.{name}": tensor for name, tensor in state.items()}, tmp_path / "w.pth")
     err = fails(
         "extract",

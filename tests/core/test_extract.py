@@ -15,8 +15,8 @@ import torch
 from PIL import Image
 
 import emcache.extract
+from emcache.backbones.build import random_backbone
 from emcache.backbones.registry import TINY
-from emcache.backbones.timm_vit import random_model
 from emcache.canonical import json_sha256
 from emcache.datasets import Selection
 from emcache.errors import FormatVersionError, StoreError
@@ -54,14 +54,14 @@ def forbid_backbone(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
         def fail(job: object) -> None:
             pytest.fail("the backbone was built")
 
-        monkeypatch.setattr(emcache.extract, "build_backbone", fail)
+        monkeypatch.setattr(emcache.extract, "load_backbone", fail)
 
     return forbid
 
 
 def test_tokens_are_the_backbones(cells: Workspace) -> None:
     feature_set = extract(cells, replace(OPTIONS, dtype="float32")).feature_set
-    model = random_model(TINY, 0).eval().model
+    model = random_backbone(TINY, 0).eval().model
     preprocessing = Preprocessing(70, 14)
     for position, item in enumerate(feature_set.slices):
         image = read_image(cells.root.parent / "cells" / "images" / f"{item.id}.png")
@@ -120,7 +120,7 @@ def test_other_weights_make_another_feature_set(cells: Workspace) -> None:
 
 def test_changed_weight_bytes_make_another_feature_set(cells: Workspace, tmp_path: Path) -> None:
     file = tmp_path / "weights.pth"
-    state = random_model(TINY, 5).model.state_dict()
+    state = random_backbone(TINY, 5).model.state_dict()
     torch.save(state, file)
     options = replace(OPTIONS, weights=str(file))
     first = extract(cells, options)

@@ -76,8 +76,8 @@ def test_no_image_is_decoded_and_no_backbone_built(
         monkeypatch.setattr(f"{module}.read_image", fail)
     for module in ("emcache.datasets", "emcache.labels"):
         monkeypatch.setattr(f"{module}.read_mask", fail)
-    monkeypatch.setattr("emcache.extract.build_backbone", fail)
-    monkeypatch.setattr("emcache.backbones.timm_vit.random_model", fail)
+    monkeypatch.setattr("emcache.extract.load_backbone", fail)
+    monkeypatch.setattr("emcache.weights.random_backbone", fail)
     request = FeatureRequest(backbone="tiny", weights="random:0", longest_edge=70)
     train_head(cells, ["cells"], request, options(), Quiet())
 
@@ -112,7 +112,7 @@ def test_a_corrected_mask_is_trained_on_without_the_backbone(
     (before,) = train_head(cells, ["cells"], FeatureRequest(), options(), Quiet())
     for path in (cells_root / "masks").iterdir():
         Image.fromarray(255 - np.asarray(Image.open(path))).save(path)
-    monkeypatch.setattr("emcache.extract.build_backbone", lambda job: pytest.fail("built"))
+    monkeypatch.setattr("emcache.extract.load_backbone", lambda job: pytest.fail("built"))
     (after,) = train_head(cells, ["cells"], FeatureRequest(), options(), Quiet())
     assert before.config["feature_sets"] == after.config["feature_sets"]
     assert before.config["label_sets"] != after.config["label_sets"]

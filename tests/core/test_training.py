@@ -5,8 +5,8 @@ import pytest
 import torch
 from monai.losses import DiceLoss
 
+from emcache.backbones.build import random_backbone
 from emcache.backbones.registry import TINY
-from emcache.backbones.timm_vit import random_model
 from emcache.counts import Counts
 from emcache.datasets import Selection
 from emcache.devices import Precision
@@ -48,7 +48,7 @@ class OnTheFly:
 
     def __init__(self, job: Job, labels: LabelSet) -> None:
         self._job, self._labels = job, labels
-        self._backbone = random_model(TINY, 0).eval()
+        self._backbone = random_backbone(TINY, 0).eval()
 
     def grid(self, position: int) -> Grid:
         return self._job.places[position].grid

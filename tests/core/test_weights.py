@@ -9,8 +9,8 @@ import pytest
 import torch
 from safetensors.torch import save, save_file
 
-from emcache.backbones.registry import TINY, BackboneSpec, find_backbone
-from emcache.backbones.timm_vit import random_model
+from emcache.backbones.build import random_backbone
+from emcache.backbones.registry import TINY, BackboneSpec, HubFile, find_backbone
 from emcache.errors import UsageError, WeightsError
 from emcache.file_index import FileIndex
 from emcache.weights import find_weights, is_untrained, read_weights_file, state_sha256
@@ -23,7 +23,7 @@ def index(tmp_path: Path) -> FileIndex:
 
 def test_random_weights_are_keyed_by_their_bytes(index: FileIndex) -> None:
     weights = find_weights("random:3", TINY, index)
-    assert weights.sha256 == state_sha256(random_model(TINY, 3).model.state_dict())
+    assert weights.sha256 == state_sha256(random_backbone(TINY, 3).model.state_dict())
     assert weights.sha256 != find_weights("random:4", TINY, index).sha256
     assert is_untrained(weights.label)
 
@@ -46,7 +46,7 @@ def test_state_hash_sees_names_shapes_and_bytes() -> None:
 
 @pytest.mark.parametrize("name", ["w.safetensors", "w.pth", "w.bin"])
 def test_files(tmp_path: Path, index: FileIndex, name: str) -> None:
-    state = random_model(TINY, 1).model.state_dict()
+    state = random_backbone(TINY, 1).model.state_dict()
     file = tmp_path / name
     if name.endswith("safetensors"):
         save_file(state, file)
@@ -136,7 +136,7 @@ class _Hub(BaseHTTPRequestHandler):
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[_Hub]]:
     """A hub on the loopback, and a client that knows no other."""
-    content = save(random_model(TINY, 8).model.state_dict())
+    content = save(random_backbone(TINY, 8).model.state_dict())
     handler = type("Hub", (_Hub,), {"content": content, "requests": []})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
@@ -153,7 +153,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[_Hub]]
     server.server_close()
 
 
-HUB_SPEC = BackboneSpec("tiny", "tiny", 14, 64, "timm/tiny.test")
+HUB_SPEC = BackboneSpec("tiny", "tiny", "tiny", 14, 64, HubFile("timm/tiny.test"))
 
 
 def test_pretrained_weights_come_from_the_hub_once(hub: type[_Hub], index: FileIndex) -> None:
@@ -162,7 +162,7 @@ def test_pretrained_weights_come_from_the_hub_once(hub: type[_Hub], index: FileI
     assert weights.sha256 == hashlib.sha256(hub.content).hexdigest()
     assert weights.file is not None
     assert state_sha256(read_weights_file(weights.file)) == state_sha256(
-        random_model(TINY, 8).model.state_dict()
+        random_backbone(TINY, 8).model.state_dict()
     )
     asked = len(hub.requests)
     assert any(request.startswith("GET") for request in hub.requests)

@@ -1,83 +1,101 @@
-"""timm's vision transformers behind the :class:`~emcache.backbones.protocol.Backbone` protocol."""
+"""timm's vision transformers (DINOv2, DINOv3 and others) behind the protocol of all backbones."""
 
 from __future__ import annotations
 
+import difflib
+import sys
 from collections.abc import Mapping
+from typing import Any
 
 import timm
 import torch
 from jaxtyping import Float
-from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from emcache.backbones.module import BackboneModule
 from emcache.backbones.protocol import Features
-from emcache.backbones.registry import TINY, BackboneSpec
-from emcache.errors import WeightsError
+from emcache.backbones.registry import BackboneSpec, HubFile
+from emcache.errors import BackboneError
 
-_NAMED_KEYS = 3
+_TINY_GRID = 10
 
 
-class TimmBackbone(nn.Module):
+class TimmBackbone(BackboneModule):
     """A timm vision transformer that takes any grid of patches."""
 
     def __init__(self, spec: BackboneSpec) -> None:
-        super().__init__()
-        self.spec = spec
+        super().__init__(spec)
         self.model = _build(spec)
 
     @property
-    def patch(self) -> int:
-        """Side of a patch in pixels."""
-        return self.spec.patch
-
-    @property
-    def dim(self) -> int:
-        """Channels of a token."""
-        return self.spec.dim
+    def blocks(self) -> nn.Module:
+        """The transformer's blocks."""
+        blocks: nn.Module = self.model.blocks
+        return blocks
 
     def forward(self, images: Float[Tensor, "batch 3 height width"]) -> Features:
-        """Patch tokens and class token of the last layer, after its normalisation."""
+        """Patch tokens and class token of the last layer, after its normalisation.
+
+        A model without a class token gives the mean of its patch tokens instead.
+        """
         sequence = self.model.forward_features(images)
         rows, columns = (side // self.patch for side in images.shape[-2:])
+        # Class token and registers come first; the model knows how many they are.
         patches = sequence[:, self.model.num_prefix_tokens :]
         # A view: the tokens stay in channels-last order, as they are stored.
         grid = patches.unflatten(1, (rows, columns)).permute(0, 3, 1, 2)
-        return Features(grid, sequence[:, 0])
+        has_cls = getattr(self.model, "cls_token", None) is not None
+        return Features(grid, sequence[:, 0] if has_cls else patches.mean(dim=1))
 
-    def load(self, state: Mapping[str, Tensor], source: str) -> None:
-        """Load weights in timm's format or the official DINOv2 one.
-
-        Args:
-            state: Tensors by name.
-            source: What to call the weights in an error.
-
-        Raises:
-            WeightsError: The weights do not fit; the first keys that differ are named.
-        """
-        expected = self.model.state_dict()
+    def convert(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Timm's own names from timm's or the official DINOv2 and DINOv3 formats."""
+        # Renames the official keys and resamples position embeddings of another grid.
+        rename = sys.modules[type(self.model).__module__].checkpoint_filter_fn
         try:
-            # Renames the official keys and resamples position embeddings of another grid.
-            converted = checkpoint_filter_fn(dict(state), self.model)
+            converted = rename(dict(state), self.model)
         except (RuntimeError, KeyError, ValueError, AttributeError, TypeError):
-            converted = dict(state)
+            # The state is of another kind; the comparison of keys will say which do not fit.
+            converted = state
         # A classifier belongs to no backbone that is used for its tokens.
-        given = {key: value for key, value in converted.items() if not key.startswith("head.")}
-        differing = _differing_keys(expected, given)
-        if differing:
-            more = len(differing) - _NAMED_KEYS
-            raise WeightsError(
-                f"{source} does not fit {self.spec.name}: {'; '.join(differing[:_NAMED_KEYS])}"
-                f"{f' (and {more} more)' if more > 0 else ''}; choose the weights of "
-                f"{self.spec.architecture}.",
-                subject=source,
-            )
-        self.model.load_state_dict(given)
+        return {key: value for key, value in converted.items() if not key.startswith("head.")}
 
 
-def _build(spec: BackboneSpec) -> VisionTransformer:
-    if spec == TINY:
+def describe(architecture: str) -> BackboneSpec:
+    """The spec of any of timm's vision transformers; nothing is allocated.
+
+    Raises:
+        BackboneError: timm has no such model, or it is no vision transformer of square patches.
+    """
+    name = f"timm:{architecture}"
+    if not timm.is_model(architecture):
+        close = difflib.get_close_matches(architecture, timm.list_models(), n=1)
+        hint = f"; did you mean timm:{close[0]}?" if close else ""
+        raise BackboneError(f"timm has no model {architecture!r}{hint}", subject=name)
+    try:
+        with torch.device("meta"):
+            model = timm.create_model(architecture, num_classes=0, dynamic_img_size=True)
+        rows, columns = model.patch_embed.patch_size
+        count = model.num_prefix_tokens
+        blocks = model.blocks
+    except (TypeError, AttributeError, NotImplementedError) as error:
+        raise BackboneError(
+            f"{name} is no vision transformer of plain patches ({error}); choose one of timm's "
+            f"vit_* models.",
+            subject=name,
+        ) from error
+    if rows != columns or count < 0 or not len(blocks):
+        raise BackboneError(f"{name} has patches of {rows} x {columns}; expected square ones.")
+    hub = model.pretrained_cfg.get("hf_hub_id")
+    return BackboneSpec(
+        name, "timm", architecture, rows, model.embed_dim, HubFile(hub) if hub else None
+    )
+
+
+def _build(spec: BackboneSpec) -> Any:
+    if spec.family == "tiny":
         return VisionTransformer(
-            img_size=10 * spec.patch,
+            img_size=_TINY_GRID * spec.patch,
             patch_size=spec.patch,
             embed_dim=spec.dim,
             depth=2,
@@ -87,23 +105,3 @@ def _build(spec: BackboneSpec) -> VisionTransformer:
             dynamic_img_size=True,
         )
     return timm.create_model(spec.architecture, num_classes=0, dynamic_img_size=True)
-
-
-def _differing_keys(expected: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[str]:
-    differing = []
-    for key in (*expected, *(key for key in given if key not in expected)):
-        if key not in given:
-            differing.append(f"{key} is missing")
-        elif key not in expected:
-            differing.append(f"{key} is not part of the backbone")
-        elif given[key].shape != expected[key].shape:
-            have, want = (tuple(tensors[key].shape) for tensors in (given, expected))
-            differing.append(f"{key} has shape {have} instead of {want}")
-    return differing
-
-
-def random_model(spec: BackboneSpec, seed: int) -> TimmBackbone:
-    """An untrained backbone, the same for the same seed and versions of torch and timm."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return TimmBackbone(spec)

@@ -89,6 +89,8 @@ _SHORT: Mapping[str, Callable[[Any], str]] = {
     "backbone": str,
     "weights": str,
     "longest_edge": lambda edge: f"{edge} px",
+    # paper[max_epochs=3, patience=5]: a line for the name and one for each change.
+    "protocol": lambda protocol: protocol.removesuffix("]").replace("[", "\n").replace(", ", "\n"),
     "audit_accepted": lambda accepted: _audit_in_words(accepted) or "no pairing audit",
 }
 

@@ -1,0 +1,136 @@
+"""OpenCLIP's vision towers behind the protocol of all backbones.
+
+The tower is used before its projection, and its position embeddings are resampled to the grid at
+hand, square or not: OpenCLIP's own forward pass takes one image size only.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import Any
+
+import open_clip
+import torch
+from jaxtyping import Float
+from open_clip.transformer import VisionTransformer
+from torch import Tensor, nn
+from torch.nn import functional
+
+from emcache.backbones.module import BackboneModule
+from emcache.backbones.protocol import Features
+from emcache.backbones.registry import BackboneSpec, HubFile
+from emcache.errors import BackboneError
+
+_VISION_PREFIX = "visual."
+_HUB_FILE = "open_clip_model.safetensors"
+
+
+class OpenClipBackbone(BackboneModule):
+    """An OpenCLIP vision tower that takes any grid of patches."""
+
+    def __init__(self, spec: BackboneSpec) -> None:
+        super().__init__(spec)
+        self.model = _build_tower(spec.architecture)
+
+    @property
+    def blocks(self) -> nn.Module:
+        """The transformer's blocks."""
+        blocks: nn.Module = self.model.transformer.resblocks
+        return blocks
+
+    def forward(self, images: Float[Tensor, "batch 3 height width"]) -> Features:
+        """Patch tokens and class token of the last layer, after its normalisation."""
+        tower = self.model
+        patches = tower.conv1(images)
+        rows, columns = patches.shape[-2:]
+        sequence = patches.flatten(2).transpose(1, 2)
+        cls = tower.class_embedding.to(sequence.dtype).expand(len(sequence), 1, -1)
+        sequence = torch.cat([cls, sequence], dim=1)
+        positions = resample_positions(tower.positional_embedding, tower.grid_size, (rows, columns))
+        sequence = tower.ln_pre(sequence + positions.to(sequence.dtype))
+        sequence = tower.ln_post(tower.transformer(sequence))
+        grid = sequence[:, 1:].unflatten(1, (rows, columns)).permute(0, 3, 1, 2)
+        return Features(grid, sequence[:, 0])
+
+    def convert(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """The tower's own names from those of a whole CLIP model or of a tower."""
+        tower = {
+            key.removeprefix(_VISION_PREFIX): value
+            for key, value in state.items()
+            if key.startswith(_VISION_PREFIX)
+        }
+        return tower or state
+
+
+def resample_positions(
+    embedding: Float[Tensor, "position channel"],
+    trained: tuple[int, int],
+    wanted: tuple[int, int],
+) -> Float[Tensor, "new_position channel"]:
+    """Position embeddings of another grid: bicubic with antialiasing, as OpenCLIP's own loader.
+
+    Args:
+        embedding: One for the class token, then the trained grid row by row.
+        trained: Rows and columns that the tower was trained with.
+        wanted: Rows and columns at hand.
+    """
+    if tuple(trained) == wanted:
+        return embedding
+    cls, grid = embedding[:1], embedding[1:]
+    image = grid.T.reshape(1, -1, *trained).float()
+    resampled = functional.interpolate(
+        image, size=wanted, mode="bicubic", antialias=True, align_corners=False
+    )
+    return torch.cat([cls, resampled[0].flatten(1).T.to(cls.dtype)])
+
+
+def describe(architecture: str) -> BackboneSpec:
+    """The spec of any of OpenCLIP's plain vision towers; nothing is allocated.
+
+    Args:
+        architecture: As ``ViT-B-16``, or ``ViT-B-16@TAG`` to name pretrained weights.
+
+    Raises:
+        BackboneError: OpenCLIP has no such model or tag, or its tower is no plain transformer.
+    """
+    name = f"open_clip:{architecture}"
+    base, _, tag = architecture.partition("@")
+    if base not in open_clip.list_models():
+        close = difflib.get_close_matches(base, open_clip.list_models(), n=1)
+        hint = f"; did you mean open_clip:{close[0]}?" if close else ""
+        raise BackboneError(f"open_clip has no model {base!r}{hint}", subject=name)
+    with torch.device("meta"):
+        tower = _build_tower(base)
+    rows, columns = tower.patch_size
+    if rows != columns:
+        raise BackboneError(
+            f"{name} has patches of {rows} x {columns} pixels; expected square ones.", subject=name
+        )
+    hub = None
+    if tag:
+        repository = (open_clip.get_pretrained_cfg(base, tag) or {}).get("hf_hub")
+        if not repository:
+            known = ", ".join(open_clip.list_pretrained_tags_by_model(base))
+            raise BackboneError(
+                f"open_clip has no weights {tag!r} of {base} on the hub; known: {known}.",
+                subject=name,
+            )
+        hub = HubFile(repository.strip("/"), _HUB_FILE)
+    return BackboneSpec(name, "open_clip", base, rows, tower.transformer.width, hub)
+
+
+def _build_tower(architecture: str) -> Any:
+    config = open_clip.get_model_config(architecture)
+    # OpenCLIP has no public way to build a tower alone; with its text half it would be twice as
+    # large and slow to make.
+    tower = open_clip.model._build_vision_tower(  # noqa: SLF001
+        config["embed_dim"], config["vision_cfg"], config.get("quick_gelu", False)
+    )
+    if not isinstance(tower, VisionTransformer) or tower.attn_pool is not None:
+        raise BackboneError(
+            f"the vision tower of open_clip:{architecture} is no plain vision transformer; choose "
+            f"one of the ViT-* models.",
+            subject=architecture,
+        )
+    return tower
