@@ -6,11 +6,17 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from emcache.progress import Quiet
 from emcache.registration import add_dataset
 from emcache.synthetic import STYLES, write_domain
 from emcache.workspace import Workspace, init_workspace
+
+# On a machine that decides whether a change lands, the same cases each time; elsewhere, new ones.
+settings.register_profile("ci", derandomize=True, deadline=None)
+settings.register_profile("dev", deadline=None)
+settings.load_profile("ci" if os.environ.get("CI") else "dev")
 
 ROOT = Path(__file__).parents[1]
 DATA = Path(os.environ.get("EMCACHE_TEST_DATA", ROOT.parent / "shared" / "data"))

@@ -61,7 +61,7 @@ def parse_seeds(text: str) -> list[int]:
     seeds: list[int] = []
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
-        if not first.isdigit() or (dash and not last.isdigit()):
+        if not first.isdecimal() or (dash and not last.isdecimal()):
             raise UsageError(f"--seeds {text!r} cannot be read; expected 0-4 or 0,2,7.")
         seeds += range(int(first), int(last or first) + 1)
     twice = sorted({seed for seed in seeds if seeds.count(seed) > 1})

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-_DIGITS = re.compile(r"(\d+)")
+_DIGITS = re.compile(r"([0-9]+)")
 
 
 def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
@@ -18,7 +18,10 @@ def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
     Ties (``07`` and ``7``) fall back to the text, so the order is total.
     """
     parts = _DIGITS.split(name)
-    return tuple((0, int(part), part) if part.isdigit() else (1, 0, part) for part in parts)
+    # Splitting by one group leaves text at even places and digits at odd ones.
+    return tuple(
+        (0, int(part), part) if place % 2 else (1, 0, part) for place, part in enumerate(parts)
+    )
 
 
 def natural_sorted(names: Iterable[str]) -> list[str]:

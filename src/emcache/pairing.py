@@ -14,7 +14,7 @@ from pathlib import PurePosixPath
 from emcache.errors import PairingError
 from emcache.natural import natural_sorted
 
-_NUMBER = re.compile(r"\d+")
+_NUMBER = re.compile(r"[0-9]+")
 _NAMED_LEFTOVERS = 3
 
 

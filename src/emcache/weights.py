@@ -29,7 +29,7 @@ from emcache.errors import UsageError, WeightsError
 from emcache.file_index import FileIndex
 
 PRETRAINED = "pretrained"
-_RANDOM = re.compile(r"random:(\d+)")
+_RANDOM = re.compile(r"random:([0-9]+)")
 _TORCH_SUFFIXES = (".pth", ".pt", ".bin")
 _SHORT = 8
 # What draws random weights, and so decides what a seed means.

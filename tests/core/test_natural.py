@@ -1,4 +1,4 @@
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from emcache.natural import natural_key, natural_sorted
@@ -14,6 +14,7 @@ def test_leading_zeros_and_text() -> None:
     assert natural_sorted(["b2", "a10", "a9", "a09", "a"]) == ["a", "a09", "a9", "a10", "b2"]
 
 
+@example(["\N{SUPERSCRIPT ONE}", "\N{ARABIC-INDIC DIGIT TWO}", "1"])
 @given(st.lists(st.text(max_size=6), max_size=8))
 def test_order_is_total(names: list[str]) -> None:
     ordered = natural_sorted(names)
