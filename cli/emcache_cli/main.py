@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 a check failed, 2 wrong use, 130 interrupted.
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 
@@ -12,9 +13,21 @@ from emcache.errors import EmcacheError
 from emcache_cli.app import app
 
 _INTERRUPTED = 130
+# What the machine refuses, and its user can mend.
+_ENVIRONMENT = (
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.ENAMETOOLONG,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.EEXIST,
+)
 _INTERRUPT_MESSAGE = (
-    "Interrupted. Finished records and finished shards of tokens are kept; run the same command "
-    "again to go on."
+    "Interrupted. Finished records and finished shards of tokens are kept; an extraction goes on "
+    "where it stopped when the same command runs again."
 )
 
 
@@ -24,6 +37,15 @@ def main() -> None:
         app(prog_name="emcache")
     except EmcacheError as error:
         _fail(f"Error: {error}", error.exit_code)
+    except BrokenPipeError:
+        # The reader of our output has gone (`emcache query ... | head`): nobody is left to tell.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(_INTERRUPTED)
+    except OSError as error:
+        if error.errno not in _ENVIRONMENT:
+            raise
+        name = f" ({error.filename})" if error.filename else ""
+        _fail(f"Error: {error.strerror}{name}; mend that, and run the command again.", 2)
     except KeyboardInterrupt:
         _fail(_INTERRUPT_MESSAGE, _INTERRUPTED)
     except SystemExit as end:
@@ -31,10 +53,6 @@ def main() -> None:
         if end.code == _INTERRUPTED:
             _fail(_INTERRUPT_MESSAGE, _INTERRUPTED)
         raise
-    except BrokenPipeError:
-        # The reader of our output has gone (`emcache query ... | head`): nobody is left to tell.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(_INTERRUPTED)
 
 
 def _fail(message: str, code: int) -> None:

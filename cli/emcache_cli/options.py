@@ -50,6 +50,11 @@ FormatOption = Annotated[
 ]
 
 
+# What every reader of a record can hold, signed or not.
+_LARGEST_SEED = 2**31 - 1
+_MOST_SEEDS = 1000
+
+
 def parse_seeds(text: str) -> list[int]:
     """Read ``0-4`` or ``0,2,7`` or a mixture.
 
@@ -63,7 +68,13 @@ def parse_seeds(text: str) -> list[int]:
         first, dash, last = part.strip().partition("-")
         if not first.isdecimal() or (dash and not last.isdecimal()):
             raise UsageError(f"--seeds {text!r} cannot be read; expected 0-4 or 0,2,7.")
-        seeds += range(int(first), int(last or first) + 1)
+        begin, end = int(first), int(last or first)
+        if end > _LARGEST_SEED or end - begin >= _MOST_SEEDS:
+            raise UsageError(
+                f"--seeds {text!r} goes too far; expected seeds up to {_LARGEST_SEED}, at most "
+                f"{_MOST_SEEDS} of them."
+            )
+        seeds += range(begin, end + 1)
     twice = sorted({seed for seed in seeds if seeds.count(seed) > 1})
     if twice or not seeds:
         raise UsageError(

@@ -33,20 +33,22 @@ def describe_added(dataset: Dataset) -> list[str]:
 def dataset_rows(workspace: Workspace, reporter: Reporter) -> list[dict[str, Any]]:
     """One row a dataset."""
     from emcache.datasets import load_dataset
+    from emcache.errors import EmcacheError
 
     rows = []
     for name in workspace.dataset_names():
-        dataset = load_dataset(workspace, name, reporter)
-        rows.append(
-            {
-                "dataset": name,
-                "layout": dataset.layout,
-                "slices": len(dataset.slices),
-                "labelled": len(dataset.labelled),
-                "splits": ", ".join(f"{k} {v}" for k, v in dataset.split_counts().items()),
-                "root": str(dataset.root),
-            }
-        )
+        options = workspace.dataset_options(name)
+        row = {"dataset": name, "layout": options.get("layout"), "root": options.get("root")}
+        try:
+            dataset = load_dataset(workspace, name, reporter)
+        except EmcacheError as error:
+            # One dataset on a disk that is not there must not hide the others.
+            reporter.say(f"Warning: {name}: {error}")
+            rows.append({**row, "slices": None, "labelled": None, "splits": None})
+            continue
+        splits = ", ".join(f"{k} {v}" for k, v in dataset.split_counts().items())
+        counts = {"slices": len(dataset.slices), "labelled": len(dataset.labelled)}
+        rows.append({**row, **counts, "splits": splits})
     return rows
 
 

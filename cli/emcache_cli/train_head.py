@@ -43,6 +43,9 @@ def train_head(
     ] = None,
     longest_edge: Annotated[int | None, typer.Option(metavar="PX", help="Likewise.")] = None,
     dtype: Annotated[str | None, typer.Option(metavar="float16|float32", help="Likewise.")] = None,
+    feature_set: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Likewise: its folder's name in cache/.")
+    ] = None,
     seeds: Annotated[
         str, typer.Option(metavar="LIST", help="One run for each: 0-4, or 0,2,7.")
     ] = "0-4",
@@ -99,6 +102,6 @@ def train_head(
         precision,
         save_predictions,
     )
-    request = FeatureRequest(backbone, weights, longest_edge, dtype)
+    request = FeatureRequest(backbone, weights, longest_edge, dtype, feature_set)
     records = run(find_workspace(workspace), dataset, request, options, Console())
     show_rows(run_rows(records), chosen)

@@ -17,13 +17,16 @@ import numpy as np
 
 from emcache.errors import DatasetError, ImageError, UsageError
 from emcache.file_index import FileIndex
-from emcache.images import pixel_sha256, read_image, read_mask
+from emcache.images import DECODER, pixel_sha256, read_image, read_mask
 from emcache.layouts import Entry, Listing, list_slices
 from emcache.progress import Quiet, Reporter
 from emcache.workspace import Workspace
 
 DEFAULT_MASK_THRESHOLD = 128
 """A mask pixel of at least this value is foreground."""
+
+# What a file's pixels are depends on who decodes them.
+_IMAGE, _MASK = (f"{kind} decoder={DECODER}" for kind in ("image", "mask"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,10 +184,6 @@ def _common_options(name: str, options: Mapping[str, Any]) -> tuple[str, str, in
             f"its table.",
             subject=name,
         )
-    if not isinstance(threshold, int) or not 1 <= threshold <= 255:
-        raise DatasetError(
-            f"dataset {name} has mask_threshold {threshold!r}; expected 1 to 255.", subject=name
-        )
     return layout, root, threshold
 
 
@@ -199,7 +198,7 @@ def _describe(
     unknown = sum(
         index.lookup(root / file, kind) is None
         for entry in listing.entries
-        for file, kind in ((entry.image, "image"), (entry.mask, "mask"))
+        for file, kind in ((entry.image, _IMAGE), (entry.mask, _MASK))
         if file is not None
     )
 
@@ -226,14 +225,14 @@ def _describe(
 
 def _describe_slice(root: Path, entry: Entry, threshold: int, index: FileIndex) -> Slice:
     image = root / entry.image
-    facts = index.answer(image, "image", _image_facts)
+    facts = index.answer(image, _IMAGE, _image_facts)
     height, width = facts["shape"]
     if entry.mask is None:
         return Slice(
             entry.id, image, None, entry.split, height, width, facts["sha256"], None, None, None
         )
     mask = root / entry.mask
-    label = index.answer(mask, "mask", _mask_facts)
+    label = index.answer(mask, _MASK, _mask_facts)
     if label["shape"] != facts["shape"]:
         mask_height, mask_width = label["shape"]
         raise ImageError(

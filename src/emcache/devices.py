@@ -35,7 +35,10 @@ def pick_device(name: str = "auto") -> torch.device:
     if not available.get(name.partition(":")[0], False):
         there = ", ".join(device for device, present in available.items() if present)
         raise UsageError(f"there is no device {name!r} here; available: {there}.", subject=name)
-    return torch.device(name)
+    try:
+        return torch.device(name)
+    except RuntimeError:
+        raise UsageError(f"{name!r} is no device; expected cpu, cuda, cuda:N or mps.") from None
 
 
 def pick_precision(name: str, device: torch.device) -> Precision:

@@ -12,6 +12,7 @@
     │   └── WeightsError         weights that are not there or do not fit
     ├── StoreError               a feature set that is damaged, incomplete or not to be found
     │   └── FormatVersionError   written by a newer emcache
+    ├── TrainingError            a training that cannot go on
     ├── RecordError              a record that is damaged or not to be found
     └── WarehouseError           a database or query that DuckDB refuses
 
@@ -73,6 +74,10 @@ class StoreError(EmcacheError):
 
 class FormatVersionError(StoreError):
     """A feature set or record written by a newer emcache."""
+
+
+class TrainingError(EmcacheError):
+    """A training that cannot go on."""
 
 
 class RecordError(EmcacheError):

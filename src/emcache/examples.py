@@ -78,9 +78,9 @@ class _FromFeatureSet:
     def _batch(self, stored: Sequence[_Stored]) -> Batch:
         tokens = torch.stack([item.tokens for item in stored])
         masks = torch.stack([item.mask for item in stored])
-        tokens = tokens.to(self._device, non_blocking=True).float()
+        tokens = tokens.to(self._device).float()
         # A view: stored channels last, seen as channels first.
-        return Batch(tokens.permute(0, 3, 1, 2), masks.to(self._device, non_blocking=True))
+        return Batch(tokens.permute(0, 3, 1, 2), masks.to(self._device))
 
 
 class ResidentExamples(_FromFeatureSet):
@@ -101,8 +101,6 @@ class ResidentExamples(_FromFeatureSet):
             item = self._read(position)
             if on_device:
                 item = _Stored(*(tensor.to(device) for tensor in item))
-            elif device.type == "cuda":
-                item = _Stored(*(tensor.pin_memory() for tensor in item))
             self._kept[position] = item
 
     def batches(self, order: Sequence[Sequence[int]]) -> Iterator[Batch]:

@@ -12,31 +12,39 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
 import torch
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from jaxtyping import Float, Float32, UInt8
 
 from emcache.backbones.build import build_backbone, random_backbone
 from emcache.backbones.module import BackboneModule
 from emcache.backbones.protocol import Backbone
+from emcache.canonical import file_sha256
 from emcache.datasets import slice_table_rows
 from emcache.devices import Precision, autocast
-from emcache.errors import StoreError
+from emcache.errors import StoreError, WeightsError
 from emcache.images import pixel_sha256, read_image
 from emcache.jobs import Job
 from emcache.labels import ensure_labels
+from emcache.manifest import MANIFEST_NAME
 from emcache.preprocessing import normalise
 from emcache.progress import Reporter
-from emcache.records import Record, new_record
+from emcache.records import Record, new_record, new_record_id
 from emcache.reuse import Donors
 from emcache.shards import Shard
 from emcache.store import PARTIAL_SUFFIX, FeatureSet, find_feature_set
 from emcache.store_writer import FeatureSetWriter
-from emcache.weights import describe_untrained, is_untrained, read_weights_file
+from emcache.weights import (
+    describe_untrained,
+    is_untrained,
+    read_weights_file,
+    state_sha256,
+)
 
 _READ_AHEAD = 3
 
@@ -62,66 +70,73 @@ def run_extraction(job: Job, reporter: Reporter) -> Extraction:
 
     Raises:
         StoreError: A slice changed while it was being read, or its tokens are not finite.
-        WeightsError: The weights do not fit.
+        WeightsError: The weights do not fit, or changed since they were hashed.
     """
     cache = job.workspace.cache
     cache.mkdir(parents=True, exist_ok=True)
-    with FileLock(cache / f".{job.name}.lock"):
+    with _only_one(FileLock(cache / f".{job.name}.lock"), job, reporter):
         extraction = _find(job) or _extract(job, reporter)
     if all(item.mask is not None for item in job.slices):
         ensure_labels(extraction.feature_set, job.slices, job.dataset.mask_threshold, reporter)
     return extraction
 
 
+@contextmanager
+def _only_one(lock: FileLock, job: Job, reporter: Reporter) -> Iterator[None]:
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        reporter.say(f"Another process is extracting {job.name}: waiting for it.")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def _find(job: Job) -> Extraction | None:
     found = find_feature_set(job.workspace.cache, job.fingerprint)
-    return None if found is None else Extraction(found, 0, 0, None)
+    if found is None:
+        return None
+    if not (job.workspace.runs / found.manifest["extraction"]["record_id"]).is_dir():
+        # A crash between the feature set and its record must not lose the record.
+        _write_record(job, found)
+    return Extraction(found, 0, 0, None)
 
 
 def _extract(job: Job, reporter: Reporter) -> Extraction:
     started = time.perf_counter()
     if is_untrained(job.weights.label):
         reporter.say(describe_untrained(job.weights.label))
+    donors = Donors.find(
+        job.workspace.cache, job.recipe.sha256(), [item.pixel_sha256 for item in job.places]
+    )
+    copied = sum(item.pixel_sha256 in donors for item in job.places)
+    # Before anything is written, so that weights that do not fit leave nothing behind.
+    backbone = load_backbone(job) if copied < len(job.places) else None
     final = job.workspace.cache / job.name
     partial = final.with_name(final.name + PARTIAL_SUFFIX)
     writer = FeatureSetWriter(partial, job.places, job.spec.dim, job.recipe.dtype)
     done = len(job.places) - sum(len(shard.positions) for shard in writer.pending)
     if done:
         reporter.say(f"Resuming {job.name}: {done} of {len(job.places)} slices are done.")
-    donors = Donors.find(
-        job.workspace.cache, job.recipe.sha256(), [item.pixel_sha256 for item in job.places]
-    )
-    copied = sum(item.pixel_sha256 in donors for item in job.places)
-    with new_record(job.workspace.runs, "extract") as draft:
-        _fill(job, writer, donors, reporter)
-        compute_seconds = writer.seconds
-        description = job.description()
-        feature_set = writer.finish(
-            final,
-            {
-                "fingerprint": job.fingerprint,
-                "recipe": job.recipe.identity(),
-                "recipe_sha256": job.recipe.sha256(),
-                "description": description,
-            },
-        )
-        files = [path for path in final.rglob("*") if path.is_file()]
-        draft.config = {
-            **description,
-            "feature_set": feature_set.name,
+    _fill(job, writer, backbone, donors, reporter)
+    feature_set = writer.finish(
+        final,
+        {
             "fingerprint": job.fingerprint,
+            "recipe": job.recipe.identity(),
             "recipe_sha256": job.recipe.sha256(),
-            "n_slices": len(job.places),
-            "n_computed": len(job.places) - copied,
-            "n_copied": copied,
-            "token_bytes": job.token_bytes,
-            "total_bytes": sum(path.stat().st_size for path in files),
-            "n_files": len(files),
-            "compute_seconds": compute_seconds,
-        }
-        rows = slice_table_rows(job.slices, job.dataset.root)
-        draft.write_table("slices.parquet", pl.DataFrame(rows, infer_schema_length=None))
-        record = draft.finish()
+            "description": job.description(),
+            "extraction": {
+                "record_id": new_record_id("extract"),
+                "n_computed": len(job.places) - copied,
+                "n_copied": copied,
+                "compute_seconds": writer.seconds,
+            },
+        },
+    )
+    record = _write_record(job, feature_set)
     seconds = time.perf_counter() - started
     reporter.say(
         f"Extracted {job.name}: {len(job.places) - copied} slices computed, {copied} copied, "
@@ -130,20 +145,52 @@ def _extract(job: Job, reporter: Reporter) -> Extraction:
     return Extraction(feature_set, len(job.places) - copied, copied, record)
 
 
+def _write_record(job: Job, feature_set: FeatureSet) -> Record:
+    """The record of an extraction, from what the feature set's manifest says of it."""
+    extraction = dict(feature_set.manifest["extraction"])
+    with new_record(job.workspace.runs, "extract", extraction.pop("record_id")) as draft:
+        files = [feature_set.folder / name for name in feature_set.manifest["files"]]
+        files.append(feature_set.folder / MANIFEST_NAME)
+        draft.config = {
+            **feature_set.description,
+            **extraction,
+            "feature_set": feature_set.name,
+            "fingerprint": feature_set.fingerprint,
+            "recipe_sha256": feature_set.manifest["recipe_sha256"],
+            "n_slices": len(feature_set.slices),
+            "token_bytes": feature_set.token_bytes,
+            "total_bytes": sum(path.stat().st_size for path in files),
+            "n_files": len(files),
+        }
+        rows = slice_table_rows(job.slices, job.dataset.root)
+        draft.write_table("slices.parquet", pl.DataFrame(rows, infer_schema_length=None))
+        return draft.finish()
+
+
 def load_backbone(job: Job) -> BackboneModule:
     """The job's backbone with its weights, on its device, ready for inference."""
     if job.weights.file is None:
         assert job.weights.seed is not None  # noqa: S101 - weights are a file or a seed
         backbone = random_backbone(job.spec, job.weights.seed)
+        found = state_sha256(backbone.model.state_dict())
     else:
         backbone = build_backbone(job.spec)
         backbone.load(read_weights_file(job.weights.file), job.weights.label)
+        found = file_sha256(job.weights.file)
+    # Hours may lie between planning and loading; the key must be that of these very bytes.
+    if found != job.weights.sha256:
+        raise WeightsError(
+            f"the weights {job.weights.label} changed after they were hashed; run the command "
+            f"again.",
+            subject=job.weights.file,
+        )
     return backbone.eval().requires_grad_(False).to(job.device)
 
 
 def _fill(
     job: Job,
     writer: FeatureSetWriter,
+    backbone: Backbone | None,
     donors: Donors,
     reporter: Reporter,
 ) -> None:
@@ -158,7 +205,6 @@ def _fill(
     total = sum(len(shard.positions) for shard in pending)
     if not total:
         return
-    backbone = load_backbone(job) if to_compute else None
     writing: Future[None] | None = None
     with (
         reporter.task(f"Extracting {job.selection}", total, "slices") as task,

@@ -9,7 +9,7 @@ from emcache.datasets import Dataset, open_file_index
 from emcache.errors import StoreError, UsageError
 from emcache.jobs import ExtractOptions
 from emcache.store import FeatureSet, list_feature_sets
-from emcache.weights import PRETRAINED, find_weights
+from emcache.weights import PRETRAINED, find_weights, is_untrained
 from emcache.workspace import Workspace
 
 
@@ -21,6 +21,8 @@ class FeatureRequest:
     weights: str | None = None
     longest_edge: int | None = None
     dtype: str | None = None
+    feature_set: str | None = None
+    """Name of one feature set, where the others do not tell them apart."""
 
     def extract_options(self, dataset: str, device: str) -> ExtractOptions:
         """How to extract what was asked for.
@@ -70,19 +72,28 @@ def choose_feature_set(
     ]
     if len(fitting) > 1:
         listed = "; ".join(
-            f"--backbone {f.description['backbone']} --weights {f.description['weights']} "
-            f"--longest-edge {f.description['longest_edge']} --dtype {f.description['dtype']}"
+            f"--feature-set {f.name} ({f.description['backbone']}, {f.description['weights']}, "
+            f"{f.description['longest_edge']} px, {f.description['dtype']} computed in "
+            f"{f.description['precision']})"
             for f in fitting
         )
         raise StoreError(
             f"{len(fitting)} feature sets of {dataset.name} fit; say which one: {listed}.",
             subject=[f.name for f in fitting],
         )
+    if not fitting and request.feature_set is not None:
+        raise StoreError(
+            f"there is no feature set {request.feature_set} of {dataset.name} as it is now; leave "
+            f"--feature-set out, or extract again.",
+            subject=request.feature_set,
+        )
     return fitting[0] if fitting else None
 
 
 def _fits(workspace: Workspace, feature_set: FeatureSet, request: FeatureRequest) -> bool:
     facts = feature_set.description
+    if request.feature_set not in (None, feature_set.name):
+        return False
     for name in ("backbone", "longest_edge", "dtype"):
         asked = getattr(request, name)
         if asked is not None and facts[name] != asked:
@@ -92,9 +103,10 @@ def _fits(workspace: Workspace, feature_set: FeatureSet, request: FeatureRequest
 
 def _same_weights(workspace: Workspace, feature_set: FeatureSet, text: str) -> bool:
     facts = feature_set.description
-    if text == PRETRAINED:
-        # The name stands for what the hub serves; asking it would need a network.
-        return bool(facts["weights"] == PRETRAINED)
+    if text == PRETRAINED or is_untrained(text) or text == facts["weights"]:
+        # A name: `pretrained` stands for what the hub serves, and asking it would need a network;
+        # hashing a seed would build a backbone.
+        return bool(facts["weights"] == text)
     index = open_file_index(workspace)
     weights = find_weights(text, find_backbone(facts["backbone"]), index)
     index.save()

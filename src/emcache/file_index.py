@@ -11,6 +11,7 @@ import json
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -70,9 +71,11 @@ class FileIndex:
         """Write the index where it changed; of two writers the last wins."""
         if not self._changed:
             return
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        atomic.write_json(self._path, {"format": _FORMAT, "entries": self._entries})
-        self._changed = False
+        # A place that cannot be written costs time at the next command, and nothing else.
+        with suppress(OSError):
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            atomic.write_json(self._path, {"format": _FORMAT, "entries": self._entries})
+            self._changed = False
 
 
 def _stamp(file: Path) -> list[int] | None:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import struct
-import warnings
 from pathlib import Path
 
 import numpy as np
+import PIL
 from jaxtyping import UInt8
 from PIL import Image, UnidentifiedImageError
 
@@ -19,6 +19,15 @@ from emcache.errors import ImageError
 
 IMAGE_SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg")
 """File name endings that count as images where no pattern is given."""
+
+DECODER = f"1:pillow-{PIL.__version__}"
+"""Changes whenever the same file might decode to other pixels."""
+
+MOST_PIXELS = 1 << 30
+"""Larger images are refused: a small file may claim any size."""
+
+# Sections of 100 megapixels are everyday here; MOST_PIXELS stands in for Pillow's own limit.
+Image.MAX_IMAGE_PIXELS = None
 
 _COLOUR_MODES = ("RGB", "RGBA")
 _GREY_MODES = ("1", "L", "P", "LA")
@@ -70,24 +79,25 @@ def pixel_sha256(pixels: UInt8[np.ndarray, "row col"]) -> str:
 
 def _decode(path: Path) -> Image.Image:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as picture:
-                pages = getattr(picture, "n_frames", 1)
-                if pages != 1:
-                    raise ImageError(
-                        f"{path} holds {pages} pages; a file holds one slice: split it into "
-                        f"single-page files.",
-                        subject=path,
-                    )
-                picture.load()
-                return picture
+        with Image.open(path) as picture:
+            columns, rows = picture.size
+            if rows * columns > MOST_PIXELS:
+                raise ImageError(
+                    f"{path} claims {rows} x {columns} pixels; expected at most {MOST_PIXELS}: cut "
+                    f"it into smaller images.",
+                    subject=path,
+                )
+            pages = getattr(picture, "n_frames", 1)
+            if pages != 1:
+                raise ImageError(
+                    f"{path} holds {pages} pages; a file holds one slice: split it into "
+                    f"single-page files.",
+                    subject=path,
+                )
+            picture.load()
+            return picture
     except FileNotFoundError:
         raise ImageError(f"{path} is not there; check the dataset's root.", subject=path) from None
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        raise ImageError(
-            f"{path} claims to be too large to decode: {error}", subject=path
-        ) from None
     except UnidentifiedImageError:
         size = path.stat().st_size
         what = "is empty (0 bytes)" if size == 0 else "is no image that can be recognised"
@@ -107,4 +117,17 @@ def _grey(picture: Image.Image, path: Path) -> UInt8[np.ndarray, "row col"]:
             f"{path} has pixels of mode {picture.mode}; expected 8-bit grey: convert it to 8 bits.",
             subject=path,
         )
+    if picture.mode == "P":
+        _check_grey_palette(picture, path)
     return np.array(picture.convert("L"))
+
+
+def _check_grey_palette(picture: Image.Image, path: Path) -> None:
+    """Refuse colours, whose brightness says nothing about the label they stand for."""
+    used = np.unique(np.asarray(picture))
+    colours = np.asarray(picture.getpalette("RGB"), dtype=np.uint8).reshape(-1, 3)[used]
+    if (colours != colours[:, :1]).any():
+        raise ImageError(
+            f"{path} has a palette of colours; expected greys: save it as 8-bit grey.",
+            subject=path,
+        )

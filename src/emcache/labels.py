@@ -136,9 +136,12 @@ def _write(
                 _write_grid(partial, grid, [slices[p] for p in positions], threshold, preprocessing)
                 task.advance(len(positions))
         write_manifest(partial, {"format": LABEL_FORMAT, "key": folder.name}, {})
-        if folder.is_dir():
-            return
-        partial.rename(folder)
+        try:
+            partial.rename(folder)
+        except OSError:
+            # Another process made the same labels meanwhile.
+            if not folder.is_dir():
+                raise
         atomic.sync_folder(folder.parent)
     finally:
         shutil.rmtree(partial, ignore_errors=True)

@@ -115,7 +115,7 @@ def list_slices(layout: str, root: Path, options: Mapping[str, Any]) -> Listing:
     """List a dataset's files.
 
     Raises:
-        UsageError: An unknown layout.
+        UsageError: An unknown layout, or an option it does not have or cannot take.
         DatasetError: The root is not there, or holds nothing that fits.
         PairingError: Images and masks that cannot be paired.
     """
@@ -123,9 +123,64 @@ def list_slices(layout: str, root: Path, options: Mapping[str, Any]) -> Listing:
         raise UsageError(
             f"there is no layout {layout!r}; known: {', '.join(LAYOUTS)}.", subject=layout
         )
+    check_options(layout, options)
     if not root.is_dir():
         raise DatasetError(f"{root} is no folder; check --root.", subject=root)
     return LAYOUTS[layout](root, options)
+
+
+def check_options(layout: str, options: Mapping[str, Any]) -> None:
+    """Refuse options that a layout does not have, or of the wrong kind.
+
+    A mistyped ``spilt`` would otherwise leave the default split in silence.
+
+    Raises:
+        UsageError: The option is named.
+    """
+    allowed = _OPTIONS[layout]
+    for name, value in options.items():
+        if name in ("layout", "root"):
+            continue
+        if name not in allowed:
+            raise UsageError(
+                f"layout {layout} has no option {name!r}; known: {', '.join(allowed) or 'none'}.",
+                subject=name,
+            )
+        what, fits = allowed[name]
+        if not fits(value):
+            raise UsageError(f"{name} cannot be {value!r}; expected {what}.", subject=name)
+    for name in ("pair", "split", "mask_threshold"):
+        if layout == "folder" and name in options and "masks" not in options:
+            raise UsageError(
+                f"{name} says something of masks, and none are named; add masks, or leave {name} "
+                f"out.",
+                subject=name,
+            )
+
+
+def _is_pattern(value: object) -> bool:
+    return isinstance(value, str) and bool(value)
+
+
+def _is_threshold(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 255
+
+
+def _is_split(value: object) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(v, str) for v in value)
+
+
+_THRESHOLD = ("a whole number from 1 to 255", _is_threshold)
+_OPTIONS: Mapping[str, Mapping[str, tuple[str, Callable[[object], bool]]]] = {
+    "vnc": {"mask_threshold": _THRESHOLD},
+    "folder": {
+        "images": ("a pattern below the root", _is_pattern),
+        "masks": ("a pattern below the root", _is_pattern),
+        "pair": (f"one of {', '.join(Rule)}", lambda value: value in list(Rule)),
+        "split": ("a list of split rules", _is_split),
+        "mask_threshold": _THRESHOLD,
+    },
+}
 
 
 def _glob(root: Path, pattern: str) -> list[str]:
@@ -134,13 +189,24 @@ def _glob(root: Path, pattern: str) -> list[str]:
             f"pattern {pattern!r} leaves the root; expected a pattern below {root}.",
             subject=pattern,
         )
-    return natural_sorted(_matching_files(root, pattern))
+    try:
+        return natural_sorted(_matching_files(root, pattern))
+    except ValueError as error:
+        raise UsageError(
+            f"{pattern!r} is no pattern ({error}); expected one as images/*.png.", subject=pattern
+        ) from error
 
 
 def _matching_files(root: Path, pattern: str) -> Iterator[str]:
     for path in root.glob(pattern):
         if path.suffix.lower() in IMAGE_SUFFIXES and path.name[0] != "." and path.is_file():
-            yield path.relative_to(root).as_posix()
+            name = path.relative_to(root).as_posix()
+            if not name.isprintable():
+                raise DatasetError(
+                    f"a file in {root} has a name that cannot be shown ({name!r}); rename it.",
+                    subject=path,
+                )
+            yield name
 
 
 def _folder_ids(images: list[str]) -> dict[str, str]:

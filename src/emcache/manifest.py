@@ -19,18 +19,24 @@ from emcache.errors import FormatVersionError, StoreError
 MANIFEST_NAME = "manifest.json"
 
 
-def write_manifest(folder: Path, content: Mapping[str, Any], known: Mapping[str, str]) -> None:
+def write_manifest(
+    folder: Path,
+    content: Mapping[str, Any],
+    known: Mapping[str, str],
+    leave_out: str | None = None,
+) -> None:
     """Complete a folder: hash its files and write the manifest.
 
     Args:
         folder: What to describe, all files below it.
         content: JSON values to state beside the files.
         known: SHA-256 of files hashed already, by their path in the folder.
+        leave_out: A folder whose files are no part of what is complete.
     """
     files = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
-        if path.is_file() and name != MANIFEST_NAME:
+        if path.is_file() and name != MANIFEST_NAME and name.partition("/")[0] != leave_out:
             atomic.sync_file(path)
             files[name] = {
                 "bytes": path.stat().st_size,
@@ -57,8 +63,8 @@ def read_manifest(folder: Path, newest_format: int) -> dict[str, Any]:
         files = content["files"]
     except FileNotFoundError:
         raise StoreError(
-            f"{folder} holds no {MANIFEST_NAME}: it is no complete feature set; remove it and run "
-            f"`emcache extract` again.",
+            f"{folder} holds no {MANIFEST_NAME}: it is not complete; remove that folder and run "
+            f"the command again.",
             subject=folder,
         ) from None
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -92,7 +98,7 @@ def damaged_files(folder: Path, manifest: Mapping[str, Any]) -> list[str]:
 
 def _damaged(folder: Path, why: str) -> StoreError:
     return StoreError(
-        f"feature set {folder.name} is damaged: {why}; remove {folder} and run `emcache extract` "
-        f"again.",
+        f"{folder} is damaged: {why}; remove that folder and run the command again: it is made "
+        f"anew.",
         subject=folder,
     )

@@ -42,7 +42,7 @@ class Protocol:
 
     def __post_init__(self) -> None:
         bounds = {
-            "learning_rate": self.learning_rate > 0,
+            "learning_rate": 0 < self.learning_rate < 1e6,
             "weight_decay": self.weight_decay >= 0,
             "batch": self.batch >= 1,
             "max_epochs": self.max_epochs >= 1,
@@ -55,7 +55,7 @@ class Protocol:
             if not holds:
                 raise UsageError(
                     f"the protocol's {field} cannot be {getattr(self, field)!r}; choose a positive "
-                    f"value (val_fraction below 1, head deconv or linear).",
+                    f"number (val_fraction below 1, head deconv or linear).",
                     subject=field,
                 )
 

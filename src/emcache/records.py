@@ -97,12 +97,11 @@ class Record:
 class Draft:
     """A record being written; see :func:`new_record`."""
 
-    def __init__(self, runs: Path, kind: str) -> None:
+    def __init__(self, runs: Path, kind: str, record_id: str | None) -> None:
         self._runs = runs
         self._started = time.time()
         self._clock = time.perf_counter()
-        moment = datetime.fromtimestamp(self._started, UTC).strftime("%Y%m%d-%H%M%S-%f")
-        self.id = f"{moment}-{kind}-{secrets.token_hex(3)}"
+        self.id = record_id or new_record_id(kind)
         self.kind = kind
         self.config: dict[str, Any] = {}
         # Made with the first file, so that a command that is killed while it works leaves nothing.
@@ -171,19 +170,26 @@ class Draft:
 
 
 @contextmanager
-def new_record(runs: Path, kind: str) -> Iterator[Draft]:
+def new_record(runs: Path, kind: str, record_id: str | None = None) -> Iterator[Draft]:
     """Open a draft; leave the block normally to keep it, by an exception to discard it.
 
     Fill ``draft.config`` (JSON values) and add files; the record appears in ``runs`` only when the
-    block ends, or when it calls ``draft.finish()`` itself.
+    block ends, or when it calls ``draft.finish()`` itself. ``record_id`` is for a record whose
+    identifier was settled before (see :func:`new_record_id`).
     """
-    draft = Draft(runs, kind)
+    draft = Draft(runs, kind, record_id)
     try:
         yield draft
         draft.finish()
     except BaseException:
         draft.discard()
         raise
+
+
+def new_record_id(kind: str) -> str:
+    """A time-sortable identifier that no other record has."""
+    moment = datetime.now(UTC).strftime("%Y%m%d-%H%M%S-%f")
+    return f"{moment}-{kind}-{secrets.token_hex(3)}"
 
 
 def package_versions() -> dict[str, str]:

@@ -73,11 +73,6 @@ class Shard:
         """Path of the shard's file in the folder."""
         return f"grids/{grid_name(self.grid)}/tokens/c/{self.number}/0/0/0"
 
-    @property
-    def receipt_file(self) -> str:
-        """Path of the receipt in the folder."""
-        return f"{_RECEIPTS}/{grid_name(self.grid)}-{self.number}.npz"
-
 
 def plan_shards(places: Sequence[StoredSlice], dim: int, dtype: TokenType) -> tuple[Shard, ...]:
     """The files that the tokens of these slices go into, grid by grid, in order."""

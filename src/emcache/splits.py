@@ -22,7 +22,7 @@ from emcache.natural import natural_sorted
 DEFAULT_SPLIT = "random:0.15:42"
 """The published VNC split's rule."""
 
-_FORMS = "random:FRACTION:SEED or NAME=GLOB"
+_FORMS = "random:FRACTION:SEED with a fraction between 0 and 1, or NAME=GLOB"
 
 
 def assign_splits(slice_ids: Sequence[str], rules: Sequence[str]) -> dict[str, str]:
@@ -54,6 +54,8 @@ def _random_split(slice_ids: Sequence[str], rule: str) -> dict[str, str]:
         fraction, seed = float(fraction_text), int(seed_text)
     except ValueError:
         raise _unreadable(rule) from None
+    if not 0 < fraction < 1:
+        raise _unreadable(rule)
     order = natural_sorted(slice_ids)
     n_test = round(fraction * len(order))
     if not 0 < n_test < len(order):

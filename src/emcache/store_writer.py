@@ -80,9 +80,11 @@ class FeatureSetWriter:
         """Write a whole shard and its receipt, durably; ``seconds`` is what its making took."""
         per_shard = self._per_shard(shard.grid)
         start = shard.number * per_shard
+        path = self.folder / shard.token_file
+        # What a crash may have left must not be read and merged into a shard that is not full.
+        path.unlink(missing_ok=True)
         # A whole shard in one assignment: writing slice by slice would rewrite the file each time.
         self._arrays[shard.grid][start : start + len(shard.positions)] = tokens
-        path = self.folder / shard.token_file
         atomic.sync_file(path)
         receipt = _Receipt(file_sha256(path), pooled, cls, seconds)
         buffer = io.BytesIO()
@@ -122,7 +124,6 @@ class FeatureSetWriter:
                 overwrite=True,
             )
             array[:] = values
-        shutil.rmtree(self.folder / _RECEIPTS)
         write_manifest(
             self.folder,
             {
@@ -139,9 +140,12 @@ class FeatureSetWriter:
                 ],
             },
             {shard.token_file: receipt.token_sha256 for shard, receipt in self._receipts.items()},
+            leave_out=_RECEIPTS,
         )
         self.folder.rename(final)
         atomic.sync_folder(final.parent)
+        # Only now: until the folder has its name, a crash resumes from the receipts.
+        shutil.rmtree(final / _RECEIPTS)
         return FeatureSet.open(final)
 
     def _per_shard(self, grid: Grid) -> int:
@@ -158,9 +162,12 @@ class FeatureSetWriter:
             rows, columns = grid
             count = sum(len(shard.positions) for shard in self.shards if shard.grid == grid)
             path = f"grids/{grid_name(grid)}/tokens"
-            if (self.folder / path / "zarr.json").exists():
+            try:
                 arrays[grid] = zarr.open_array(LocalStore(self.folder / path), mode="r+")
                 continue
+            except (OSError, ValueError, KeyError, TypeError):
+                # Not there yet, or damaged: made anew, and its shards with it.
+                shutil.rmtree(self.folder / path, ignore_errors=True)
             arrays[grid] = zarr.create_array(
                 store,
                 name=path,

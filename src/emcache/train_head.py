@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 from emcache.counts import Counts
 from emcache.datasets import Dataset, Selection, Slice, load_dataset
 from emcache.devices import Precision, pick_device, pick_precision
-from emcache.errors import DatasetError, UsageError
+from emcache.errors import DatasetError, TrainingError, UsageError
 from emcache.examples import Examples, Residency, open_examples
 from emcache.extract import run_extraction
 from emcache.feature_choice import FeatureRequest, choose_feature_set
@@ -92,7 +92,18 @@ def train_head(
     setting = _prepare(workspace, _single(datasets), request, options, reporter)
     if is_untrained(setting.feature_set.description["weights"]):
         reporter.say(describe_untrained(setting.feature_set.description["weights"]))
-    return [_run(workspace, setting, seed, reporter) for seed in options.seeds]
+    records: list[Record] = []
+    try:
+        for seed in options.seeds:
+            record = _run(workspace, setting, seed, reporter)
+            records.append(record)
+    except KeyboardInterrupt:
+        left = ",".join(str(seed) for seed in options.seeds[len(records) :])
+        reporter.say(
+            f"{len(records)} of {len(options.seeds)} seeds are done; go on with --seeds {left}."
+        )
+        raise
+    return records
 
 
 def _single(datasets: Sequence[str]) -> str:
@@ -145,6 +156,12 @@ def _prepare(
         reporter.say(f"No features of {name} for {extract_options.backbone} yet: extracting first.")
         job = plan_extraction(workspace, Selection(name, None), extract_options, reporter)
         feature_set = run_extraction(job, reporter).feature_set
+    if options.protocol.head == "deconv" and any(s.grid == (1, 1) for s in feature_set.slices):
+        raise TrainingError(
+            f"the tokens of {name} are a grid of one, whose batch norm has no spread; extract with "
+            f"a larger --longest-edge, or use --head linear.",
+            subject=feature_set.name,
+        )
     labels = ensure_labels(feature_set, slices, dataset.mask_threshold, reporter)
     test = by_split["test"]
     examples, resident = open_examples(

@@ -10,6 +10,7 @@ import copy
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 
 import torch
 from jaxtyping import Float, Int64, UInt8
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from emcache.counts import Counts
 from emcache.devices import Precision, autocast
-from emcache.errors import DatasetError
+from emcache.errors import DatasetError, TrainingError
 from emcache.examples import Batch, Examples
 from emcache.heads import Head
 from emcache.progress import Reporter
@@ -172,6 +173,9 @@ def fit(
         protocol: How.
         seed: Of the order of slices.
         reporter: Hears of every epoch.
+
+    Raises:
+        TrainingError: A loss that is not finite.
     """
     grids = {position: examples.grid(position) for position in (*train, *val)}
     generator = torch.Generator().manual_seed(seed)
@@ -189,6 +193,12 @@ def fit(
             val_loss, val_iou = _validate(trainer, examples.batches(val_order))
             seconds = time.perf_counter() - started
             number = len(epochs) + 1
+            if not (isfinite(sum(losses)) and isfinite(val_loss)):
+                raise TrainingError(
+                    f"the loss of epoch {number} is not finite; expected a number: choose a lower "
+                    f"--learning-rate, or --precision float32.",
+                    subject=number,
+                )
             epochs.append(Epoch(number, sum(losses) / len(losses), val_loss, val_iou, seconds))
             if not best or val_loss < epochs[best - 1].val_loss:
                 best = number

@@ -32,6 +32,7 @@ PRETRAINED = "pretrained"
 _RANDOM = re.compile(r"random:([0-9]+)")
 _TORCH_SUFFIXES = (".pth", ".pt", ".bin")
 _SHORT = 8
+_LARGEST_SEED = 2**31 - 1
 # What draws random weights, and so decides what a seed means.
 _INITIALISERS = ("torch", "timm", "open_clip_torch")
 
@@ -75,11 +76,13 @@ def find_weights(text: str, spec: BackboneSpec, index: FileIndex) -> Weights:
     if text == PRETRAINED:
         file = _download(spec)
         return Weights(PRETRAINED, index.answer(file, "bytes", file_sha256), file, None)
-    if match := _RANDOM.fullmatch(text):
-        seed = int(match[1])
+    if (match := _RANDOM.fullmatch(text)) and (seed := int(match[1])) <= _LARGEST_SEED:
         return Weights(text, _random_sha256(spec, seed, index), None, seed)
     if text.startswith("random"):
-        raise UsageError(f"{text!r} has no seed; expected random:SEED, as random:0.", subject=text)
+        raise UsageError(
+            f"{text!r} has no seed; expected random:SEED, as random:0, up to {_LARGEST_SEED}.",
+            subject=text,
+        )
     file = Path(text)
     if not file.is_file():
         raise WeightsError(
@@ -123,7 +126,9 @@ def read_weights_file(file: Path) -> Mapping[str, Tensor]:
     for wrapper in ("model", "state_dict", "teacher"):
         if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
             state = state[wrapper]
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+    if not isinstance(state, dict) or not all(
+        isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()
+    ):
         raise WeightsError(
             f"{file} holds no plain table of tensors; expected weights by their names.",
             subject=file,

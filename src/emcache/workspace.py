@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import tomlkit
+from filelock import FileLock
 from tomlkit.exceptions import TOMLKitError
+from tomlkit.items import InlineTable
 
 from emcache import atomic
 from emcache.errors import DatasetError, UsageError, WorkspaceError
@@ -22,7 +24,7 @@ from emcache.errors import DatasetError, UsageError, WorkspaceError
 CONFIG_NAME = "emcache.toml"
 ENVIRONMENT_VARIABLE = "EMCACHE_WORKSPACE"
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,79}")
 _RESERVED_NAMES = ("macro", "pooled")
 _TEMPLATE = """\
 # An emcache workspace. Edit freely: comments and order are kept when emcache adds to this file.
@@ -85,19 +87,22 @@ class Workspace:
             DatasetError: The name is taken.
         """
         check_dataset_name(name)
-        document = self._read()
-        if name in self._tables(document):
-            raise DatasetError(
-                f"there is a dataset {name!r} already in {self.config_path}; choose another name, "
-                f"or remove its table from that file first.",
-                subject=name,
-            )
-        if "datasets" not in document:
-            document.add("datasets", tomlkit.table(is_super_table=True))
-        table = tomlkit.table()
-        table.update(options)
-        document["datasets"][name] = table
-        atomic.write_bytes(self.config_path, tomlkit.dumps(document).encode())
+        with FileLock(self.root / ".emcache.toml.lock"):
+            document = self._read()
+            if name in self._tables(document):
+                raise DatasetError(
+                    f"there is a dataset {name!r} already in {self.config_path}; choose another "
+                    f"name, or remove its table from that file first.",
+                    subject=name,
+                )
+            if not document.get("datasets"):
+                document["datasets"] = tomlkit.table(is_super_table=True)
+            table: Any = tomlkit.table()
+            if isinstance(document["datasets"], InlineTable):
+                table = tomlkit.inline_table()
+            table.update(options)
+            document["datasets"][name] = table
+            atomic.write_bytes(self.config_path, tomlkit.dumps(document).encode())
 
     def _read(self) -> tomlkit.TOMLDocument:
         try:
@@ -135,8 +140,8 @@ def check_dataset_name(name: str) -> None:
     """
     if not _NAME.fullmatch(name) or name in _RESERVED_NAMES:
         raise UsageError(
-            f"{name!r} cannot name a dataset; expected letters, digits and . _ + - (first a letter "
-            f"or digit), and not {' or '.join(_RESERVED_NAMES)}.",
+            f"{name!r} cannot name a dataset; expected up to 80 letters, digits and . _ + - (first "
+            f"a letter or digit), and not {' or '.join(_RESERVED_NAMES)}.",
             subject=name,
         )
 
@@ -181,7 +186,10 @@ def find_workspace(given: Path | None = None) -> Workspace:
                 subject=named,
             )
         return workspace
-    here = Path.cwd()
+    try:
+        here = Path.cwd()
+    except FileNotFoundError:
+        raise WorkspaceError("the current folder is gone; change to one that is there.") from None
     for folder in (here, *here.parents):
         if (folder / CONFIG_NAME).is_file():
             return Workspace(folder)

@@ -45,6 +45,9 @@ def files(folder: Path) -> dict[str, bytes]:
         (("train-head", "cells"), "no backbone was named"),
         (("train-head", "cells", "--seeds", "0,0"), "names seed 0 twice"),
         (("train-head", "cells", "--seeds", "x"), "cannot be read"),
+        (("train-head", "cells", "--seeds", "9" * 25), "goes too far"),
+        (("extract", "cells", *TINY_OPTIONS[:3], "random:" + "9" * 25), "random:SEED"),
+        (("extract", "cells", *TINY_OPTIONS, "--device", "cpu:x"), "'cpu:x' is no device"),
         (("train-head", "cells", "--protocol", "papr"), "no protocol 'papr'"),
         (("query", "select foo from runs"), 'column "foo" not found'),
         (("query", "selec 1"), "LINE 1: selec 1\n        ^"),
@@ -118,6 +121,13 @@ def test_weights_that_do_not_fit(cells: Workspace, fails, tmp_path: Path) -> Non
         cwd=cells.root,
     ).err
     assert err.count("is missing") == 3
+    assert not any(path.is_dir() for path in cells.cache.iterdir())
+
+
+def test_places_that_are_in_the_way(cells: Workspace, fails) -> None:
+    cells.runs.rename(cells.root / "elsewhere")
+    cells.runs.touch()
+    assert "runs" in fails("extract", "cells", *TINY_OPTIONS, cwd=cells.root).err
 
 
 def test_a_feature_set_of_a_newer_format(cells: Workspace, run, fails) -> None:

@@ -177,6 +177,7 @@ def test_weights_that_do_not_fit_name_the_first_three_keys() -> None:
         ("timm:resnet18", "is no vision transformer"),
         ("open_clip:ViT-L-15", "did you mean open_clip:ViT-L-1"),
         ("open_clip:RN50", "is no plain vision transformer"),
+        ("open_clip:ViT-B-32@openai", "use open_clip:ViT-B-32-quickgelu@openai"),
         ("open_clip:ViT-B-32@nope", "no weights 'nope' of ViT-B-32"),
     ],
 )

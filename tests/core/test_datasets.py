@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import numpy as np
@@ -121,6 +122,36 @@ def test_masks_are_never_taken_for_images(workspace: Workspace, tmp_path: Path) 
     }
     dataset, _ = add_dataset(workspace, "mixed", "folder", root, options, Quiet())
     assert [item.image.name for item in dataset.slices] == [f"slice{i}.png" for i in range(4)]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"images": 3}, "images cannot be 3; expected a pattern"),
+        ({"images": ""}, "images cannot be ''"),
+        ({"images": "**x.png"}, "is no pattern"),
+        ({"masks": ["m/*.png"]}, "masks cannot be"),
+        ({"pair": "x"}, "pair cannot be 'x'; expected one of stem, number, order"),
+        ({"split": "random:0.2:1"}, "split cannot be 'random:0.2:1'; expected a list"),
+        ({"mask_threshold": True}, "mask_threshold cannot be True"),
+        ({"mask_threshold": 300}, "mask_threshold cannot be 300"),
+        ({"spilt": ["train=*"]}, "layout folder has no option 'spilt'"),
+        (
+            {"masks": None, "split": ["train=*"]},
+            "split says something of masks, and none are named",
+        ),
+    ],
+)
+def test_options_that_cannot_be(
+    workspace: Workspace, cells_root: Path, options: dict[str, object], said: str
+) -> None:
+    with pytest.raises(UsageError, match=re.escape(said)):
+        add(workspace, cells_root, **options)
+
+
+def test_the_vnc_layout_takes_no_patterns(workspace: Workspace, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="layout vnc has no option 'images'"):
+        add_dataset(workspace, "vnc", "vnc", tmp_path, {"images": "*.png"}, Quiet())
 
 
 def test_a_taken_name(cells: Workspace, cells_root: Path) -> None:

@@ -15,18 +15,19 @@ import torch
 from PIL import Image
 
 import emcache.extract
+import emcache.labels
 from emcache.backbones.build import random_backbone
 from emcache.backbones.registry import TINY
 from emcache.canonical import json_sha256
 from emcache.datasets import Selection
-from emcache.errors import FormatVersionError, StoreError
+from emcache.errors import FormatVersionError, StoreError, WeightsError
 from emcache.extract import Extraction, run_extraction
 from emcache.images import read_image
-from emcache.jobs import ExtractOptions, plan_extraction
+from emcache.jobs import ExtractOptions, Job, plan_extraction
 from emcache.labels import ensure_labels
 from emcache.preprocessing import Preprocessing, normalise
 from emcache.progress import Quiet
-from emcache.records import list_record_ids
+from emcache.records import list_record_ids, read_record
 from emcache.store import FeatureSet
 from emcache.workspace import Workspace
 
@@ -55,6 +56,17 @@ def forbid_backbone(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
             pytest.fail("the backbone was built")
 
         monkeypatch.setattr(emcache.extract, "load_backbone", fail)
+
+    return forbid
+
+
+@pytest.fixture
+def forbid_computing(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    def forbid() -> None:
+        def fail(*_: object) -> None:
+            pytest.fail("slices went through the backbone")
+
+        monkeypatch.setattr(emcache.extract._Block, "compute", fail)
 
     return forbid
 
@@ -233,6 +245,82 @@ class TestDamage:
         monkeypatch.setattr(emcache.extract, "normalise", poisoned)
         with pytest.raises(StoreError, match="tokens of slice 1 are not finite"):
             extract(cells)
+
+
+class TestCrash:
+    """An exception stands in for the crash: what it leaves behind is the same."""
+
+    @pytest.fixture
+    def job(self, cells: Workspace) -> Job:
+        return plan_extraction(cells, Selection.parse("cells"), OPTIONS, Quiet())
+
+    def crash(self, job: Job, monkeypatch: pytest.MonkeyPatch, target: str) -> None:
+        def fail(*_: object, **__: object) -> None:
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(target, fail)
+            with pytest.raises(KeyboardInterrupt):
+                run_extraction(job, Quiet())
+
+    def test_before_the_manifest_keeps_every_shard(
+        self, job: Job, monkeypatch: pytest.MonkeyPatch, forbid_computing: Callable[[], None]
+    ) -> None:
+        self.crash(job, monkeypatch, "emcache.store_writer.write_manifest")
+        forbid_computing()
+        done = run_extraction(job, Quiet())
+        assert not (done.feature_set.folder / "receipts").exists()
+        assert done.record is not None
+
+    def test_before_the_record_loses_no_record(
+        self, job: Job, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        self.crash(job, monkeypatch, "emcache.extract._write_record")
+        assert len(list_record_ids(job.workspace.runs)) == 1
+        again = run_extraction(job, Quiet())
+        assert again.record is None
+        name = again.feature_set.manifest["extraction"]["record_id"]
+        record = read_record(job.workspace.runs / name)
+        assert record.config["n_computed"] == 10
+        assert record.config["feature_set"] == again.feature_set.name
+
+    @pytest.mark.parametrize("file", ["grids/5x5/tokens/c/0/0/0/0", "grids/5x5/tokens/zarr.json"])
+    def test_what_a_crash_damaged_is_written_again(
+        self, job: Job, monkeypatch: pytest.MonkeyPatch, file: str
+    ) -> None:
+        self.crash(job, monkeypatch, "emcache.store_writer.write_manifest")
+        (partial,) = job.workspace.cache.glob("*.partial")
+        path = partial / file
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+        feature_set = run_extraction(job, Quiet()).feature_set
+        assert np.isfinite(feature_set.tokens(9)).all()
+        assert feature_set.tokens(9).any()
+
+    def test_labels_made_by_another_process_meanwhile_are_taken(
+        self, job: Job, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        real = emcache.labels.write_manifest
+
+        def overtaken(folder: Path, content: dict[str, object], known: dict[str, str]) -> None:
+            real(folder, content, known)
+            shutil.copytree(folder, folder.with_name(folder.name.split(".")[1]))
+
+        monkeypatch.setattr(emcache.labels, "write_manifest", overtaken)
+        feature_set = run_extraction(job, Quiet()).feature_set
+        assert len(list((feature_set.folder / "labels").iterdir())) == 1
+
+
+def test_weights_that_change_after_planning_are_never_used(
+    cells: Workspace, tmp_path: Path
+) -> None:
+    file = tmp_path / "weights.pth"
+    torch.save(random_backbone(TINY, 1).model.state_dict(), file)
+    options = replace(OPTIONS, weights=str(file))
+    job = plan_extraction(cells, Selection.parse("cells"), options, Quiet())
+    torch.save(random_backbone(TINY, 2).model.state_dict(), file)
+    with pytest.raises(WeightsError, match="changed after they were hashed"):
+        run_extraction(job, Quiet())
+    assert not any(path.is_dir() for path in cells.cache.iterdir())
 
 
 _CHILD = """

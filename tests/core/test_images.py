@@ -74,8 +74,23 @@ def test_bad_files_are_named(tmp_path: Path) -> None:
             read_image(tmp_path / name)
 
 
+def test_a_palette_of_colours_is_refused(tmp_path: Path) -> None:
+    picture = Image.fromarray((SQUARE > 0).astype(np.uint8), mode="P")
+    picture.putpalette([0, 0, 0, 255, 0, 0])
+    picture.save(tmp_path / "red.png")
+    for read in (read_image, read_mask):
+        with pytest.raises(ImageError, match="has a palette of colours"):
+            read(tmp_path / "red.png")
+
+
+def test_a_large_section_is_no_bomb(tmp_path: Path) -> None:
+    path = tmp_path / "section.png"
+    Image.new("L", (14_000, 14_000), 7).save(path, compress_level=1)
+    assert read_image(path).shape == (14_000, 14_000)
+
+
 def test_size_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 40)
+    monkeypatch.setattr("emcache.images.MOST_PIXELS", 40)
     path = save(tmp_path / "large.png", SQUARE)
-    with pytest.raises(ImageError, match="too large to decode"):
+    with pytest.raises(ImageError, match=r"claims 6 x 8 pixels; expected at most 40"):
         read_image(path)

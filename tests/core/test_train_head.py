@@ -8,8 +8,9 @@ from safetensors.torch import load_file
 
 import emcache.datasets
 import emcache.extract
+import emcache.train_head
 from emcache.datasets import Selection
-from emcache.errors import DatasetError, StoreError, UsageError
+from emcache.errors import DatasetError, StoreError, TrainingError, UsageError
 from emcache.extract import run_extraction
 from emcache.feature_choice import FeatureRequest
 from emcache.file_index import FileIndex
@@ -136,10 +137,62 @@ def test_a_changed_slice_is_never_trained_on_with_old_tokens(
 def test_a_choice_is_asked_for(cells: Workspace) -> None:
     extract(cells, 70)
     extract(cells, 84)
-    with pytest.raises(StoreError, match=r"2 feature sets of cells fit.*--longest-edge 84"):
+    with pytest.raises(
+        StoreError, match=r"2 feature sets of cells fit.*--feature-set \S+ \(tiny, random:0, 84 px"
+    ):
         train_head(cells, ["cells"], FeatureRequest(), options(), Quiet())
     (record,) = train_head(cells, ["cells"], FeatureRequest(longest_edge=84), options(), Quiet())
     assert record.config["longest_edge"] == 84
+
+
+def test_feature_sets_that_differ_in_arithmetic_alone_can_be_chosen(cells: Workspace) -> None:
+    for precision in ("float32", "bfloat16"):
+        chosen = ExtractOptions("tiny", "random:0", 70, precision=precision)
+        job = plan_extraction(cells, Selection.parse("cells"), chosen, Quiet())
+        name = run_extraction(job, Quiet()).feature_set.name
+    with pytest.raises(StoreError, match=r"computed in (bfloat16|float32)\).*computed in (?!\1)"):
+        train_head(cells, ["cells"], FeatureRequest(), options(), Quiet())
+    (record,) = train_head(cells, ["cells"], FeatureRequest(feature_set=name), options(), Quiet())
+    assert record.config["feature_sets"] == [name]
+    with pytest.raises(StoreError, match="there is no feature set nope"):
+        train_head(cells, ["cells"], FeatureRequest(feature_set="nope"), options(), Quiet())
+
+
+def test_a_loss_that_is_not_finite_ends_with_a_sentence(cells: Workspace) -> None:
+    extract(cells)
+    protocol = Protocol(head="linear", learning_rate=9e5, max_epochs=40, patience=40)
+    before = list_record_ids(cells.runs)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("emcache.training.Trainer.train_epoch", lambda *_: [float("nan")])
+        with pytest.raises(TrainingError, match="loss of epoch 1 is not finite"):
+            train_head(cells, ["cells"], FeatureRequest(), options(protocol=protocol), Quiet())
+    assert list_record_ids(cells.runs) == before
+    with pytest.raises(UsageError, match="learning_rate cannot be inf"):
+        Protocol(learning_rate=float("inf"))
+
+
+def test_a_grid_of_one_token_is_refused_by_the_studys_head(cells: Workspace) -> None:
+    extract(cells, 14)
+    with pytest.raises(TrainingError, match="are a grid of one"):
+        train_head(cells, ["cells"], FeatureRequest(), options(protocol=Protocol()), Quiet())
+    assert train_head(cells, ["cells"], FeatureRequest(), options(), Quiet())
+
+
+def test_an_interrupt_names_the_seeds_that_are_left(
+    cells: Workspace, listener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    extract(cells)
+    real = emcache.train_head._run
+
+    def run(workspace, setting, seed, reporter):
+        if seed == 2:
+            raise KeyboardInterrupt
+        return real(workspace, setting, seed, reporter)
+
+    monkeypatch.setattr(emcache.train_head, "_run", run)
+    with pytest.raises(KeyboardInterrupt):
+        train_head(cells, ["cells"], FeatureRequest(), options(seeds=[0, 2, 5]), listener)
+    assert listener.lines[-1] == "1 of 3 seeds are done; go on with --seeds 2,5."
 
 
 def test_what_cannot_be_trained_on(cells: Workspace, cells_root: Path) -> None:

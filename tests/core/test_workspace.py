@@ -1,3 +1,4 @@
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -41,7 +42,28 @@ def test_is_found_upward_by_option_and_by_environment(
         find_workspace(tmp_path / "elsewhere")
 
 
-@pytest.mark.parametrize("name", ["", "a:b", "a/b", "../x", "a b", ".hidden", "pooled", "macro"])
+def test_two_writers_lose_nothing(workspace: Workspace) -> None:
+    names = [f"d{number}" for number in range(12)]
+    with ThreadPoolExecutor(6) as pool:
+        list(
+            pool.map(
+                lambda name: workspace.add_dataset(name, {"layout": "vnc", "root": "x"}), names
+            )
+        )
+    assert sorted(workspace.dataset_names()) == sorted(names)
+
+
+def test_an_inline_table_is_added_to(workspace: Workspace) -> None:
+    workspace.config_path.write_text("datasets = {}\n")
+    workspace.add_dataset("a", {"layout": "vnc", "root": "x"})
+    workspace.config_path.write_text('datasets = {b = {layout = "vnc", root = "y"}}\n')
+    workspace.add_dataset("a", {"layout": "vnc", "root": "x"})
+    assert workspace.dataset_names() == ["b", "a"]
+
+
+@pytest.mark.parametrize(
+    "name", ["x" * 81, "", "a:b", "a/b", "../x", "a b", ".hidden", "pooled", "macro"]
+)
 def test_names_that_cannot_be(workspace: Workspace, name: str) -> None:
     with pytest.raises(UsageError, match="cannot name a dataset"):
         workspace.add_dataset(name, {"layout": "vnc", "root": "x"})

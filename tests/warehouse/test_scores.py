@@ -133,6 +133,18 @@ def test_the_leaderboard_never_mixes(made_up, column, other):
     assert rows["iou_fg_std"].to_list() == [None, None]
 
 
+@pytest.mark.parametrize(
+    ("column", "other"),
+    [("label_sets", ["corrected"]), ("feature_sets", ["other"]), ("precision", "bfloat16")],
+)
+def test_the_leaderboard_never_mixes_what_it_does_not_show(made_up, column, other):
+    made_up.train(seed=0)
+    made_up.train(seed=0, **{column: other})
+    made_up.sync()
+
+    assert run_named_query(made_up.database, "leaderboard")["n_runs"].to_list() == [1, 1]
+
+
 def test_the_leaderboard_never_mixes_test_sets_of_different_size(made_up):
     made_up.train(seed=0, n_slices=3)
     made_up.train(seed=1, n_slices=4)

@@ -109,11 +109,21 @@ def describe(architecture: str) -> BackboneSpec:
         )
     hub = None
     if tag:
-        repository = (open_clip.get_pretrained_cfg(base, tag) or {}).get("hf_hub")
+        facts = open_clip.get_pretrained_cfg(base, tag) or {}
+        repository = facts.get("hf_hub")
         if not repository:
             known = ", ".join(open_clip.list_pretrained_tags_by_model(base))
             raise BackboneError(
                 f"open_clip has no weights {tag!r} of {base} on the hub; known: {known}.",
+                subject=name,
+            )
+        activation = open_clip.get_model_config(base).get("quick_gelu", False)
+        if facts.get("quick_gelu", False) != activation:
+            # The keys would fit, and every token would be a little wrong.
+            other = f"{base}-quickgelu" if not activation else base.removesuffix("-quickgelu")
+            raise BackboneError(
+                f"the weights {tag!r} were trained with another activation than {base} has; use "
+                f"open_clip:{other}@{tag}.",
                 subject=name,
             )
         hub = HubFile(repository.strip("/"), _HUB_FILE)
