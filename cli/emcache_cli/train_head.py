@@ -25,6 +25,13 @@ class Resident(StrEnum):
     DISK = "disk"
 
 
+class SamplingKind(StrEnum):
+    """How steps draw from several datasets."""
+
+    NATURAL = "natural"
+    BALANCED = "balanced"
+
+
 class HeadKind(StrEnum):
     """Which head."""
 
@@ -33,7 +40,10 @@ class HeadKind(StrEnum):
 
 
 def train_head(
-    dataset: Annotated[list[str], typer.Argument(metavar="DATASET", help="What to train on.")],
+    datasets: Annotated[
+        list[str],
+        typer.Argument(metavar="DATASET...", help="What to train on; several are one training."),
+    ],
     backbone: Annotated[
         str | None,
         typer.Option(metavar="NAME", help="Needed only where the cache leaves a choice."),
@@ -63,6 +73,10 @@ def train_head(
         HeadKind | None,
         typer.Option(help="The study's head or one 1x1 convolution. (default: deconv)"),
     ] = None,
+    sampling: Annotated[
+        SamplingKind,
+        typer.Option(help="How steps draw from several datasets: by size, or as many of each."),
+    ] = SamplingKind.NATURAL,
     resident: Annotated[
         Resident, typer.Option(help="Where tokens wait between epochs.")
     ] = Resident.AUTO,
@@ -81,6 +95,7 @@ def train_head(
     from emcache.examples import Residency
     from emcache.feature_choice import FeatureRequest
     from emcache.protocol import find_protocol
+    from emcache.sampling import Sampling
     from emcache.train_head import HeadOptions
     from emcache.train_head import train_head as run
     from emcache.workspace import find_workspace
@@ -97,11 +112,12 @@ def train_head(
     options = HeadOptions(
         parse_seeds(seeds),
         find_protocol(protocol).with_changes(changes),
+        Sampling(sampling.value),
         Residency(resident.value),
         device,
         precision,
         save_predictions,
     )
     request = FeatureRequest(backbone, weights, longest_edge, dtype, feature_set)
-    records = run(find_workspace(workspace), dataset, request, options, Console())
+    records = run(find_workspace(workspace), datasets, request, options, Console())
     show_rows(run_rows(records), chosen)

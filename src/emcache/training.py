@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int64, UInt8
@@ -19,12 +20,12 @@ from torch import Tensor
 
 from emcache.counts import Counts
 from emcache.devices import Precision, autocast
-from emcache.errors import DatasetError, TrainingError
+from emcache.errors import TrainingError
 from emcache.examples import Batch, Examples
 from emcache.heads import Head
 from emcache.progress import Reporter
 from emcache.protocol import Protocol
-from emcache.shards import Grid
+from emcache.sampling import Sampling, chunks, epoch_order
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +35,9 @@ class Epoch:
     epoch: int
     """From 1."""
     train_loss: float
-    """Mean over the training batches, while the head was changing."""
+    """Mean over the training steps, while the head was changing."""
     val_loss: float
-    """Mean over the validation batches, after the epoch."""
+    """Mean over the validation steps, after the epoch."""
     val_iou_fg: float
     """Foreground IoU of the validation slices, on their pixel totals."""
     seconds: float
@@ -59,40 +60,13 @@ class Fit:
         return self.epochs[self.best_epoch - 1].val_loss
 
 
-def split_validation(positions: Sequence[int], protocol: Protocol) -> tuple[list[int], list[int]]:
-    """Training and validation positions: the last ``round(fraction * n)`` of a seeded permutation.
+class Prediction(NamedTuple):
+    """What a head makes of one step."""
 
-    Raises:
-        DatasetError: Fewer than two positions.
-    """
-    count = len(positions)
-    if count < 2:
-        raise DatasetError(
-            f"found {count} training slices; expected at least two, one to train and one to "
-            f"validate: label more slices."
-        )
-    n_val = max(1, round(count * protocol.val_fraction))
-    generator = torch.Generator().manual_seed(protocol.val_seed)
-    order = torch.randperm(count, generator=generator).tolist()
-    chosen = [positions[place] for place in order]
-    return chosen[: count - n_val], chosen[count - n_val :]
-
-
-def batch_order(
-    positions: Sequence[int], grids: Mapping[int, Grid], batch: int
-) -> Iterator[list[int]]:
-    """Group positions into batches of one grid shape each, in order; the last may be smaller.
-
-    A batch is complete when its grid has gathered enough slices, so that slices of several sizes
-    need no padding.
-    """
-    waiting: dict[Grid, list[int]] = {}
-    for position in positions:
-        group = waiting.setdefault(grids[position], [])
-        group.append(position)
-        if len(group) == batch:
-            yield waiting.pop(grids[position])
-    yield from waiting.values()
+    loss: float
+    """Mean over the step's slices."""
+    slices: list[tuple[int, Int64[Tensor, "height width"], UInt8[Tensor, "height width"]]]
+    """Position, predicted labels and true labels of each slice."""
 
 
 class Trainer:
@@ -110,21 +84,31 @@ class Trainer:
             head.parameters(), lr=protocol.learning_rate, weight_decay=protocol.weight_decay
         )
 
-    def step(self, batch: Batch) -> Float[Tensor, ""]:
-        """One optimizer step; returns the loss before it, on the device."""
+    def step(self, batches: Sequence[Batch]) -> Float[Tensor, ""]:
+        """One optimizer step on batches of one or more grid shapes.
+
+        The loss is the mean over all their slices, as if they were one batch; the gradient adds up
+        batch by batch.
+
+        Returns:
+            The loss before the step, on the device.
+        """
         self._optimizer.zero_grad(set_to_none=True)
-        loss = self.loss(self._logits(batch), batch.masks)
-        loss.backward()  # type: ignore[no-untyped-call]
+        losses = []
+        for batch, share in zip(batches, _shares(batches), strict=True):
+            loss = share * self.loss(self._logits(batch), batch.masks)
+            loss.backward()  # type: ignore[no-untyped-call]
+            losses.append(loss.detach())
         if self._protocol.gradient_clip is not None:
             torch.nn.utils.clip_grad_norm_(self.head.parameters(), self._protocol.gradient_clip)
         self._optimizer.step()
-        return loss.detach()
+        return torch.stack(losses).sum()
 
-    def train_epoch(self, batches: Iterator[Batch]) -> list[float]:
-        """Step through the batches; returns the loss of each."""
+    def train_epoch(self, steps: Iterator[Sequence[Batch]]) -> list[float]:
+        """Go through the steps; returns the loss of each."""
         self.head.train()
         # Losses stay on the device until the end: reading each would stall a GPU at every step.
-        return [float(loss) for loss in [self.step(batch) for batch in batches]]
+        return [float(loss) for loss in [self.step(batches) for batches in steps]]
 
     def loss(
         self,
@@ -135,17 +119,18 @@ class Trainer:
         loss: Tensor = self._loss(logits, masks[:, None].long())
         return loss
 
-    def predict(
-        self, batches: Iterator[Batch]
-    ) -> Iterator[
-        tuple[float, Int64[Tensor, "batch height width"], UInt8[Tensor, "batch height width"]]
-    ]:
-        """For each batch its loss, the predicted labels and the true ones."""
+    def predict(self, steps: Iterator[Sequence[Batch]]) -> Iterator[Prediction]:
+        """For each step its loss, and for each slice the predicted labels and the true ones."""
         self.head.eval()
         with torch.inference_mode():
-            for batch in batches:
-                logits = self._logits(batch)
-                yield float(self.loss(logits, batch.masks)), logits.argmax(dim=1), batch.masks
+            for batches in steps:
+                loss = 0.0
+                slices: list[tuple[int, Tensor, Tensor]] = []
+                for batch, share in zip(batches, _shares(batches), strict=True):
+                    logits = self._logits(batch)
+                    loss += share * float(self.loss(logits, batch.masks))
+                    slices += zip(batch.positions, logits.argmax(dim=1), batch.masks, strict=True)
+                yield Prediction(loss, slices)
 
     def _logits(self, batch: Batch) -> Float[Tensor, "batch classes height width"]:
         height, width = batch.masks.shape[-2:]
@@ -157,8 +142,9 @@ class Trainer:
 def fit(
     trainer: Trainer,
     examples: Examples,
-    train: Sequence[int],
+    train: Sequence[Sequence[int]],
     val: Sequence[int],
+    sampling: Sampling,
     protocol: Protocol,
     seed: int,
     reporter: Reporter,
@@ -168,8 +154,9 @@ def fit(
     Args:
         trainer: The head to train; it is left with the weights of the last epoch.
         examples: Where tokens and masks come from.
-        train: Positions to train on.
+        train: Positions to train on, for each source.
         val: Positions to validate on.
+        sampling: How steps draw from the sources.
         protocol: How.
         seed: Of the order of slices.
         reporter: Hears of every epoch.
@@ -177,9 +164,8 @@ def fit(
     Raises:
         TrainingError: A loss that is not finite.
     """
-    grids = {position: examples.grid(position) for position in (*train, *val)}
     generator = torch.Generator().manual_seed(seed)
-    val_order = list(batch_order(val, grids, protocol.batch))
+    val_order = chunks(val, protocol.batch)
     epochs: list[Epoch] = []
     best_state: Mapping[str, Tensor] = {}
     best = 0
@@ -187,10 +173,9 @@ def fit(
     with reporter.task(f"Training, seed {seed}", protocol.max_epochs, "epochs") as task:
         while len(epochs) < protocol.max_epochs and len(epochs) - best < protocol.patience:
             started = time.perf_counter()
-            shuffled = [train[i] for i in torch.randperm(len(train), generator=generator).tolist()]
-            order = list(batch_order(shuffled, grids, protocol.batch))
-            losses = trainer.train_epoch(examples.batches(order))
-            val_loss, val_iou = _validate(trainer, examples.batches(val_order))
+            order = epoch_order(train, sampling, protocol.batch, generator)
+            losses = trainer.train_epoch(examples.steps(order))
+            val_loss, val_iou = _validate(trainer, examples.steps(val_order))
             seconds = time.perf_counter() - started
             number = len(epochs) + 1
             if not (isfinite(sum(losses)) and isfinite(val_loss)):
@@ -210,9 +195,15 @@ def fit(
     return Fit(best_state, tuple(epochs), best, stopped_by, time.perf_counter() - began)
 
 
-def _validate(trainer: Trainer, batches: Iterator[Batch]) -> tuple[float, float]:
+def _validate(trainer: Trainer, steps: Iterator[Sequence[Batch]]) -> tuple[float, float]:
     losses, counts = [], []
-    for loss, predicted, true in trainer.predict(batches):
+    for loss, slices in trainer.predict(steps):
         losses.append(loss)
-        counts += [Counts.of(p, t) for p, t in zip(predicted, true, strict=True)]
+        counts += [Counts.of(predicted, true) for _, predicted, true in slices]
     return sum(losses) / len(losses), Counts.total(counts).iou
+
+
+def _shares(batches: Sequence[Batch]) -> list[float]:
+    """Each batch's share of the slices of a step."""
+    total = sum(len(batch.positions) for batch in batches)
+    return [len(batch.positions) / total for batch in batches]

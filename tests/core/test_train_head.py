@@ -203,7 +203,7 @@ def test_what_cannot_be_trained_on(cells: Workspace, cells_root: Path) -> None:
         (["bare"], DatasetError, "has no masks"),
         (["half"], DatasetError, "no labelled slice in split test"),
         (["cells:train"], UsageError, "training takes a whole dataset"),
-        (["cells", "bare"], UsageError, "found 2 datasets"),
+        (["cells", "bare"], DatasetError, "dataset bare has no masks"),
         (["nope"], DatasetError, "there is no dataset 'nope'"),
     ]:
         with pytest.raises(error, match=said):

@@ -1,17 +1,19 @@
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from monai.losses import DiceLoss
+from PIL import Image
 
 from emcache.backbones.build import random_backbone
 from emcache.backbones.registry import TINY
 from emcache.counts import Counts
 from emcache.datasets import Selection
 from emcache.devices import Precision
-from emcache.errors import DatasetError, UsageError
-from emcache.examples import Batch, Residency, open_examples
+from emcache.errors import UsageError
+from emcache.examples import Batch, LabelledFeatures, Residency, open_examples
 from emcache.extract import run_extraction
 from emcache.heads import build_head
 from emcache.images import read_image
@@ -20,9 +22,9 @@ from emcache.labels import LabelSet, ensure_labels
 from emcache.preprocessing import normalise
 from emcache.progress import Quiet
 from emcache.protocol import Protocol
-from emcache.shards import Grid
+from emcache.sampling import Sampling, chunks, split_validation
 from emcache.store import FeatureSet
-from emcache.training import Trainer, batch_order, fit, split_validation
+from emcache.training import Trainer, fit
 from emcache.workspace import Workspace
 
 CPU = torch.device("cpu")
@@ -50,28 +52,27 @@ class OnTheFly:
         self._job, self._labels = job, labels
         self._backbone = random_backbone(TINY, 0).eval()
 
-    def grid(self, position: int) -> Grid:
-        return self._job.places[position].grid
-
-    def batches(self, order: Sequence[Sequence[int]]) -> Iterator[Batch]:
+    def steps(self, order: Sequence[Sequence[int]]) -> Iterator[list[Batch]]:
         resize = self._job.recipe.preprocessing.resize_image
         for positions in order:
             images = [resize(read_image(self._job.slices[p].image)) for p in positions]
             with torch.no_grad():
                 tokens = self._backbone(normalise(torch.from_numpy(np.stack(images)))).tokens
             masks = np.stack([self._labels.mask(p) for p in positions])
-            yield Batch(tokens, torch.from_numpy(masks))
+            yield [Batch(tuple(positions), tokens, torch.from_numpy(masks))]
 
 
 def test_cached_training_equals_on_the_fly_training(
     features: tuple[Job, FeatureSet, LabelSet],
 ) -> None:
     job, feature_set, labels = features
-    cached, _ = open_examples(feature_set, labels, CPU, Residency.RAM, POSITIONS)
+    cached, _ = open_examples(
+        [LabelledFeatures(feature_set, labels)], CPU, Residency.RAM, POSITIONS
+    )
     order = [[0, 7], [3, 1], [5, 2]]
     protocol = Protocol()
     losses = [
-        trainer(protocol).train_epoch(examples.batches(order))
+        trainer(protocol).train_epoch(examples.steps(order))
         for examples in (cached, OnTheFly(job, labels))
     ]
     assert len(losses[0]) == 3
@@ -84,24 +85,31 @@ def test_residency_changes_nothing(
 ) -> None:
     _, feature_set, labels = features
     order = [[p, (p * 3 + 1) % 10] for p in range(10)]
-    expected, _ = open_examples(feature_set, labels, CPU, Residency.RAM, POSITIONS)
-    examples, chosen = open_examples(feature_set, labels, CPU, residency, POSITIONS)
+    expected, _ = open_examples(
+        [LabelledFeatures(feature_set, labels)], CPU, Residency.RAM, POSITIONS
+    )
+    examples, chosen = open_examples(
+        [LabelledFeatures(feature_set, labels)], CPU, residency, POSITIONS
+    )
     assert chosen is residency
-    for ours, theirs in zip(examples.batches(order), expected.batches(order), strict=True):
+    for (ours,), (theirs,) in zip(examples.steps(order), expected.steps(order), strict=True):
+        assert ours.positions == theirs.positions
         assert torch.equal(ours.tokens, theirs.tokens)
         assert torch.equal(ours.masks, theirs.masks)
     np.testing.assert_array_equal(
-        next(iter(examples.batches([[4]]))).tokens[0].permute(1, 2, 0), feature_set.tokens(4)
+        next(iter(examples.steps([[4]])))[0].tokens[0].permute(1, 2, 0), feature_set.tokens(4)
     )
 
 
 def test_one_step_is_adamw_on_monais_dice(features: tuple[Job, FeatureSet, LabelSet]) -> None:
     _, feature_set, labels = features
-    examples, _ = open_examples(feature_set, labels, CPU, Residency.RAM, POSITIONS)
-    batch = next(iter(examples.batches([[0, 1]])))
+    examples, _ = open_examples(
+        [LabelledFeatures(feature_set, labels)], CPU, Residency.RAM, POSITIONS
+    )
+    (batch,) = next(iter(examples.steps([[0, 1]])))
     ours, theirs = trainer(Protocol()), build_head("deconv", 64, 0)
     ours.head.train()
-    loss = ours.step(batch)
+    loss = ours.step([batch])
 
     optimizer = torch.optim.AdamW(theirs.parameters(), lr=5e-5, weight_decay=1e-4)
     criterion = DiceLoss(softmax=True, to_onehot_y=True, include_background=True)
@@ -115,10 +123,17 @@ def test_one_step_is_adamw_on_monais_dice(features: tuple[Job, FeatureSet, Label
 
 def run(features: tuple[Job, FeatureSet, LabelSet], protocol: Protocol, seed: int = 0):
     _, feature_set, labels = features
-    examples, _ = open_examples(feature_set, labels, CPU, Residency.RAM, POSITIONS)
-    train, val = split_validation(POSITIONS, protocol)
+    examples, _ = open_examples(
+        [LabelledFeatures(feature_set, labels)], CPU, Residency.RAM, POSITIONS
+    )
+    train, val = split_validation([POSITIONS], protocol)
     worker = trainer(protocol, seed)
-    return worker, examples, val, fit(worker, examples, train, val, protocol, seed, Quiet())
+    return (
+        worker,
+        examples,
+        val,
+        fit(worker, examples, train, val, Sampling.NATURAL, protocol, seed, Quiet()),
+    )
 
 
 LINEAR = Protocol(head="linear", learning_rate=0.05, max_epochs=4)
@@ -139,8 +154,7 @@ def test_the_best_epoch_is_kept(features: tuple[Job, FeatureSet, LabelSet]) -> N
     losses = [epoch.val_loss for epoch in result.epochs]
     assert result.best_epoch == int(np.argmin(losses)) + 1 < len(losses)
     worker.head.load_state_dict(dict(result.state))
-    batches = examples.batches(list(batch_order(val, dict.fromkeys(val, (5, 5)), 2)))
-    again = [loss for loss, _, _ in worker.predict(batches)]
+    again = [loss for loss, _ in worker.predict(examples.steps(chunks(val, 2)))]
     assert sum(again) / len(again) == pytest.approx(result.best_val_loss, abs=1e-6)
 
 
@@ -156,23 +170,35 @@ def test_stops_after_patience_epochs_without_a_better_loss(
     assert all(loss > result.best_val_loss for loss in before)
 
 
-def test_validation_is_the_references_choice() -> None:
-    order = torch.randperm(17, generator=torch.Generator().manual_seed(42)).tolist()
-    train, val = split_validation([10 * i for i in range(17)], Protocol())
-    assert train == [10 * i for i in order[:15]]
-    assert val == [10 * i for i in order[15:]]
-    assert len(split_validation([1, 2], Protocol())[1]) == 1
-    with pytest.raises(DatasetError, match="found 1 training slices"):
-        split_validation([1], Protocol())
+def test_a_step_on_two_sizes_is_one_step_on_all_its_slices(
+    cells: Workspace, cells_root: Path
+) -> None:
+    """Without batch norm, whose statistics are each batch's own, not even rounding may show."""
+    for kind in ("images", "masks"):
+        path = cells_root / kind / "3.png"
+        Image.open(path).crop((0, 0, 84, 50)).save(path)
+    options = ExtractOptions("tiny", "random:0", 70, "float32", "float32")
+    job = plan_extraction(cells, Selection.parse("cells"), options, Quiet())
+    feature_set = run_extraction(job, Quiet()).feature_set
+    sources = [LabelledFeatures(feature_set, ensure_labels(feature_set, job.slices, 128, Quiet()))]
+    examples, _ = open_examples(sources, CPU, Residency.RAM, POSITIONS)
+    (batches,) = examples.steps([[1, 3, 2]])
+    assert [batch.positions for batch in batches] == [(1, 2), (3,)]
+    assert [tuple(batch.masks.shape[1:]) for batch in batches] == [(70, 70), (28, 70)]
 
-
-def test_batches_hold_one_grid_shape() -> None:
-    grids = {p: (5, 5) if p % 3 else (2, 5) for p in range(8)}
-    batches = list(batch_order([7, 0, 3, 1, 2, 6, 4, 5], grids, 2))
-    assert sorted(p for batch in batches for p in batch) == list(range(8))
-    assert batches == [[0, 3], [7, 1], [2, 4], [6], [5]]
-    same = dict.fromkeys(range(5), (5, 5))
-    assert list(batch_order([4, 2, 0, 1, 3], same, 2)) == [[4, 2], [0, 1], [3]]
+    ours, theirs = trainer(LINEAR), trainer(LINEAR)
+    loss = ours.step(batches)
+    criterion = DiceLoss(softmax=True, to_onehot_y=True, include_background=True)
+    each = [
+        criterion(theirs.head(batch.tokens[i : i + 1], mask.shape), mask[None, None].long())
+        for batch in batches
+        for i, mask in enumerate(batch.masks)
+    ]
+    expected = torch.stack(each).mean()
+    assert float(loss) == pytest.approx(expected.item(), abs=1e-6)
+    expected.backward()
+    for p, q in zip(ours.head.parameters(), theirs.head.parameters(), strict=True):
+        torch.testing.assert_close(p.grad, q.grad, atol=1e-6, rtol=1e-4)
 
 
 def test_counts_equal_numpy() -> None:
