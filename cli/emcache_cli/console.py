@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -135,7 +136,7 @@ def show(frame: pl.DataFrame, chosen: Format | None, out: Path | None = None) ->
     """Write a result to standard output, or to a file whose ending may choose the format."""
     from emcache import atomic
     from emcache.errors import UsageError
-    from emcache_warehouse.formats import format_for_path, render
+    from emcache_warehouse.formats import format_for_path, render, render_for_terminal
 
     if out is not None:
         data = render(frame, chosen.value if chosen else format_for_path(out))
@@ -146,7 +147,10 @@ def show(frame: pl.DataFrame, chosen: Format | None, out: Path | None = None) ->
                 f"{out} cannot be written ({error.strerror}); choose another --out."
             ) from error
         return
-    style = chosen or (Format.TABLE if sys.stdout.isatty() else Format.JSON)
+    if chosen is None and sys.stdout.isatty():
+        sys.stdout.write(render_for_terminal(frame, shutil.get_terminal_size().columns))
+        return
+    style = chosen or Format.JSON
     data = render(frame, style.value)
     if isinstance(data, bytes):
         if sys.stdout.isatty():

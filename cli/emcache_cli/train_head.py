@@ -32,6 +32,13 @@ class SamplingKind(StrEnum):
     BALANCED = "balanced"
 
 
+class ValSplit(StrEnum):
+    """How validation slices are chosen."""
+
+    RANDOM = "random"
+    BLOCK = "block"
+
+
 class HeadKind(StrEnum):
     """Which head."""
 
@@ -73,6 +80,10 @@ def train_head(
         HeadKind | None,
         typer.Option(help="The study's head or one 1x1 convolution. (default: deconv)"),
     ] = None,
+    val_split: Annotated[
+        ValSplit | None,
+        typer.Option(help="Validation slices at random, or neighbours. (default: random)"),
+    ] = None,
     sampling: Annotated[
         SamplingKind,
         typer.Option(help="How steps draw from several datasets: by size, or as many of each."),
@@ -108,6 +119,7 @@ def train_head(
         "learning_rate": learning_rate,
         "batch": batch,
         "head": None if head is None else head.value,
+        "val_split": None if val_split is None else val_split.value,
     }
     options = HeadOptions(
         parse_seeds(seeds),

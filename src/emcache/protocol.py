@@ -36,6 +36,9 @@ class Protocol:
     """Share of the training slices held out, rounded, at least one."""
     val_seed: int = 42
     """Seed of that choice; fixed, so that runs differ in the training seed alone."""
+    val_split: Literal["random", "block"] = "random"
+    """Slices drawn at random, or a run of neighbours: in a stack, a random validation slice lies
+    between two training slices that look almost the same."""
     augmentation: Literal["none"] = "none"
     gradient_clip: float | None = None
     """Largest norm of the gradient, or None."""
@@ -50,12 +53,14 @@ class Protocol:
             "val_fraction": 0 < self.val_fraction < 1,
             "gradient_clip": self.gradient_clip is None or self.gradient_clip > 0,
             "head": self.head in ("deconv", "linear"),
+            "val_split": self.val_split in ("random", "block"),
         }
         for field, holds in bounds.items():
             if not holds:
                 raise UsageError(
                     f"the protocol's {field} cannot be {getattr(self, field)!r}; choose a positive "
-                    f"number (val_fraction below 1, head deconv or linear).",
+                    f"number (val_fraction below 1; head deconv or linear; val_split random or "
+                    f"block).",
                     subject=field,
                 )
 

@@ -39,32 +39,60 @@ def split_validation(
 ) -> tuple[list[list[int]], list[int]]:
     """Training positions of each source, and the validation positions of all.
 
-    Validation is the last ``round(fraction * n)`` of a seeded permutation of all training slices,
-    sources one after the other, as in the study's reference.
+    By ``val_split`` of the protocol, validation is
+
+    * ``random``: the last ``round(fraction * n)`` of a seeded permutation of all training slices,
+      sources one after the other, as in the study's reference;
+    * ``block``: of each source, ``round(fraction * n)`` neighbours (at least one) in natural order,
+      from a seeded place on.
 
     Raises:
         DatasetError: Fewer than two positions, or a source that would be left without any.
     """
-    positions = [position for source in sources for position in source]
-    count = len(positions)
+    count = sum(len(source) for source in sources)
     if count < 2:
         raise DatasetError(
             f"found {count} training slices; expected at least two, one to train and one to "
             f"validate: label more slices."
         )
-    n_val = max(1, round(count * protocol.val_fraction))
     generator = torch.Generator().manual_seed(protocol.val_seed)
-    chosen = [positions[i] for i in torch.randperm(count, generator=generator).tolist()]
-    owner = {position: place for place, source in enumerate(sources) for position in source}
-    train: list[list[int]] = [[] for _ in sources]
-    for position in chosen[: count - n_val]:
-        train[owner[position]].append(position)
+    if protocol.val_split == "block":
+        train, val = _blocks(sources, protocol, generator)
+    else:
+        train, val = _drawn(sources, protocol, generator)
     if not all(train):
         raise DatasetError(
             "validation takes every training slice of one dataset; expected at least one to train "
             "on: label more slices."
         )
+    return train, val
+
+
+def _drawn(
+    sources: Sequence[Sequence[int]], protocol: Protocol, generator: torch.Generator
+) -> tuple[list[list[int]], list[int]]:
+    positions = [position for source in sources for position in source]
+    count = len(positions)
+    n_val = max(1, round(count * protocol.val_fraction))
+    chosen = [positions[i] for i in torch.randperm(count, generator=generator).tolist()]
+    owner = {position: place for place, source in enumerate(sources) for position in source}
+    train: list[list[int]] = [[] for _ in sources]
+    for position in chosen[: count - n_val]:
+        train[owner[position]].append(position)
     return train, chosen[count - n_val :]
+
+
+def _blocks(
+    sources: Sequence[Sequence[int]], protocol: Protocol, generator: torch.Generator
+) -> tuple[list[list[int]], list[int]]:
+    train: list[list[int]] = []
+    val: list[int] = []
+    for source in sources:
+        n_val = max(1, round(len(source) * protocol.val_fraction))
+        start = int(torch.randint(len(source) - n_val + 1, (1,), generator=generator))
+        val += source[start : start + n_val]
+        train.append([*source[:start], *source[start + n_val :]])
+    return train, val
 
 
 def chunks(positions: Sequence[int], batch: int) -> list[list[int]]:

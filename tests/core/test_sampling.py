@@ -33,6 +33,24 @@ def test_validation_of_two_sources_is_drawn_from_both_together() -> None:
     assert train[1] == [every[i] for i in order[:10] if every[i] < 100]
 
 
+def test_a_validation_block_is_a_run_of_neighbours_in_each_source() -> None:
+    protocol = Protocol(val_split="block", val_fraction=0.3)
+    assert protocol.label == "paper[val_fraction=0.3, val_split=block]"
+    train, val = split_validation([LARGE, SMALL], protocol)
+    large, small = [p for p in val if p >= 100], [p for p in val if p < 100]
+    assert large == list(range(large[0], large[0] + 3))
+    assert len(small) == 1
+    assert sorted([*train[0], *large]) == LARGE
+    assert sorted([*train[1], *small]) == SMALL
+    starts = {
+        split_validation([LARGE], Protocol(val_split="block", val_seed=seed))[1][0]
+        for seed in range(30)
+    }
+    assert len(starts) > 5
+    with pytest.raises(DatasetError, match="takes every training slice of one dataset"):
+        split_validation([LARGE, [1]], protocol)
+
+
 def test_a_natural_epoch_shows_every_slice_once() -> None:
     steps = epoch_order([LARGE, SMALL], Sampling.NATURAL, 2, generator())
     assert sorted(p for step in steps for p in step) == sorted([*LARGE, *SMALL])

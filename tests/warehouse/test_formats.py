@@ -13,7 +13,7 @@ import polars as pl
 import pytest
 
 from emcache.errors import UsageError
-from emcache_warehouse.formats import FORMATS, format_for_path, render
+from emcache_warehouse.formats import FORMATS, format_for_path, render, render_for_terminal
 
 FRAME = pl.DataFrame(
     {
@@ -23,6 +23,13 @@ FRAME = pl.DataFrame(
         "ok": [True, False, None],
     }
 )
+
+
+def test_a_table_too_wide_for_the_terminal_becomes_a_block_for_each_row():
+    frame = pl.DataFrame({"name": ["a", "b"], "iou_fg": [0.25, None]})
+
+    assert render_for_terminal(frame, 80) == render(frame, "table")
+    assert render_for_terminal(frame, 10) == ("  name  a\niou_fg  0.2500\n\n  name  b\niou_fg  -\n")
 
 
 def test_a_table_is_aligned_and_rounded():

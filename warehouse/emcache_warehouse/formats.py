@@ -52,6 +52,20 @@ def render(frame: pl.DataFrame, format: str) -> str | bytes:  # noqa: A002 - the
     return writer(frame)
 
 
+def render_for_terminal(frame: pl.DataFrame, columns: int) -> str:
+    """A table where it fits into ``columns`` characters, else one block of lines for each row."""
+    table = _table(frame)
+    if max(len(line) for line in table.splitlines()) <= columns:
+        return table
+    width = max(len(name) for name in frame.columns)
+    cells = zip(*(_readable_column(frame[name]) for name in frame.columns), strict=True)
+    blocks = (
+        "".join(f"{name:>{width}}  {cell}\n" for name, cell in zip(frame.columns, row, strict=True))
+        for row in cells
+    )
+    return "\n".join(blocks) or table
+
+
 def format_for_path(path: Path) -> str:
     """The format that a file's ending stands for.
 
