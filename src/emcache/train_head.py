@@ -19,24 +19,20 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from emcache.counts import Counts
-from emcache.datasets import Dataset, Selection, Slice, load_dataset
+from emcache.datasets import Slice
 from emcache.devices import Precision, pick_device, pick_precision
-from emcache.errors import DatasetError, StoreError, TrainingError, UsageError
-from emcache.examples import Examples, LabelledFeatures, Residency, open_examples
-from emcache.extract import run_extraction
-from emcache.feature_choice import FeatureRequest, choose_feature_set
+from emcache.errors import TrainingError
+from emcache.examples import Examples, Residency, open_examples
+from emcache.feature_choice import FeatureRequest
 from emcache.heads import build_head, count_parameters
-from emcache.jobs import plan_extraction
-from emcache.labels import ensure_labels
 from emcache.progress import Reporter
 from emcache.protocol import Protocol
 from emcache.records import Draft, Record, new_record
 from emcache.sampling import Sampling, check_sampling, chunks, split_validation
+from emcache.sources import Source, dataset_names, resolve_sources
 from emcache.training import Fit, Trainer, fit
 from emcache.weights import describe_untrained, is_untrained
 from emcache.workspace import Workspace
-
-_RECIPE_FIELDS = ("backbone", "weights", "weights_sha256", "longest_edge", "dtype", "precision")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,24 +49,10 @@ class HeadOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class _Source:
-    """One dataset of a training, with its features; positions count through all sources."""
-
-    dataset: Dataset
-    slices: tuple[Slice, ...]
-    features: LabelledFeatures
-    first: int
-    """Position of its first slice."""
-
-    def positions(self, split: str) -> list[int]:
-        return [self.first + i for i, item in enumerate(self.slices) if item.split == split]
-
-
-@dataclass(frozen=True, slots=True)
 class _Setting:
     """Everything that the runs of one command share."""
 
-    sources: tuple[_Source, ...]
+    sources: tuple[Source, ...]
     examples: Examples
     resident: Residency
     train: list[list[int]]
@@ -85,7 +67,7 @@ class _Setting:
         """What the feature sets have in common."""
         return self.sources[0].features.feature_set.description
 
-    def slice_at(self, position: int) -> tuple[_Source, Slice]:
+    def slice_at(self, position: int) -> tuple[Source, Slice]:
         """The slice at a position, and where it comes from."""
         source = [item for item in self.sources if item.first <= position][-1]
         return source, source.slices[position - source.first]
@@ -113,7 +95,7 @@ def train_head(
     Raises:
         EmcacheError: Of the dataset, the features or the options.
     """
-    setting = _prepare(workspace, _names(datasets), request, options, reporter)
+    setting = _prepare(workspace, dataset_names(datasets), request, options, reporter)
     if is_untrained(setting.facts["weights"]):
         reporter.say(describe_untrained(setting.facts["weights"]))
     records: list[Record] = []
@@ -130,24 +112,6 @@ def train_head(
     return records
 
 
-def _names(datasets: Sequence[str]) -> list[str]:
-    selections = [Selection.parse(text) for text in datasets]
-    for selection in selections:
-        if selection.split is not None:
-            raise UsageError(
-                f"{selection} names a split; training takes a whole dataset, whose own split says "
-                f"what trains and what tests: use {selection.dataset}.",
-                subject=str(selection),
-            )
-    names = [selection.dataset for selection in selections]
-    twice = [name for name in names if names.count(name) > 1]
-    if twice:
-        raise UsageError(
-            f"dataset {twice[0]} is named twice; name each once.", subject=tuple(datasets)
-        )
-    return names
-
-
 def _prepare(
     workspace: Workspace,
     names: Sequence[str],
@@ -159,84 +123,26 @@ def _prepare(
     check_sampling(options.sampling, len(names), protocol.batch)
     device = pick_device(options.device)
     precision = pick_precision(options.precision, device)
-    # Every dataset is checked before anything is extracted for one of them.
-    datasets = [_trainable(load_dataset(workspace, name, reporter)) for name in names]
-    sources: list[_Source] = []
-    for dataset in datasets:
-        features = _features(workspace, dataset, request, options, reporter)
-        first = sources[-1].first + len(sources[-1].slices) if sources else 0
-        sources.append(_Source(dataset, dataset.labelled, features, first))
-    _check_same_recipe(sources)
+    sources = resolve_sources(workspace, names, request, options.device, reporter)
+    if protocol.head == "deconv":
+        _check_grids(sources)
     train, val = split_validation([source.positions("train") for source in sources], protocol)
     test = [position for source in sources for position in source.positions("test")]
     used = [*(position for positions in train for position in positions), *val, *test]
     examples, resident = open_examples(
         [source.features for source in sources], device, options.resident, used
     )
-    return _Setting(
-        tuple(sources), examples, resident, train, val, test, device, precision, options
-    )
+    return _Setting(sources, examples, resident, train, val, test, device, precision, options)
 
 
-def _trainable(dataset: Dataset) -> Dataset:
-    if not dataset.labelled:
-        raise DatasetError(
-            f"dataset {dataset.name} has no masks; training needs them: add it again with --masks.",
-            subject=dataset.name,
-        )
-    for split in ("train", "test"):
-        if not any(item.split == split for item in dataset.labelled):
-            raise DatasetError(
-                f"dataset {dataset.name} has no labelled slice in split {split}; training needs "
-                f"train and test: set its split in emcache.toml.",
-                subject=dataset.name,
+def _check_grids(sources: Sequence[Source]) -> None:
+    for source in sources:
+        if any(item.grid == (1, 1) for item in source.features.feature_set.slices):
+            raise TrainingError(
+                f"the tokens of {source.dataset.name} are a grid of one, whose batch norm has no "
+                f"spread; extract with a larger --longest-edge, or use --head linear.",
+                subject=source.dataset.name,
             )
-    return dataset
-
-
-def _features(
-    workspace: Workspace,
-    dataset: Dataset,
-    request: FeatureRequest,
-    options: HeadOptions,
-    reporter: Reporter,
-) -> LabelledFeatures:
-    """Tokens and labels of a dataset, made now where they are not there."""
-    name = dataset.name
-    feature_set = choose_feature_set(workspace, dataset, request)
-    if feature_set is None:
-        extract_options = request.extract_options(name, options.device)
-        reporter.say(f"No features of {name} for {extract_options.backbone} yet: extracting first.")
-        job = plan_extraction(workspace, Selection(name, None), extract_options, reporter)
-        feature_set = run_extraction(job, reporter).feature_set
-    if options.protocol.head == "deconv" and any(s.grid == (1, 1) for s in feature_set.slices):
-        raise TrainingError(
-            f"the tokens of {name} are a grid of one, whose batch norm has no spread; extract with "
-            f"a larger --longest-edge, or use --head linear.",
-            subject=feature_set.name,
-        )
-    labels = ensure_labels(feature_set, dataset.labelled, dataset.mask_threshold, reporter)
-    return LabelledFeatures(feature_set, labels)
-
-
-def _check_same_recipe(sources: Sequence[_Source]) -> None:
-    """One head reads tokens of one kind."""
-    first = sources[0].features.feature_set
-    for source in sources[1:]:
-        other = source.features.feature_set
-        if other.manifest["recipe_sha256"] == first.manifest["recipe_sha256"]:
-            continue
-        differing = "; ".join(
-            f"{name} {first.description[name]} and {other.description[name]}"
-            for name in _RECIPE_FIELDS
-            if first.description[name] != other.description[name]
-        )
-        raise StoreError(
-            f"the features of {sources[0].dataset.name} and {source.dataset.name} differ "
-            f"({differing}); expected one backbone and size: name them with --backbone, --weights "
-            f"and --longest-edge.",
-            subject=(first.name, other.name),
-        )
 
 
 def _run(workspace: Workspace, setting: _Setting, seed: int, reporter: Reporter) -> Record:
