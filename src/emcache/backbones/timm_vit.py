@@ -78,7 +78,7 @@ def describe(architecture: str) -> BackboneSpec:
         rows, columns = model.patch_embed.patch_size
         count = model.num_prefix_tokens
         blocks = model.blocks
-    except (TypeError, AttributeError, NotImplementedError) as error:
+    except (TypeError, AttributeError, RuntimeError) as error:
         raise BackboneError(
             f"{name} is no vision transformer of plain patches ({error}); choose one of timm's "
             f"vit_* models.",
