@@ -11,7 +11,20 @@ from typing import Annotated
 import typer
 
 from emcache import __version__
-from emcache_cli import chart, dataset, demo, extract, init, params, query, train_head, warehouse
+from emcache_cli import (
+    chart,
+    dataset,
+    demo,
+    evaluate,
+    extract,
+    init,
+    params,
+    predict,
+    query,
+    train_head,
+    train_lora,
+    warehouse,
+)
 
 app = typer.Typer(
     help="An embedding cache for vision foundation models on electron-microscopy slices.",
@@ -42,6 +55,9 @@ app.command("init")(init.init)
 app.add_typer(dataset.app, name="dataset")
 app.command("extract")(extract.extract)
 app.command("train-head")(train_head.train_head)
+app.command("train-lora")(train_lora.train_lora)
+app.command("evaluate")(evaluate.evaluate)
+app.command("predict")(predict.predict)
 app.command("query")(query.query)
 app.add_typer(chart.app, name="chart")
 app.add_typer(warehouse.app, name="warehouse")

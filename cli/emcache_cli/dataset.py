@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from emcache_cli.options import FormatOption, WorkspaceOption
+from emcache_cli.options import FormatOption, WorkspaceOption, parse_voxel_size
 
 app = typer.Typer(help="Datasets of slices and masks.", no_args_is_help=True)
 
@@ -56,6 +56,10 @@ def add(
         int | None,
         typer.Option(min=1, max=255, help="Lowest mask value that is foreground. (default: 128)"),
     ] = None,
+    voxel_size: Annotated[
+        str | None,
+        typer.Option(metavar="Z,Y,X", help="Section thickness, row and column pitch in nm."),
+    ] = None,
     workspace: WorkspaceOption = None,
 ) -> None:
     """Check a dataset's slices and masks and add it to the workspace."""
@@ -70,6 +74,7 @@ def add(
         "pair": None if pair is None else pair.value,
         "split": split or None,
         "mask_threshold": mask_threshold,
+        "voxel_size_nm": parse_voxel_size(voxel_size),
     }
     console = Console()
     dataset, _ = add_dataset(find_workspace(workspace), name, layout.value, root, extras, console)

@@ -23,7 +23,8 @@ from emcache.protocol import find_protocol
 from emcache.records import Record
 from emcache.registration import add_dataset
 from emcache.synthetic import STYLES, write_domain
-from emcache.train_head import HeadOptions, train_head
+from emcache.train_head import train_head
+from emcache.training_run import TrainingOptions
 from emcache.workspace import Workspace, init_workspace
 from emcache_warehouse.charts.curves import curve_rows, curves_chart
 from emcache_warehouse.charts.iou import iou_chart, iou_rows
@@ -97,7 +98,7 @@ def _run_domain(workspace: Workspace, name: str, reporter: Reporter) -> Sequence
     options = ExtractOptions(_BACKBONE, _WEIGHTS, _LONGEST_EDGE)
     run_extraction(plan_extraction(workspace, Selection(name, None), options, reporter), reporter)
     protocol = find_protocol("paper").with_changes(_CHANGES)
-    head_options = HeadOptions(_SEEDS, protocol, save_predictions=True)
+    head_options = TrainingOptions(_SEEDS, protocol, save_predictions=True)
     return train_head(workspace, [name], FeatureRequest(), head_options, reporter)
 
 

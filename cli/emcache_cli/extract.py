@@ -20,6 +20,10 @@ def extract(
     longest_edge: Annotated[
         int, typer.Option(metavar="PX", help="Size of the longest edge, floored to whole patches.")
     ] = 1022,
+    pixel_size: Annotated[
+        float | None,
+        typer.Option(metavar="NM", help="One scale for every dataset, instead of --longest-edge."),
+    ] = None,
     dtype: Annotated[
         Literal["float16", "float32"], typer.Option(help="Type of the stored tokens.")
     ] = "float16",
@@ -42,7 +46,9 @@ def extract(
 
     console = Console()
     place = find_workspace(workspace)
-    options = ExtractOptions(backbone, weights, longest_edge, dtype, precision, device, batch)
+    options = ExtractOptions(
+        backbone, weights, longest_edge, dtype, precision, device, batch, pixel_size
+    )
     # Every dataset is checked before the first is extracted.
     jobs = [plan_extraction(place, Selection.parse(d), options, console) for d in datasets]
     if dry_run:

@@ -82,3 +82,25 @@ def parse_seeds(text: str) -> list[int]:
             f"each seed once."
         )
     return seeds
+
+
+def parse_voxel_size(text: str | None) -> list[float] | None:
+    """Read ``50,4.6,4.6``; None where nothing was given.
+
+    Raises:
+        UsageError: Not three positive numbers.
+    """
+    from emcache.errors import UsageError
+
+    if text is None:
+        return None
+    try:
+        sizes = [float(part) for part in text.split(",")]
+    except ValueError:
+        sizes = []
+    if len(sizes) != 3 or not all(0 < size < float("inf") for size in sizes):
+        raise UsageError(
+            f"--voxel-size {text!r} cannot be read; expected Z,Y,X in nanometres, as 50,4.6,4.6.",
+            subject=text,
+        )
+    return sizes

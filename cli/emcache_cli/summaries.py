@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from emcache.datasets import Dataset
     from emcache.extract import Extraction
     from emcache.jobs import Job
+    from emcache.prediction_files import PlannedFile
     from emcache.progress import Reporter
     from emcache.records import Record
     from emcache.workspace import Workspace
@@ -80,6 +81,36 @@ def run_rows(records: Sequence[Record]) -> list[dict[str, Any]]:
     return [
         {"run_id": record.id, **{name: record.config[name] for name in (*names, *more)}}
         for record in records
+    ]
+
+
+def evaluation_rows(record: Record) -> list[dict[str, Any]]:
+    """One row for each dataset and split that was scored."""
+    import polars as pl
+
+    from emcache.counts import Counts
+
+    table = pl.read_parquet(record.file("slice_metrics.parquet"))
+    totals = table.group_by("eval_on", "split", maintain_order=True).agg(
+        pl.len().alias("n_slices"), pl.sum("tp", "fp", "fn", "tn")
+    )
+    return [
+        {
+            "run_id": record.config["run_id"],
+            "train_on": record.config["train_on"],
+            "eval_on": row["eval_on"],
+            "split": row["split"],
+            "n_slices": row["n_slices"],
+            "iou_fg": Counts(row["tp"], row["fp"], row["fn"], row["tn"]).iou,
+        }
+        for row in totals.rows(named=True)
+    ]
+
+
+def prediction_rows(files: Sequence[PlannedFile]) -> list[dict[str, Any]]:
+    """One row for each input."""
+    return [
+        {"input": str(file.input), "slices": file.pages, "mask": str(file.mask)} for file in files
     ]
 
 

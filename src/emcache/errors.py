@@ -9,7 +9,8 @@
     │   └── PairingError         an image without a mask, a mask without an image, an ambiguous name
     ├── ImageError               an image or mask that cannot be read, or has the wrong size or kind
     ├── BackboneError            an unknown backbone
-    │   └── WeightsError         weights that are not there or do not fit
+    │   ├── WeightsError         weights that are not there or do not fit
+    │   └── AdapterError         an adapter that does not fit its backbone
     ├── StoreError               a feature set that is damaged, incomplete or not to be found
     │   └── FormatVersionError   written by a newer emcache
     ├── TrainingError            a training that cannot go on
@@ -66,6 +67,10 @@ class BackboneError(EmcacheError):
 
 class WeightsError(BackboneError):
     """Weights that are not there, cannot be reached, or do not fit the backbone."""
+
+
+class AdapterError(BackboneError):
+    """An adapter that cannot be put on its backbone."""
 
 
 class StoreError(EmcacheError):

@@ -21,14 +21,11 @@ import torch
 from filelock import FileLock, Timeout
 from jaxtyping import Float, Float32, UInt8
 
-from emcache.backbones.build import build_backbone, random_backbone
-from emcache.backbones.module import BackboneModule
+from emcache.backbone_loading import load_backbone
 from emcache.backbones.protocol import Backbone
-from emcache.canonical import file_sha256
 from emcache.datasets import slice_table_rows
 from emcache.devices import Precision, autocast
-from emcache.errors import StoreError, WeightsError
-from emcache.images import pixel_sha256, read_image
+from emcache.errors import StoreError
 from emcache.jobs import Job
 from emcache.labels import ensure_labels
 from emcache.manifest import MANIFEST_NAME
@@ -39,12 +36,8 @@ from emcache.reuse import Donors
 from emcache.shards import Shard
 from emcache.store import PARTIAL_SUFFIX, FeatureSet, find_feature_set
 from emcache.store_writer import FeatureSetWriter
-from emcache.weights import (
-    describe_untrained,
-    is_untrained,
-    read_weights_file,
-    state_sha256,
-)
+from emcache.training_pixels import training_image
+from emcache.weights import describe_untrained, is_untrained
 
 _READ_AHEAD = 3
 
@@ -108,12 +101,12 @@ def _extract(job: Job, reporter: Reporter) -> Extraction:
     started = time.perf_counter()
     if is_untrained(job.weights.label):
         reporter.say(describe_untrained(job.weights.label))
-    donors = Donors.find(
-        job.workspace.cache, job.recipe.sha256(), [item.pixel_sha256 for item in job.places]
-    )
-    copied = sum(item.pixel_sha256 in donors for item in job.places)
+    donors = Donors.find(job.workspace.cache, job.recipe.sha256(), job.places)
+    copied = sum(item in donors for item in job.places)
     # Before anything is written, so that weights that do not fit leave nothing behind.
-    backbone = load_backbone(job) if copied < len(job.places) else None
+    backbone = (
+        load_backbone(job.spec, job.weights, job.device) if copied < len(job.places) else None
+    )
     final = job.workspace.cache / job.name
     partial = final.with_name(final.name + PARTIAL_SUFFIX)
     writer = FeatureSetWriter(partial, job.places, job.spec.dim, job.recipe.dtype)
@@ -167,26 +160,6 @@ def _write_record(job: Job, feature_set: FeatureSet) -> Record:
         return draft.finish()
 
 
-def load_backbone(job: Job) -> BackboneModule:
-    """The job's backbone with its weights, on its device, ready for inference."""
-    if job.weights.file is None:
-        assert job.weights.seed is not None  # noqa: S101 - weights are a file or a seed
-        backbone = random_backbone(job.spec, job.weights.seed)
-        found = state_sha256(backbone.model.state_dict())
-    else:
-        backbone = build_backbone(job.spec)
-        backbone.load(read_weights_file(job.weights.file), job.weights.label)
-        found = file_sha256(job.weights.file)
-    # Hours may lie between planning and loading; the key must be that of these very bytes.
-    if found != job.weights.sha256:
-        raise WeightsError(
-            f"the weights {job.weights.label} changed after they were hashed; run the command "
-            f"again.",
-            subject=job.weights.file,
-        )
-    return backbone.eval().requires_grad_(False).to(job.device)
-
-
 def _fill(
     job: Job,
     writer: FeatureSetWriter,
@@ -200,7 +173,7 @@ def _fill(
         position
         for shard in pending
         for position in shard.positions
-        if job.places[position].pixel_sha256 not in donors
+        if job.places[position] not in donors
     ]
     total = sum(len(shard.positions) for shard in pending)
     if not total:
@@ -252,8 +225,8 @@ class _Block:
         """Take the slices that older feature sets hold."""
         for place in list(self._missing):
             item = self._job.places[self._shard.positions[place]]
-            if item.pixel_sha256 in donors:
-                donated = donors.read(item.pixel_sha256)
+            if item in donors:
+                donated = donors.read(item)
                 self.tokens[place] = donated.tokens
                 self.pooled[place] = donated.pooled
                 self.cls[place] = donated.cls
@@ -294,18 +267,9 @@ class _Block:
 
 
 def _reader(job: Job, position: int) -> Callable[[], UInt8[np.ndarray, "row col"]]:
-    item = job.slices[position]
-
-    def read() -> UInt8[np.ndarray, "row col"]:
-        pixels = read_image(item.image)
-        if pixel_sha256(pixels) != item.pixel_sha256:
-            raise StoreError(
-                f"slice {item.image} changed while it was being extracted; run the command again.",
-                subject=item.image,
-            )
-        return job.recipe.preprocessing.resize_image(pixels)
-
-    return read
+    rows, columns = job.places[position].grid
+    size = (rows * job.spec.patch, columns * job.spec.patch)
+    return lambda: training_image(job.slices[position], size)
 
 
 def _read_ahead(

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from emcache.backbones.registry import find_backbone
 from emcache.datasets import Dataset, open_file_index
 from emcache.errors import StoreError, UsageError
 from emcache.jobs import ExtractOptions
+from emcache.preprocessing import preprocessing_of
 from emcache.store import FeatureSet, list_feature_sets
 from emcache.weights import PRETRAINED, find_weights, is_untrained
 from emcache.workspace import Workspace
@@ -23,6 +26,8 @@ class FeatureRequest:
     dtype: str | None = None
     feature_set: str | None = None
     """Name of one feature set, where the others do not tell them apart."""
+    pixel_size_nm: float | None = None
+    precision: str | None = None
 
     def extract_options(self, dataset: str, device: str) -> ExtractOptions:
         """How to extract what was asked for.
@@ -40,6 +45,8 @@ class FeatureRequest:
             "weights": self.weights,
             "longest_edge": self.longest_edge,
             "dtype": self.dtype,
+            "pixel_size_nm": self.pixel_size_nm,
+            "precision": self.precision,
         }
         return ExtractOptions(
             self.backbone,
@@ -69,11 +76,12 @@ def choose_feature_set(
         for feature_set in list_feature_sets(workspace.cache)
         if [item.pixel_sha256 for item in feature_set.slices] == hashes
         and _fits(workspace, feature_set, request)
+        and _of_this_scale(feature_set, dataset)
     ]
     if len(fitting) > 1:
         listed = "; ".join(
             f"--feature-set {f.name} ({f.description['backbone']}, {f.description['weights']}, "
-            f"{f.description['longest_edge']} px, {f.description['dtype']} computed in "
+            f"{_size_in_words(f.description)}, {f.description['dtype']} computed in "
             f"{f.description['precision']})"
             for f in fitting
         )
@@ -94,11 +102,34 @@ def _fits(workspace: Workspace, feature_set: FeatureSet, request: FeatureRequest
     facts = feature_set.description
     if request.feature_set not in (None, feature_set.name):
         return False
-    for name in ("backbone", "longest_edge", "dtype"):
+    for name in ("backbone", "longest_edge", "pixel_size_nm", "dtype", "precision"):
         asked = getattr(request, name)
-        if asked is not None and facts[name] != asked:
+        if asked is not None and facts.get(name) != asked:
             return False
     return request.weights is None or _same_weights(workspace, feature_set, request.weights)
+
+
+def _of_this_scale(feature_set: FeatureSet, dataset: Dataset) -> bool:
+    """Whether tokens at one physical scale are those of the dataset's own.
+
+    The same pixels may stand in two datasets of different voxel sizes.
+    """
+    nanometres, patch = (
+        feature_set.description.get("pixel_size_nm"),
+        feature_set.description["patch"],
+    )
+    if nanometres is None:
+        return True
+    if dataset.voxel_size_nm is None:
+        return False
+    preprocessing = preprocessing_of(patch, None, nanometres, dataset.voxel_size_nm, dataset.name)
+    grids = [preprocessing.grid_of(item.height, item.width) for item in dataset.labelled]
+    return grids == [item.grid for item in feature_set.slices]
+
+
+def _size_in_words(facts: Mapping[str, Any]) -> str:
+    nanometres = facts.get("pixel_size_nm")
+    return f"{facts['longest_edge']} px" if nanometres is None else f"{nanometres:g} nm a pixel"
 
 
 def _same_weights(workspace: Workspace, feature_set: FeatureSet, text: str) -> bool:

@@ -53,6 +53,18 @@ class Recipe:
         return json_sha256(self.identity())
 
 
-def feature_set_fingerprint(recipe: Recipe, pixel_sha256s: Sequence[str]) -> str:
-    """Key of the feature set of these slices, in this order, by this recipe."""
-    return json_sha256({"recipe": recipe.identity(), "slices": list(pixel_sha256s)})
+def feature_set_fingerprint(
+    recipe: Recipe, pixel_sha256s: Sequence[str], grids: Sequence[tuple[int, int]]
+) -> str:
+    """Key of the feature set of these slices, in this order, by this recipe.
+
+    Args:
+        recipe: How the tokens are made.
+        pixel_sha256s: Identity of each slice's pixels.
+        grids: Rows and columns of tokens of each slice; they enter where they do not follow from
+            pixels and recipe alone, that is at one physical scale.
+    """
+    key: dict[str, Any] = {"recipe": recipe.identity(), "slices": list(pixel_sha256s)}
+    if recipe.preprocessing.pixel_size_nm is not None:
+        key["grids"] = [list(grid) for grid in grids]
+    return json_sha256(key)

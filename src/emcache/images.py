@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +43,10 @@ def read_image(path: Path) -> UInt8[np.ndarray, "row col"]:
     Raises:
         ImageError: Missing, empty, unreadable, in colour, of more than 8 bits, or of many pages.
     """
-    picture = _decode(path)
+    return _slice_pixels(_decode(path), path)
+
+
+def _slice_pixels(picture: Image.Image, path: Path) -> UInt8[np.ndarray, "row col"]:
     if picture.mode in _COLOUR_MODES:
         channels = np.asarray(picture)[..., :3]
         if (channels != channels[..., :1]).any():
@@ -51,6 +56,30 @@ def read_image(path: Path) -> UInt8[np.ndarray, "row col"]:
             )
         return np.ascontiguousarray(channels[..., 0])
     return _grey(picture, path)
+
+
+def count_pages(path: Path) -> int:
+    """How many slices an image file holds; a TIFF may hold many.
+
+    Raises:
+        ImageError: Missing, empty or no image.
+    """
+    with _opened(path) as picture:
+        return int(getattr(picture, "n_frames", 1))
+
+
+def read_pages(path: Path) -> Iterator[UInt8[np.ndarray, "row col"]]:
+    """Decode every page of an image file to 8-bit grey, one after the other.
+
+    Raises:
+        ImageError: As for :func:`read_image`.
+    """
+    with _opened(path) as picture:
+        for page in range(getattr(picture, "n_frames", 1)):
+            picture.seek(page)
+            _check_size(picture, path)
+            picture.load()
+            yield _slice_pixels(picture.copy(), path)
 
 
 def read_mask(path: Path) -> UInt8[np.ndarray, "row col"]:
@@ -78,33 +107,44 @@ def pixel_sha256(pixels: UInt8[np.ndarray, "row col"]) -> str:
 
 
 def _decode(path: Path) -> Image.Image:
+    with _opened(path) as picture:
+        _check_size(picture, path)
+        pages = getattr(picture, "n_frames", 1)
+        if pages != 1:
+            raise ImageError(
+                f"{path} holds {pages} pages; a file holds one slice: split it into "
+                f"single-page files.",
+                subject=path,
+            )
+        picture.load()
+        return picture
+
+
+def _check_size(picture: Image.Image, path: Path) -> None:
+    columns, rows = picture.size
+    if rows * columns > MOST_PIXELS:
+        raise ImageError(
+            f"{path} claims {rows} x {columns} pixels; expected at most {MOST_PIXELS}: cut "
+            f"it into smaller images.",
+            subject=path,
+        )
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """An image file, with whatever goes wrong in it turned into a sentence."""
     try:
         with Image.open(path) as picture:
-            columns, rows = picture.size
-            if rows * columns > MOST_PIXELS:
-                raise ImageError(
-                    f"{path} claims {rows} x {columns} pixels; expected at most {MOST_PIXELS}: cut "
-                    f"it into smaller images.",
-                    subject=path,
-                )
-            pages = getattr(picture, "n_frames", 1)
-            if pages != 1:
-                raise ImageError(
-                    f"{path} holds {pages} pages; a file holds one slice: split it into "
-                    f"single-page files.",
-                    subject=path,
-                )
-            picture.load()
-            return picture
+            yield picture
     except FileNotFoundError:
-        raise ImageError(f"{path} is not there; check the dataset's root.", subject=path) from None
+        raise ImageError(f"{path} is not there; check its name.", subject=path) from None
     except UnidentifiedImageError:
         size = path.stat().st_size
         what = "is empty (0 bytes)" if size == 0 else "is no image that can be recognised"
         raise ImageError(
             f"{path} {what}; expected PNG, TIFF or JPEG: restore the file.", subject=path
         ) from None
-    except (OSError, SyntaxError, ValueError, struct.error) as error:
+    except (OSError, EOFError, SyntaxError, ValueError, struct.error) as error:
         # Pillow reports damaged files by any of these, depending on the format.
         raise ImageError(
             f"{path} cannot be decoded ({error}); restore the file.", subject=path

@@ -13,7 +13,7 @@ from emcache.datasets import Dataset, Selection, Slice, load_dataset, open_file_
 from emcache.devices import pick_device, pick_precision
 from emcache.errors import UsageError
 from emcache.fingerprint import Recipe, TokenType, feature_set_fingerprint
-from emcache.preprocessing import Preprocessing
+from emcache.preprocessing import preprocessing_of
 from emcache.progress import Reporter
 from emcache.shards import StoredSlice, place_slices, plan_shards
 from emcache.weights import Weights, find_weights
@@ -30,12 +30,14 @@ class ExtractOptions:
 
     backbone: str
     weights: str = "pretrained"
-    longest_edge: int = 1022
+    longest_edge: int | None = 1022
     dtype: TokenType = "float16"
     precision: str = "auto"
     device: str = "auto"
     batch: int = 4
     """Slices in one forward pass; it does not enter the fingerprint."""
+    pixel_size_nm: float | None = None
+    """Pitch that every dataset is brought to, in place of ``longest_edge``."""
 
     def __post_init__(self) -> None:
         if self.batch < 1:
@@ -65,8 +67,10 @@ class Job:
         """Folder name of the feature set, readable first and unique at its end."""
         weights = "".join(c if c.isalnum() or c in ".-" else "-" for c in self.weights.label)
         selection = str(self.selection).replace(":", "-")
-        edge = self.recipe.preprocessing.longest_edge
-        return f"{selection}-{self.spec.name}-{weights}-{edge}px-{self.fingerprint[:_NAME_HASH]}"
+        # A backbone of any library may be named with a colon, which some file systems refuse.
+        backbone = self.spec.name.replace(":", "-")
+        size = self.recipe.preprocessing.words
+        return f"{selection}-{backbone}-{weights}-{size}-{self.fingerprint[:_NAME_HASH]}"
 
     @property
     def token_bytes(self) -> int:
@@ -89,6 +93,7 @@ class Job:
             "weights": self.weights.label,
             "weights_sha256": self.weights.sha256,
             "longest_edge": self.recipe.preprocessing.longest_edge,
+            "pixel_size_nm": self.recipe.preprocessing.pixel_size_nm,
             "patch": self.spec.patch,
             "dim": self.spec.dim,
             "layer": self.recipe.layer,
@@ -107,10 +112,16 @@ def plan_extraction(
         EmcacheError: Of the dataset, backbone, weights, size or device.
     """
     spec = find_backbone(options.backbone)
-    preprocessing = Preprocessing(options.longest_edge, spec.patch)
     device = pick_device(options.device)
     precision = pick_precision(options.precision, device)
     dataset = load_dataset(workspace, selection.dataset, reporter)
+    preprocessing = preprocessing_of(
+        spec.patch,
+        options.longest_edge,
+        options.pixel_size_nm,
+        dataset.voxel_size_nm,
+        dataset.name,
+    )
     slices = selection.of(dataset)
     grids = [preprocessing.grid_of(item.height, item.width) for item in slices]
     index = open_file_index(workspace)
@@ -132,5 +143,5 @@ def plan_extraction(
         device,
         options.batch,
         places,
-        feature_set_fingerprint(recipe, hashes),
+        feature_set_fingerprint(recipe, hashes, grids),
     )

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import shutil
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,12 +30,12 @@ from emcache import atomic
 from emcache.canonical import json_sha256
 from emcache.datasets import Slice
 from emcache.errors import DatasetError, StoreError
-from emcache.images import pixel_sha256, read_mask
 from emcache.manifest import read_manifest, write_manifest
-from emcache.preprocessing import Preprocessing, occupancy
+from emcache.preprocessing import occupancy
 from emcache.progress import Reporter
 from emcache.shards import Grid, StoredSlice, grid_name, positions_by_grid, slices_per_shard
 from emcache.store import FeatureSet
+from emcache.training_pixels import training_mask
 
 LABEL_FORMAT = 1
 """Version of a label set's layout."""
@@ -80,6 +80,41 @@ class LabelSet:
             ) from error
 
 
+def label_key(
+    slices: Sequence[Slice], threshold: int, preprocessing: Mapping[str, Any], grids: Sequence[Grid]
+) -> str:
+    """Key of the labels of these slices, as every record of a training names them.
+
+    Args:
+        slices: Whose masks; all have one.
+        threshold: A mask pixel of at least this value is foreground.
+        preprocessing: :meth:`emcache.preprocessing.Preprocessing.identity`.
+        grids: Rows and columns of tokens of each slice.
+
+    Raises:
+        DatasetError: A slice has no mask.
+    """
+    unlabelled = [item.id for item in slices if item.mask is None]
+    if unlabelled:
+        raise DatasetError(
+            f"slice {unlabelled[0]} has no mask ({len(unlabelled)} of {len(slices)} have none); "
+            f"training needs labelled slices.",
+            subject=unlabelled,
+        )
+    resize: list[Any] = [preprocessing.get("longest_edge"), preprocessing["patch"], "nearest"]
+    if resize[0] is None:
+        # One physical scale: the sizes follow from the dataset's own pitch.
+        resize[0] = [list(grid) for grid in grids]
+    return json_sha256(
+        {
+            "format": LABEL_FORMAT,
+            "masks": [item.mask_sha256 for item in slices],
+            "classes": {"foreground": {"at_least": threshold}},
+            "resize": resize,
+        }
+    )[:_KEY_LENGTH]
+
+
 def ensure_labels(
     feature_set: FeatureSet, slices: Sequence[Slice], threshold: int, reporter: Reporter
 ) -> LabelSet:
@@ -95,27 +130,12 @@ def ensure_labels(
         DatasetError: A slice has no mask.
         ImageError: A mask cannot be read.
     """
-    preprocessing = Preprocessing(
-        feature_set.description["longest_edge"], feature_set.description["patch"]
-    )
-    unlabelled = [item.id for item in slices if item.mask is None]
-    if unlabelled:
-        raise DatasetError(
-            f"slice {unlabelled[0]} has no mask ({len(unlabelled)} of {len(slices)} have none); "
-            f"training needs labelled slices.",
-            subject=unlabelled,
-        )
-    key = json_sha256(
-        {
-            "format": LABEL_FORMAT,
-            "masks": [item.mask_sha256 for item in slices],
-            "classes": {"foreground": {"at_least": threshold}},
-            "resize": [preprocessing.longest_edge, preprocessing.patch, "nearest"],
-        }
-    )[:_KEY_LENGTH]
+    preprocessing = feature_set.manifest["recipe"]["preprocessing"]
+    grids = [item.grid for item in feature_set.slices]
+    key = label_key(slices, threshold, preprocessing, grids)
     folder = feature_set.folder / "labels" / key
     if not folder.is_dir():
-        _write(folder, feature_set, slices, threshold, preprocessing, reporter)
+        _write(folder, feature_set, slices, threshold, reporter)
     read_manifest(folder, LABEL_FORMAT)
     return LabelSet(folder, key, feature_set.slices)
 
@@ -125,15 +145,15 @@ def _write(
     feature_set: FeatureSet,
     slices: Sequence[Slice],
     threshold: int,
-    preprocessing: Preprocessing,
     reporter: Reporter,
 ) -> None:
     # A name of its own: two processes may make the same labels, and the first to finish wins.
+    patch = feature_set.description["patch"]
     partial = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.partial")
     try:
         with reporter.task("Resizing masks", len(slices), "slices") as task:
             for grid, positions in positions_by_grid(feature_set.slices).items():
-                _write_grid(partial, grid, [slices[p] for p in positions], threshold, preprocessing)
+                _write_grid(partial, grid, [slices[p] for p in positions], threshold, patch)
                 task.advance(len(positions))
         write_manifest(partial, {"format": LABEL_FORMAT, "key": folder.name}, {})
         try:
@@ -152,23 +172,18 @@ def _write_grid(
     grid: Grid,
     slices: Sequence[Slice],
     threshold: int,
-    preprocessing: Preprocessing,
+    patch: int,
 ) -> None:
-    sizes = tuple(side * preprocessing.patch for side in grid)
-    per_shard = slices_per_shard(sizes[0] * sizes[1])
+    size = (grid[0] * patch, grid[1] * patch)
+    per_shard = slices_per_shard(size[0] * size[1])
     masks, shares = (
         _create(partial, f"grids/{grid_name(grid)}/{name}", len(slices), shape, dtype, per_shard)
-        for name, shape, dtype in (("mask", sizes, "uint8"), ("occupancy", grid, "float32"))
+        for name, shape, dtype in (("mask", size, "uint8"), ("occupancy", grid, "float32"))
     )
     for start in range(0, len(slices), per_shard):
-        block = [
-            _foreground(item, threshold, preprocessing)
-            for item in slices[start : start + per_shard]
-        ]
+        block = [training_mask(item, threshold, size) for item in slices[start : start + per_shard]]
         masks[start : start + len(block)] = np.stack(block)
-        shares[start : start + len(block)] = np.stack(
-            [occupancy(mask, preprocessing.patch) for mask in block]
-        )
+        shares[start : start + len(block)] = np.stack([occupancy(mask, patch) for mask in block])
 
 
 def _create(
@@ -186,16 +201,3 @@ def _create(
         dimension_names=("slice", "row", "col"),
         config={"write_empty_chunks": True},
     )
-
-
-def _foreground(
-    item: Slice, threshold: int, preprocessing: Preprocessing
-) -> UInt8[np.ndarray, "row col"]:
-    assert item.mask is not None  # noqa: S101 - ensure_labels has checked
-    pixels = read_mask(item.mask)
-    if pixel_sha256(pixels) != item.mask_sha256:
-        raise StoreError(
-            f"mask {item.mask} changed while it was being read; run the command again.",
-            subject=item.mask,
-        )
-    return (preprocessing.resize_mask(pixels) >= threshold).astype(np.uint8)

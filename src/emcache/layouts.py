@@ -6,7 +6,8 @@ A layout only lists files; nothing is decoded here. Every listing is in natural 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import isfinite
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -126,7 +127,11 @@ def list_slices(layout: str, root: Path, options: Mapping[str, Any]) -> Listing:
     check_options(layout, options)
     if not root.is_dir():
         raise DatasetError(f"{root} is no folder; check --root.", subject=root)
-    return LAYOUTS[layout](root, options)
+    listing = LAYOUTS[layout](root, options)
+    if "voxel_size_nm" in options:
+        z, y, x = (float(size) for size in options["voxel_size_nm"])
+        return replace(listing, voxel_size_nm=(z, y, x))
+    return listing
 
 
 def check_options(layout: str, options: Mapping[str, Any]) -> None:
@@ -166,19 +171,30 @@ def _is_threshold(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 255
 
 
+def _is_voxel_size(value: object) -> bool:
+    return (
+        isinstance(value, list)
+        and len(value) == 3
+        and all(isinstance(v, int | float) and not isinstance(v, bool) and v > 0 for v in value)
+        and all(isfinite(v) for v in value)
+    )
+
+
 def _is_split(value: object) -> bool:
     return isinstance(value, list) and bool(value) and all(isinstance(v, str) for v in value)
 
 
 _THRESHOLD = ("a whole number from 1 to 255", _is_threshold)
+_VOXEL_SIZE = ("three positive numbers, [z, y, x] in nanometres", _is_voxel_size)
 _OPTIONS: Mapping[str, Mapping[str, tuple[str, Callable[[object], bool]]]] = {
-    "vnc": {"mask_threshold": _THRESHOLD},
+    "vnc": {"mask_threshold": _THRESHOLD, "voxel_size_nm": _VOXEL_SIZE},
     "folder": {
         "images": ("a pattern below the root", _is_pattern),
         "masks": ("a pattern below the root", _is_pattern),
         "pair": (f"one of {', '.join(Rule)}", lambda value: value in list(Rule)),
         "split": ("a list of split rules", _is_split),
         "mask_threshold": _THRESHOLD,
+        "voxel_size_nm": _VOXEL_SIZE,
     },
 }
 

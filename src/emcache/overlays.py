@@ -16,19 +16,21 @@ _LINE = 2
 
 def outline_overlay(
     image: UInt8[np.ndarray, "row col"],
-    true: UInt8[np.ndarray, "mask_row mask_col"],
+    true: UInt8[np.ndarray, "mask_row mask_col"] | None,
     predicted: UInt8[np.ndarray, "mask_row mask_col"],
 ) -> UInt8[np.ndarray, "row col 3"]:
     """A grey slice with the true outline in blue and the predicted one in orange.
 
     Args:
         image: The slice, as stored.
-        true: True mask at any size, non-zero is foreground; resized to the slice.
+        true: True mask at any size, non-zero is foreground, resized to the slice; None where it is
+            not known.
         predicted: Predicted mask, likewise.
     """
     picture = np.repeat(image[..., None], 3, axis=2)
     for mask, colour in ((true, TRUE_COLOUR), (predicted, PREDICTED_COLOUR)):
-        picture[_outline(mask, image.shape)] = colour
+        if mask is not None:
+            picture[_outline(mask, image.shape)] = colour
     return picture
 
 

@@ -42,6 +42,14 @@ class Protocol:
     augmentation: Literal["none"] = "none"
     gradient_clip: float | None = None
     """Largest norm of the gradient, or None."""
+    pixel_size_nm: float | None = None
+    """Pitch that every dataset is brought to, or None where the longest edge sets the size."""
+    lora_rank: int = 16
+    """Rank of the adapters, in the LoRA regime."""
+    lora_alpha: float = 32.0
+    """Their updates are scaled by alpha / rank."""
+    lora_targets: str = "attn.qkv+attn.proj"
+    """Layers of every block that carry an adapter, joined by ``+``."""
 
     def __post_init__(self) -> None:
         bounds = {
@@ -52,6 +60,8 @@ class Protocol:
             "patience": self.patience >= 1,
             "val_fraction": 0 < self.val_fraction < 1,
             "gradient_clip": self.gradient_clip is None or self.gradient_clip > 0,
+            "lora_rank": self.lora_rank >= 1,
+            "lora_alpha": 0 < self.lora_alpha < 1e6,
             "head": self.head in ("deconv", "linear"),
             "val_split": self.val_split in ("random", "block"),
         }

@@ -13,7 +13,10 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Float32
 
+from emcache.shards import StoredSlice
 from emcache.store import FeatureSet, list_feature_sets
+
+_Key = tuple[str, tuple[int, int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,35 +29,39 @@ class Donated:
 
 
 class Donors:
-    """Slices by the hash of their pixels, and the feature sets that hold their tokens."""
+    """Slices by the hash of their pixels and their grid, and who holds their tokens."""
 
-    def __init__(self, sources: dict[str, tuple[FeatureSet, int]]) -> None:
+    def __init__(self, sources: dict[_Key, tuple[FeatureSet, int]]) -> None:
         self._sources = sources
         self._vectors: dict[str, tuple[Float32[np.ndarray, "slice channel"], ...]] = {}
 
     @classmethod
-    def find(cls, cache: Path, recipe_sha256: str, hashes: Iterable[str]) -> Donors:
+    def find(cls, cache: Path, recipe_sha256: str, slices: Iterable[StoredSlice]) -> Donors:
         """Look through a cache for feature sets of the same recipe that hold some of the slices."""
-        wanted = set(hashes)
-        sources: dict[str, tuple[FeatureSet, int]] = {}
+        wanted = {_key(item) for item in slices}
+        sources: dict[_Key, tuple[FeatureSet, int]] = {}
         for feature_set in list_feature_sets(cache):
             if feature_set.manifest["recipe_sha256"] == recipe_sha256:
                 for position, item in enumerate(feature_set.slices):
-                    if item.pixel_sha256 in wanted:
-                        sources.setdefault(item.pixel_sha256, (feature_set, position))
+                    if _key(item) in wanted:
+                        sources.setdefault(_key(item), (feature_set, position))
         return cls(sources)
 
-    def __contains__(self, pixel_sha256: str) -> bool:
-        return pixel_sha256 in self._sources
+    def __contains__(self, item: StoredSlice) -> bool:
+        return _key(item) in self._sources
 
-    def read(self, pixel_sha256: str) -> Donated:
+    def read(self, item: StoredSlice) -> Donated:
         """Tokens and vectors of a slice.
 
         Raises:
             StoreError: The older feature set is damaged.
         """
-        source, position = self._sources[pixel_sha256]
+        source, position = self._sources[_key(item)]
         if source.name not in self._vectors:
             self._vectors[source.name] = (source.pooled(), source.cls())
         pooled, cls = self._vectors[source.name]
         return Donated(source.tokens(position), pooled[position], cls[position])
+
+
+def _key(item: StoredSlice) -> _Key:
+    return item.pixel_sha256, item.grid

@@ -1,4 +1,4 @@
-"""Sources of a training: datasets with features and labels, made now where they are missing."""
+"""Sources of a training: datasets whose slices count through, one source after the other."""
 
 from __future__ import annotations
 
@@ -6,31 +6,54 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from emcache.datasets import Dataset, Selection, Slice, load_dataset
-from emcache.errors import DatasetError, StoreError, UsageError
-from emcache.examples import LabelledFeatures
-from emcache.extract import run_extraction
-from emcache.feature_choice import FeatureRequest, choose_feature_set
-from emcache.jobs import plan_extraction
-from emcache.labels import ensure_labels
+from emcache.errors import DatasetError, UsageError
 from emcache.progress import Reporter
 from emcache.workspace import Workspace
-
-_RECIPE_FIELDS = ("backbone", "weights", "weights_sha256", "longest_edge", "dtype", "precision")
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One dataset of a training, with its features; positions count through all sources."""
+    """One dataset with the slices that are used of it."""
 
     dataset: Dataset
     slices: tuple[Slice, ...]
-    features: LabelledFeatures
     first: int
-    """Position of its first slice."""
+    """Position of its first slice among those of all sources."""
 
     def positions(self, split: str) -> list[int]:
         """Positions of the slices of one split."""
         return [self.first + i for i, item in enumerate(self.slices) if item.split == split]
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """Every source, in order."""
+
+    items: tuple[Source, ...]
+
+    @classmethod
+    def of(cls, chosen: Sequence[tuple[Dataset, tuple[Slice, ...]]]) -> Sources:
+        """Number the slices of these datasets through."""
+        items: list[Source] = []
+        first = 0
+        for dataset, slices in chosen:
+            items.append(Source(dataset, slices, first))
+            first += len(slices)
+        return cls(tuple(items))
+
+    @property
+    def names(self) -> str:
+        """The datasets' names, joined by `` + ``."""
+        return " + ".join(source.dataset.name for source in self.items)
+
+    def at(self, position: int) -> tuple[Source, Slice]:
+        """The slice at a position, and where it comes from."""
+        source = [item for item in self.items if item.first <= position][-1]
+        return source, source.slices[position - source.first]
+
+    def positions(self, split: str) -> list[int]:
+        """Positions of one split, in all sources."""
+        return [position for source in self.items for position in source.positions(split)]
 
 
 def dataset_names(datasets: Sequence[str]) -> list[str]:
@@ -56,39 +79,20 @@ def dataset_names(datasets: Sequence[str]) -> list[str]:
     return names
 
 
-def resolve_sources(
-    workspace: Workspace,
-    names: Sequence[str],
-    request: FeatureRequest,
-    device: str,
-    reporter: Reporter,
-) -> tuple[Source, ...]:
-    """Datasets with the features and labels to train on.
-
-    Args:
-        workspace: Where.
-        names: The datasets, in order.
-        request: Which features; what is missing is extracted.
-        device: Where to extract.
-        reporter: Hears of everything that takes long.
+def training_sources(workspace: Workspace, datasets: Sequence[str], reporter: Reporter) -> Sources:
+    """The labelled slices of the datasets to train on; all are checked before any is used.
 
     Raises:
+        UsageError: A split is named, or a dataset twice.
         DatasetError: A dataset without masks, or without a train and a test split.
-        StoreError: Several feature sets fit, or those of the datasets do not fit together.
-        UsageError: Something must be extracted, and no backbone was named.
     """
-    # Every dataset is checked before anything is extracted for one of them.
-    datasets = [_trainable(load_dataset(workspace, name, reporter)) for name in names]
-    sources: list[Source] = []
-    for dataset in datasets:
-        features = _features(workspace, dataset, request, device, reporter)
-        first = sources[-1].first + len(sources[-1].slices) if sources else 0
-        sources.append(Source(dataset, dataset.labelled, features, first))
-    _check_same_recipe(sources)
-    return tuple(sources)
+    found = [load_dataset(workspace, name, reporter) for name in dataset_names(datasets)]
+    for dataset in found:
+        _check_trainable(dataset)
+    return Sources.of([(dataset, dataset.labelled) for dataset in found])
 
 
-def _trainable(dataset: Dataset) -> Dataset:
+def _check_trainable(dataset: Dataset) -> None:
     if not dataset.labelled:
         raise DatasetError(
             f"dataset {dataset.name} has no masks; training needs them: add it again with --masks.",
@@ -101,43 +105,3 @@ def _trainable(dataset: Dataset) -> Dataset:
                 f"train and test: set its split in emcache.toml.",
                 subject=dataset.name,
             )
-    return dataset
-
-
-def _features(
-    workspace: Workspace,
-    dataset: Dataset,
-    request: FeatureRequest,
-    device: str,
-    reporter: Reporter,
-) -> LabelledFeatures:
-    """Tokens and labels of a dataset, made now where they are not there."""
-    name = dataset.name
-    feature_set = choose_feature_set(workspace, dataset, request)
-    if feature_set is None:
-        extract_options = request.extract_options(name, device)
-        reporter.say(f"No features of {name} for {extract_options.backbone} yet: extracting first.")
-        job = plan_extraction(workspace, Selection(name, None), extract_options, reporter)
-        feature_set = run_extraction(job, reporter).feature_set
-    labels = ensure_labels(feature_set, dataset.labelled, dataset.mask_threshold, reporter)
-    return LabelledFeatures(feature_set, labels)
-
-
-def _check_same_recipe(sources: Sequence[Source]) -> None:
-    """One head reads tokens of one kind."""
-    first = sources[0].features.feature_set
-    for source in sources[1:]:
-        other = source.features.feature_set
-        if other.manifest["recipe_sha256"] == first.manifest["recipe_sha256"]:
-            continue
-        differing = "; ".join(
-            f"{name} {first.description[name]} and {other.description[name]}"
-            for name in _RECIPE_FIELDS
-            if first.description[name] != other.description[name]
-        )
-        raise StoreError(
-            f"the features of {sources[0].dataset.name} and {source.dataset.name} differ "
-            f"({differing}); expected one backbone and size: name them with --backbone, --weights "
-            f"and --longest-edge.",
-            subject=(first.name, other.name),
-        )

@@ -1,12 +1,12 @@
-"""Training a head on examples, by a protocol.
+"""Training a model on examples, by a protocol.
 
-The order of everything random is fixed by the seed: the head's first weights, then the order of the
-slices in each epoch. The same seed on the same machine gives the same head, bit for bit on a CPU.
+The order of everything random is fixed by the seed: the model's first weights, then the order of
+the slices in each epoch. The same seed on the same machine gives the same model, bit for bit on a
+CPU.
 """
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,13 +16,12 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Float, Int64, UInt8
 from monai.losses import DiceLoss
-from torch import Tensor
+from torch import Tensor, nn
 
 from emcache.counts import Counts
 from emcache.devices import Precision, autocast
 from emcache.errors import TrainingError
 from emcache.examples import Batch, Examples
-from emcache.heads import Head
 from emcache.progress import Reporter
 from emcache.protocol import Protocol
 from emcache.sampling import Sampling, chunks, epoch_order
@@ -35,7 +34,7 @@ class Epoch:
     epoch: int
     """From 1."""
     train_loss: float
-    """Mean over the training steps, while the head was changing."""
+    """Mean over the training steps, while the model was changing."""
     val_loss: float
     """Mean over the validation steps, after the epoch."""
     val_iou_fg: float
@@ -45,9 +44,10 @@ class Epoch:
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """A trained head: the weights of the epoch with the lowest validation loss."""
+    """What training came to: the weights of the epoch with the lowest validation loss."""
 
     state: Mapping[str, Tensor]
+    """Of what was trained; frozen weights are no part of it."""
     epochs: tuple[Epoch, ...]
     best_epoch: int
     stopped_by: str
@@ -61,7 +61,7 @@ class Fit:
 
 
 class Prediction(NamedTuple):
-    """What a head makes of one step."""
+    """What a model makes of one step."""
 
     loss: float
     """Mean over the step's slices."""
@@ -70,18 +70,23 @@ class Prediction(NamedTuple):
 
 
 class Trainer:
-    """A head, its optimizer and its loss on one device."""
+    """A model, its optimizer and its loss on one device.
+
+    The model takes a batch's inputs and the size of its masks, and gives logits of that size; those
+    of its parameters that ask for a gradient are trained.
+    """
 
     def __init__(
-        self, head: Head, protocol: Protocol, device: torch.device, precision: Precision
+        self, model: nn.Module, protocol: Protocol, device: torch.device, precision: Precision
     ) -> None:
-        self.head = head.to(device)
+        self.model = model.to(device)
+        self._trained = [p for p in model.parameters() if p.requires_grad]
         self._protocol = protocol
         self._device = device
         self._precision = precision
         self._loss = DiceLoss(softmax=True, to_onehot_y=True, include_background=True)
         self._optimizer = torch.optim.AdamW(
-            head.parameters(), lr=protocol.learning_rate, weight_decay=protocol.weight_decay
+            self._trained, lr=protocol.learning_rate, weight_decay=protocol.weight_decay
         )
 
     def step(self, batches: Sequence[Batch]) -> Float[Tensor, ""]:
@@ -100,13 +105,13 @@ class Trainer:
             loss.backward()  # type: ignore[no-untyped-call]
             losses.append(loss.detach())
         if self._protocol.gradient_clip is not None:
-            torch.nn.utils.clip_grad_norm_(self.head.parameters(), self._protocol.gradient_clip)
+            torch.nn.utils.clip_grad_norm_(self._trained, self._protocol.gradient_clip)
         self._optimizer.step()
         return torch.stack(losses).sum()
 
     def train_epoch(self, steps: Iterator[Sequence[Batch]]) -> list[float]:
         """Go through the steps; returns the loss of each."""
-        self.head.train()
+        self.model.train()
         # Losses stay on the device until the end: reading each would stall a GPU at every step.
         return [float(loss) for loss in [self.step(batches) for batches in steps]]
 
@@ -121,7 +126,7 @@ class Trainer:
 
     def predict(self, steps: Iterator[Sequence[Batch]]) -> Iterator[Prediction]:
         """For each step its loss, and for each slice the predicted labels and the true ones."""
-        self.head.eval()
+        self.model.eval()
         with torch.inference_mode():
             for batches in steps:
                 loss = 0.0
@@ -135,7 +140,7 @@ class Trainer:
     def _logits(self, batch: Batch) -> Float[Tensor, "batch classes height width"]:
         height, width = batch.masks.shape[-2:]
         with autocast(self._device, self._precision):
-            logits: Tensor = self.head(batch.tokens, (height, width))
+            logits: Tensor = self.model(batch.inputs, (height, width))
         return logits
 
 
@@ -187,12 +192,22 @@ def fit(
             epochs.append(Epoch(number, sum(losses) / len(losses), val_loss, val_iou, seconds))
             if not best or val_loss < epochs[best - 1].val_loss:
                 best = number
-                best_state = copy.deepcopy(trainer.head.state_dict())
+                best_state = trained_state(trainer.model)
             task.advance(
                 1, f"train {epochs[-1].train_loss:.4f} val {val_loss:.4f} best epoch {best}"
             )
     stopped_by = "max_epochs" if len(epochs) - best < protocol.patience else "patience"
     return Fit(best_state, tuple(epochs), best, stopped_by, time.perf_counter() - began)
+
+
+def trained_state(model: nn.Module) -> dict[str, Tensor]:
+    """A copy of what training changes: trained parameters, and buffers such as running means."""
+    frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
+    return {
+        name: tensor.detach().clone()
+        for name, tensor in model.state_dict().items()
+        if name not in frozen
+    }
 
 
 def _validate(trainer: Trainer, steps: Iterator[Sequence[Batch]]) -> tuple[float, float]:

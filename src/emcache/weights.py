@@ -30,6 +30,7 @@ from emcache.file_index import FileIndex
 
 PRETRAINED = "pretrained"
 _RANDOM = re.compile(r"random:([0-9]+)")
+_FILE_LABEL = re.compile(r"file:.*@[0-9a-f]{8}")
 _TORCH_SUFFIXES = (".pth", ".pt", ".bin")
 _SHORT = 8
 _LARGEST_SEED = 2**31 - 1
@@ -81,6 +82,12 @@ def find_weights(text: str, spec: BackboneSpec, index: FileIndex) -> Weights:
     if text.startswith("random"):
         raise UsageError(
             f"{text!r} has no seed; expected random:SEED, as random:0, up to {_LARGEST_SEED}.",
+            subject=text,
+        )
+    if _FILE_LABEL.fullmatch(text):
+        raise WeightsError(
+            f"the weights {text} are known by their name and hash only; say where the file is with "
+            f"--weights FILE.",
             subject=text,
         )
     file = Path(text)

@@ -19,7 +19,8 @@ from emcache.records import Record
 from emcache.registration import add_dataset
 from emcache.sampling import Sampling
 from emcache.synthetic import STYLES, write_domain
-from emcache.train_head import HeadOptions, train_head
+from emcache.train_head import train_head
+from emcache.training_run import TrainingOptions
 from emcache.workspace import Workspace
 from emcache_warehouse.query import run_query
 from emcache_warehouse.sync import sync
@@ -41,7 +42,7 @@ def both(cells: Workspace, tmp_path: Path) -> Workspace:
 
 
 def train(workspace: Workspace, sampling: Sampling = Sampling.NATURAL) -> Record:
-    options = HeadOptions([0], LINEAR, sampling, save_predictions=True)
+    options = TrainingOptions([0], LINEAR, sampling, save_predictions=True)
     (record,) = train_head(workspace, ["cells", "wide"], REQUEST, options, Quiet())
     return record
 
@@ -103,11 +104,11 @@ def test_features_of_different_kinds_are_told_apart(both: Workspace) -> None:
     for name, weights in (("cells", "random:0"), ("wide", "random:1")):
         chosen = ExtractOptions("tiny", weights, 70)
         run_extraction(plan_extraction(both, Selection.parse(name), chosen, Quiet()), Quiet())
-    options = HeadOptions([0], LINEAR)
+    options = TrainingOptions([0], LINEAR)
     with pytest.raises(StoreError, match=r"cells and wide differ \(weights random:0 and random:1"):
         train_head(both, ["cells", "wide"], FeatureRequest(), options, Quiet())
 
 
 def test_one_name_twice(both: Workspace) -> None:
     with pytest.raises(UsageError, match="dataset cells is named twice"):
-        train_head(both, ["cells", "cells"], REQUEST, HeadOptions([0], LINEAR), Quiet())
+        train_head(both, ["cells", "cells"], REQUEST, TrainingOptions([0], LINEAR), Quiet())

@@ -25,7 +25,7 @@ from emcache.extract import Extraction, run_extraction
 from emcache.images import read_image
 from emcache.jobs import ExtractOptions, Job, plan_extraction
 from emcache.labels import ensure_labels
-from emcache.preprocessing import Preprocessing, normalise
+from emcache.preprocessing import normalise, resize_image
 from emcache.progress import Quiet
 from emcache.records import list_record_ids, read_record
 from emcache.store import FeatureSet
@@ -74,10 +74,10 @@ def forbid_computing(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
 def test_tokens_are_the_backbones(cells: Workspace) -> None:
     feature_set = extract(cells, replace(OPTIONS, dtype="float32")).feature_set
     model = random_backbone(TINY, 0).eval().model
-    preprocessing = Preprocessing(70, 14)
+
     for position, item in enumerate(feature_set.slices):
         image = read_image(cells.root.parent / "cells" / "images" / f"{item.id}.png")
-        pixels = torch.from_numpy(preprocessing.resize_image(image))
+        pixels = torch.from_numpy(resize_image(image, (70, 70)))
         with torch.inference_mode():
             sequence = model.forward_features(normalise(pixels[None]))[0]
         expected = sequence[1:].reshape(5, 5, 64).numpy()

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from emcache.errors import ImageError, UsageError
-from emcache.preprocessing import Preprocessing, normalise, occupancy
+from emcache.preprocessing import Preprocessing, normalise, occupancy, resize_mask
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def test_mask_is_sampled_at_pixel_centres() -> None:
     at_row = ((np.arange(rows) + 0.5) * 97 / rows).astype(int)
     at_column = ((np.arange(columns) + 0.5) * 131 / columns).astype(int)
     expected = mask[at_row[:, None], at_column[None, :]]
-    np.testing.assert_array_equal(preprocessing.resize_mask(mask), expected)
+    np.testing.assert_array_equal(resize_mask(mask, preprocessing.size_of(*mask.shape)), expected)
 
 
 def test_normalise_equals_the_definition() -> None:

@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 
 import emcache.datasets
 import emcache.extract
-import emcache.train_head
+import emcache.training_run
 from emcache.datasets import Selection
 from emcache.errors import DatasetError, StoreError, TrainingError, UsageError
 from emcache.extract import run_extraction
@@ -20,14 +20,15 @@ from emcache.progress import Quiet
 from emcache.protocol import Protocol
 from emcache.records import list_record_ids, read_record
 from emcache.registration import add_dataset
-from emcache.train_head import HeadOptions, train_head
+from emcache.train_head import train_head
+from emcache.training_run import TrainingOptions
 from emcache.workspace import Workspace
 
 LINEAR = Protocol(head="linear", learning_rate=0.05, max_epochs=2)
 
 
-def options(**changes: object) -> HeadOptions:
-    return HeadOptions(**{"seeds": [0], "protocol": LINEAR, **changes})  # type: ignore[arg-type]
+def options(**changes: object) -> TrainingOptions:
+    return TrainingOptions(**{"seeds": [0], "protocol": LINEAR, **changes})  # type: ignore[arg-type]
 
 
 def extract(workspace: Workspace, longest_edge: int = 70, weights: str = "random:0") -> None:
@@ -73,9 +74,8 @@ def test_no_image_is_decoded_and_no_backbone_built(
     def fail(*_: object) -> None:
         pytest.fail("an image was decoded or a backbone built")
 
-    for module in ("emcache.datasets", "emcache.extract"):
+    for module in ("emcache.datasets", "emcache.training_pixels"):
         monkeypatch.setattr(f"{module}.read_image", fail)
-    for module in ("emcache.datasets", "emcache.labels"):
         monkeypatch.setattr(f"{module}.read_mask", fail)
     monkeypatch.setattr("emcache.extract.load_backbone", fail)
     monkeypatch.setattr("emcache.weights.random_backbone", fail)
@@ -113,7 +113,7 @@ def test_a_corrected_mask_is_trained_on_without_the_backbone(
     (before,) = train_head(cells, ["cells"], FeatureRequest(), options(), Quiet())
     for path in (cells_root / "masks").iterdir():
         Image.fromarray(255 - np.asarray(Image.open(path))).save(path)
-    monkeypatch.setattr("emcache.extract.load_backbone", lambda job: pytest.fail("built"))
+    monkeypatch.setattr("emcache.extract.load_backbone", lambda *_: pytest.fail("built"))
     (after,) = train_head(cells, ["cells"], FeatureRequest(), options(), Quiet())
     assert before.config["feature_sets"] == after.config["feature_sets"]
     assert before.config["label_sets"] != after.config["label_sets"]
@@ -182,14 +182,14 @@ def test_an_interrupt_names_the_seeds_that_are_left(
     cells: Workspace, listener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     extract(cells)
-    real = emcache.train_head._run
+    real = emcache.training_run.fit
 
-    def run(workspace, setting, seed, reporter):
-        if seed == 2:
+    def run(*arguments):
+        if arguments[6] == 2:
             raise KeyboardInterrupt
-        return real(workspace, setting, seed, reporter)
+        return real(*arguments)
 
-    monkeypatch.setattr(emcache.train_head, "_run", run)
+    monkeypatch.setattr(emcache.training_run, "fit", run)
     with pytest.raises(KeyboardInterrupt):
         train_head(cells, ["cells"], FeatureRequest(), options(seeds=[0, 2, 5]), listener)
     assert listener.lines[-1] == "1 of 3 seeds are done; go on with --seeds 2,5."

@@ -13,15 +13,16 @@ from emcache.counts import Counts
 from emcache.datasets import Selection
 from emcache.devices import Precision
 from emcache.errors import UsageError
-from emcache.examples import Batch, LabelledFeatures, Residency, open_examples
+from emcache.examples import Batch, Residency, open_examples
 from emcache.extract import run_extraction
 from emcache.heads import build_head
 from emcache.images import read_image
 from emcache.jobs import ExtractOptions, Job, plan_extraction
 from emcache.labels import LabelSet, ensure_labels
-from emcache.preprocessing import normalise
+from emcache.preprocessing import normalise, resize_image
 from emcache.progress import Quiet
 from emcache.protocol import Protocol
+from emcache.readers import LabelledFeatures, TokenReader
 from emcache.sampling import Sampling, split_validation
 from emcache.store import FeatureSet
 from emcache.training import Trainer, fit
@@ -53,9 +54,10 @@ class OnTheFly:
         self._backbone = random_backbone(TINY, 0).eval()
 
     def steps(self, order: Sequence[Sequence[int]]) -> Iterator[list[Batch]]:
-        resize = self._job.recipe.preprocessing.resize_image
         for positions in order:
-            images = [resize(read_image(self._job.slices[p].image)) for p in positions]
+            images = [
+                resize_image(read_image(self._job.slices[p].image), (70, 70)) for p in positions
+            ]
             with torch.no_grad():
                 tokens = self._backbone(normalise(torch.from_numpy(np.stack(images)))).tokens
             masks = np.stack([self._labels.mask(p) for p in positions])
@@ -67,7 +69,7 @@ def test_cached_training_equals_on_the_fly_training(
 ) -> None:
     job, feature_set, labels = features
     cached, _ = open_examples(
-        [LabelledFeatures(feature_set, labels)], CPU, Residency.RAM, POSITIONS
+        TokenReader([LabelledFeatures(feature_set, labels)]), CPU, Residency.RAM, POSITIONS
     )
     order = [[0, 7], [3, 1], [5, 2]]
     protocol = Protocol()
@@ -86,45 +88,45 @@ def test_residency_changes_nothing(
     _, feature_set, labels = features
     order = [[p, (p * 3 + 1) % 10] for p in range(10)]
     expected, _ = open_examples(
-        [LabelledFeatures(feature_set, labels)], CPU, Residency.RAM, POSITIONS
+        TokenReader([LabelledFeatures(feature_set, labels)]), CPU, Residency.RAM, POSITIONS
     )
     examples, chosen = open_examples(
-        [LabelledFeatures(feature_set, labels)], CPU, residency, POSITIONS
+        TokenReader([LabelledFeatures(feature_set, labels)]), CPU, residency, POSITIONS
     )
     assert chosen is residency
     for (ours,), (theirs,) in zip(examples.steps(order), expected.steps(order), strict=True):
         assert ours.positions == theirs.positions
-        assert torch.equal(ours.tokens, theirs.tokens)
+        assert torch.equal(ours.inputs, theirs.inputs)
         assert torch.equal(ours.masks, theirs.masks)
     np.testing.assert_array_equal(
-        next(iter(examples.steps([[4]])))[0].tokens[0].permute(1, 2, 0), feature_set.tokens(4)
+        next(iter(examples.steps([[4]])))[0].inputs[0].permute(1, 2, 0), feature_set.tokens(4)
     )
 
 
 def test_one_step_is_adamw_on_monais_dice(features: tuple[Job, FeatureSet, LabelSet]) -> None:
     _, feature_set, labels = features
     examples, _ = open_examples(
-        [LabelledFeatures(feature_set, labels)], CPU, Residency.RAM, POSITIONS
+        TokenReader([LabelledFeatures(feature_set, labels)]), CPU, Residency.RAM, POSITIONS
     )
     (batch,) = next(iter(examples.steps([[0, 1]])))
     ours, theirs = trainer(Protocol()), build_head("deconv", 64, 0)
-    ours.head.train()
+    ours.model.train()
     loss = ours.step([batch])
 
     optimizer = torch.optim.AdamW(theirs.parameters(), lr=5e-5, weight_decay=1e-4)
     criterion = DiceLoss(softmax=True, to_onehot_y=True, include_background=True)
-    expected = criterion(theirs.train()(batch.tokens, (70, 70)), batch.masks[:, None].long())
+    expected = criterion(theirs.train()(batch.inputs, (70, 70)), batch.masks[:, None].long())
     expected.backward()
     optimizer.step()
     assert float(loss) == pytest.approx(expected.item(), abs=1e-6)
-    for p, q in zip(ours.head.parameters(), theirs.parameters(), strict=True):
+    for p, q in zip(ours.model.parameters(), theirs.parameters(), strict=True):
         torch.testing.assert_close(p, q)
 
 
 def run(features: tuple[Job, FeatureSet, LabelSet], protocol: Protocol, seed: int = 0):
     _, feature_set, labels = features
     examples, _ = open_examples(
-        [LabelledFeatures(feature_set, labels)], CPU, Residency.RAM, POSITIONS
+        TokenReader([LabelledFeatures(feature_set, labels)]), CPU, Residency.RAM, POSITIONS
     )
     train, val = split_validation([POSITIONS], protocol)
     worker = trainer(protocol, seed)
@@ -161,7 +163,7 @@ def test_the_best_epoch_is_kept(
     monkeypatch.undo()
     # Four epochs of the same seed end with the weights that the longer run kept.
     worker = run(features, Protocol(head="linear", max_epochs=4))[0]
-    for name, tensor in worker.head.state_dict().items():
+    for name, tensor in worker.model.state_dict().items():
         assert torch.equal(tensor, result.state[name])
 
 
@@ -183,7 +185,8 @@ def test_a_step_on_two_sizes_is_one_step_on_all_its_slices(
     options = ExtractOptions("tiny", "random:0", 70, "float32", "float32")
     job = plan_extraction(cells, Selection.parse("cells"), options, Quiet())
     feature_set = run_extraction(job, Quiet()).feature_set
-    sources = [LabelledFeatures(feature_set, ensure_labels(feature_set, job.slices, 128, Quiet()))]
+    labels = ensure_labels(feature_set, job.slices, 128, Quiet())
+    sources = TokenReader([LabelledFeatures(feature_set, labels)])
     examples, _ = open_examples(sources, CPU, Residency.RAM, POSITIONS)
     (batches,) = examples.steps([[1, 3, 2]])
     assert [batch.positions for batch in batches] == [(1, 2), (3,)]
@@ -193,14 +196,14 @@ def test_a_step_on_two_sizes_is_one_step_on_all_its_slices(
     loss = ours.step(batches)
     criterion = DiceLoss(softmax=True, to_onehot_y=True, include_background=True)
     each = [
-        criterion(theirs.head(batch.tokens[i : i + 1], mask.shape), mask[None, None].long())
+        criterion(theirs.model(batch.inputs[i : i + 1], mask.shape), mask[None, None].long())
         for batch in batches
         for i, mask in enumerate(batch.masks)
     ]
     expected = torch.stack(each).mean()
     assert float(loss) == pytest.approx(expected.item(), abs=1e-6)
     expected.backward()
-    for p, q in zip(ours.head.parameters(), theirs.head.parameters(), strict=True):
+    for p, q in zip(ours.model.parameters(), theirs.model.parameters(), strict=True):
         torch.testing.assert_close(p.grad, q.grad, atol=1e-6, rtol=1e-4)
 
 

@@ -120,6 +120,7 @@ class MadeUp:
                 "device": "cpu",
                 "resident": "ram",
                 "feature_sets": [f"{name}-small" for name in sources],
+                "feature_fingerprints": [sha(name) for name in sources],
                 "label_sets": [f"{name}-labels" for name in sources],
                 "epochs_run": epochs.height,
                 "best_epoch": best_epoch(epochs),

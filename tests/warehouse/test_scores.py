@@ -6,6 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from emcache.records import new_record
 from emcache_warehouse.query import run_named_query, run_query
 
 
@@ -135,7 +136,7 @@ def test_the_leaderboard_never_mixes(made_up, column, other):
 
 @pytest.mark.parametrize(
     ("column", "other"),
-    [("label_sets", ["corrected"]), ("feature_sets", ["other"]), ("precision", "bfloat16")],
+    [("label_sets", ["corrected"]), ("feature_fingerprints", ["other"]), ("precision", "bfloat16")],
 )
 def test_the_leaderboard_never_mixes_what_it_does_not_show(made_up, column, other):
     made_up.train(seed=0)
@@ -264,3 +265,79 @@ def test_worst_slices_come_first_and_as_many_as_asked_for(made_up):
     assert by_default.height == 20
     assert by_default["iou_fg"].is_sorted()
     assert three.equals(by_default.head(3))
+
+
+# Evaluations
+
+
+def evaluate(made_up, run, counts, key="k"):
+    with new_record(made_up.runs, "evaluate") as draft:
+        names = counts["eval_on"].unique(maintain_order=True).to_list()
+        draft.config = {
+            "run_id": run.id,
+            "eval_on": names,
+            "data_keys": [f"{key}-{name}" for name in names],
+            "device": "cpu",
+        }
+        draft.write_table("slice_metrics.parquet", counts)
+        return draft.finish()
+
+
+def scores(made_up):
+    made_up.sync()
+    statement = "SELECT run_id, eval_on, split, n_slices, iou_fg FROM run_metrics ORDER BY ALL"
+    return run_query(made_up.database, statement, {})
+
+
+def test_another_dataset_is_a_row_and_makes_no_macro(made_up):
+    run = made_up.train(("vnc",))
+    counts, truth, guess = pixel_counts("lucchi++", 4, np.random.default_rng(1))
+    evaluate(made_up, run, counts)
+
+    rows = scores(made_up)
+
+    assert rows["eval_on"].to_list() == ["lucchi++", "vnc"]
+    assert rows["iou_fg"][0] == pytest.approx(numpy_iou(truth, guess), rel=1e-12)
+
+
+def test_a_paired_run_keeps_its_macro_over_what_it_was_trained_on(made_up):
+    run = made_up.train(("lucchi++", "vnc"))
+    before = scores(made_up)
+    evaluate(made_up, run, pixel_counts("kasthuri", 4, np.random.default_rng(1))[0])
+
+    after = scores(made_up)
+
+    assert set(before["eval_on"]) == {"lucchi++", "vnc", "macro", "pooled"}
+    assert after.filter(pl.col("eval_on") != "kasthuri").equals(before)
+    assert after.height == before.height + 1
+
+
+def test_what_the_training_scored_stays_and_the_newest_evaluation_counts(made_up):
+    run = made_up.train(("vnc",))
+    before = scores(made_up)
+    rng = np.random.default_rng(2)
+    own, *_ = pixel_counts("vnc", 3, rng)
+    old, *_ = pixel_counts("lucchi++", 4, rng)
+    new, truth, guess = pixel_counts("lucchi++", 5, rng)
+    evaluate(made_up, run, pl.concat([own, old]))
+    evaluate(made_up, run, new)
+
+    rows = scores(made_up)
+
+    assert rows.filter(eval_on="vnc").equals(before)
+    (row,) = rows.filter(eval_on="lucchi++").rows(named=True)
+    assert row["n_slices"] == 5
+    assert row["iou_fg"] == pytest.approx(numpy_iou(truth, guess), rel=1e-12)
+    kept = run_query(made_up.database, "SELECT count(*) FROM evaluation_metrics", {}).item()
+    assert kept == 3 + 4 + 5, "nothing is lost"
+
+
+def test_evaluations_of_other_pixels_or_labels_share_no_row(made_up):
+    counts, *_ = pixel_counts("lucchi++", 4, np.random.default_rng(1))
+    for seed, key in ((0, "a"), (1, "a"), (2, "corrected")):
+        evaluate(made_up, made_up.train(seed=seed), counts, key)
+    made_up.sync()
+
+    rows = run_named_query(made_up.database, "leaderboard").filter(eval_on="lucchi++")
+
+    assert sorted(rows["n_runs"]) == [1, 2]

@@ -382,7 +382,7 @@ def with_files(monkeypatch, change):
 
 
 def second_migration(folder, files):
-    extra = PackagedFile("migrations/0002_extra.sql", "CREATE TABLE extra (x INTEGER);")
+    extra = PackagedFile("migrations/0999_extra.sql", "CREATE TABLE extra (x INTEGER);")
     return (*files, extra) if folder == "migrations" else files
 
 
@@ -440,6 +440,26 @@ def test_a_newer_schema_is_refused_and_left_alone(filled, monkeypatch):
     with pytest.raises(WarehouseError, match=r"newer emcache.*upgrade emcache"):
         filled.sync()
     assert state(filled.database) == before
+
+
+def test_runs_of_an_older_warehouse_keep_their_fingerprints():
+    first, second = (file.text for file in packaged_files("migrations")[:2])
+    connection = duckdb.connect()
+    connection.execute(first)
+    connection.execute(
+        "INSERT INTO records VALUES ('r', 'train-head', 'finished', now(), now(), 1, '{}', '{}', "
+        """'{"feature_fingerprints": ["ab", "cd"]}', true)"""
+    )
+    connection.execute(
+        "INSERT INTO runs (run_id, regime, backbone, weights, longest_edge, protocol, train_on, "
+        "sampling, seed) VALUES ('r', 'frozen', 'b', 'w', 266, 'paper', 'vnc', 'natural', 0)"
+    )
+
+    connection.execute(second)
+
+    assert connection.execute("SELECT feature_fingerprints, longest_edge FROM runs").fetchall() == [
+        (["ab", "cd"], 266)
+    ]
 
 
 # Other processes

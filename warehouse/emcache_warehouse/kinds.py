@@ -28,6 +28,19 @@ class Kind:
     """Parquet files by name; a record may lack one."""
 
 
+_COUNTS = ("eval_on", "split", "slice_id", "class", "tp", "fp", "fn", "tn")
+
+_TRAINING = Kind(
+    required=("regime", "backbone", "weights", "protocol", "train_on", "sampling", "seed"),
+    rows="tables/runs.sql",
+    files={
+        "epochs.parquet": ParquetTable(
+            "tables/epochs.sql", ("epoch", "train_loss", "val_loss", "val_iou_fg", "seconds")
+        ),
+        "slice_metrics.parquet": ParquetTable("tables/slice_metrics.sql", _COUNTS),
+    },
+)
+
 KINDS: Mapping[str, Kind] = {
     "dataset": Kind(
         required=("dataset",),
@@ -52,30 +65,15 @@ KINDS: Mapping[str, Kind] = {
         },
     ),
     "extract": Kind(
-        required=("feature_set", "dataset", "backbone", "weights", "longest_edge"),
+        required=("feature_set", "dataset", "backbone", "weights"),
         rows="tables/feature_sets.sql",
     ),
-    "train-head": Kind(
-        required=(
-            "regime",
-            "backbone",
-            "weights",
-            "longest_edge",
-            "protocol",
-            "train_on",
-            "sampling",
-            "seed",
-        ),
-        rows="tables/runs.sql",
-        files={
-            "epochs.parquet": ParquetTable(
-                "tables/epochs.sql", ("epoch", "train_loss", "val_loss", "val_iou_fg", "seconds")
-            ),
-            "slice_metrics.parquet": ParquetTable(
-                "tables/slice_metrics.sql",
-                ("eval_on", "split", "slice_id", "class", "tp", "fp", "fn", "tn"),
-            ),
-        },
+    "train-head": _TRAINING,
+    "train-lora": _TRAINING,
+    "evaluate": Kind(
+        required=("run_id", "eval_on", "data_keys"),
+        rows="tables/evaluations.sql",
+        files={"slice_metrics.parquet": ParquetTable("tables/evaluation_metrics.sql", _COUNTS)},
     ),
 }
 """The kinds that have tables. Any other kind is a row of ``records`` and nothing more."""

@@ -49,6 +49,16 @@ class BackboneModule(nn.Module, ABC):
     def convert(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """A state in any of the family's official formats, under the library's own names."""
 
+    def make_adaptable(self) -> None:
+        """Bring the layers that adapters go on into a form that PEFT can wrap; once weights are in.
+
+        Tokens stay the same to within rounding; names of parameters may change.
+        """
+
+    def checkpoint_activations(self) -> None:
+        """Keep only each block's input for the backward pass, and compute the rest again."""
+        self.model.set_grad_checkpointing(True)
+
     def load(self, state: Mapping[str, Tensor], source: str) -> None:
         """Load weights in any of the family's official formats.
 

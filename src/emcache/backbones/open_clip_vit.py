@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from emcache.backbones.module import BackboneModule
+from emcache.backbones.packed_attention import PackedAttention
 from emcache.backbones.protocol import Features
 from emcache.backbones.registry import BackboneSpec, HubFile
 from emcache.errors import BackboneError
@@ -52,6 +53,12 @@ class OpenClipBackbone(BackboneModule):
         sequence = tower.ln_post(tower.transformer(sequence))
         grid = sequence[:, 1:].unflatten(1, (rows, columns)).permute(0, 3, 1, 2)
         return Features(grid, sequence[:, 0])
+
+    def make_adaptable(self) -> None:
+        """Hold every attention's packed projection as a linear layer."""
+        for block in self.model.transformer.resblocks:
+            if isinstance(block.attn, nn.MultiheadAttention):
+                block.attn = PackedAttention(block.attn)
 
     def convert(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """The tower's own names from those of a whole CLIP model or of a tower."""

@@ -22,6 +22,7 @@ SELECT
     (config->>'token_bytes')::BIGINT,
     (config->>'total_bytes')::BIGINT,
     (config->>'n_files')::BIGINT,
-    (config->>'compute_seconds')::DOUBLE
+    (config->>'compute_seconds')::DOUBLE,
+    (config->>'pixel_size_nm')::DOUBLE
 FROM records
 WHERE record_id IN (SELECT unnest($ids));

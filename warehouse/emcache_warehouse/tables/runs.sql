@@ -25,6 +25,12 @@ SELECT
     config->>'stopped_by',
     (config->>'n_train')::BIGINT,
     (config->>'n_val')::BIGINT,
-    (config->>'train_seconds')::DOUBLE
+    (config->>'train_seconds')::DOUBLE,
+    (config->>'pixel_size_nm')::DOUBLE,
+    (config->>'feature_fingerprints')::VARCHAR[],
+    config->>'run_fingerprint',
+    (config->>'trainable_parameters')::BIGINT,
+    (config->>'adapter_parameters')::BIGINT,
+    (config->>'adapted_modules')::VARCHAR[]
 FROM records
 WHERE record_id IN (SELECT unnest($ids));

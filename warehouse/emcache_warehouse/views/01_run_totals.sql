@@ -1,17 +1,46 @@
--- Pixel totals and scores per run: one row per source, and with two or more sources of the same
--- split also `macro` (mean of the per-source scores) and `pooled` (scores of the summed counts).
+-- Pixel totals and scores per run: one row per dataset and split, and for a run on two or more
+-- datasets also `macro` (mean of the scores of the datasets it was trained on) and `pooled` (score of
+-- their summed counts).
 CREATE VIEW run_totals AS
-WITH source_counts AS (
+WITH evaluated AS (
+    -- What the training itself did not score, by the newest evaluation of it.
+    SELECT
+        evaluations.run_id,
+        counts.eval_on,
+        counts.split,
+        counts.class,
+        counts.tp,
+        counts.fp,
+        counts.fn,
+        counts.tn,
+        evaluations.data_keys[list_position(evaluations.eval_on, counts.eval_on)] AS data_key
+    FROM evaluation_metrics AS counts
+    JOIN evaluations USING (evaluation_id)
+    ANTI JOIN slice_metrics AS own
+        ON own.run_id = evaluations.run_id
+        AND own.eval_on = counts.eval_on
+        AND own.split = counts.split
+    QUALIFY counts.evaluation_id = max(counts.evaluation_id) OVER (
+        PARTITION BY evaluations.run_id, counts.eval_on, counts.split
+    )
+),
+counted AS (
+    SELECT run_id, eval_on, split, class, tp, fp, fn, tn, NULL AS data_key FROM slice_metrics
+    UNION ALL
+    SELECT run_id, eval_on, split, class, tp, fp, fn, tn, data_key FROM evaluated
+),
+source_counts AS (
     SELECT
         run_id,
         eval_on,
         split,
+        data_key,
         count(*) AS n_slices,
         sum(tp)::BIGINT AS tp,
         sum(fp)::BIGINT AS fp,
         sum(fn)::BIGINT AS fn,
         sum(tn)::BIGINT AS tn
-    FROM slice_metrics
+    FROM counted
     WHERE class = 'foreground'
     GROUP BY ALL
 ),
@@ -28,6 +57,7 @@ paired AS (
     SELECT
         run_id,
         split,
+        string_agg(data_key, ' ' ORDER BY eval_on) AS data_key,
         sum(n_slices)::BIGINT AS n_slices,
         sum(tp)::BIGINT AS tp,
         sum(fp)::BIGINT AS fp,
@@ -37,13 +67,15 @@ paired AS (
         avg(dice_fg ORDER BY eval_on) AS dice_fg,
         flatten(list(source_totals ORDER BY eval_on)) AS source_totals
     FROM sources
-    GROUP BY run_id, split
-    HAVING count(*) >= 2
+    JOIN runs USING (run_id)
+    WHERE list_contains(string_split(runs.train_on, ' + '), eval_on)
+    GROUP BY run_id, split, runs.train_on
+    HAVING count(*) >= 2 AND count(*) = len(string_split(runs.train_on, ' + '))
 )
-SELECT run_id, eval_on, split, n_slices, tp, fp, fn, tn, iou_fg, dice_fg, source_totals
+SELECT run_id, eval_on, split, n_slices, tp, fp, fn, tn, iou_fg, dice_fg, source_totals, data_key
 FROM sources
 UNION ALL
-SELECT run_id, 'macro', split, n_slices, tp, fp, fn, tn, iou_fg, dice_fg, source_totals
+SELECT run_id, 'macro', split, n_slices, tp, fp, fn, tn, iou_fg, dice_fg, source_totals, data_key
 FROM paired
 UNION ALL
 SELECT
@@ -57,7 +89,9 @@ SELECT
     tn,
     tp / (tp + fp + fn + 1e-7),
     2 * tp / (2 * tp + fp + fn + 1e-7),
-    source_totals
+    source_totals,
+    data_key
 FROM paired;
-COMMENT ON VIEW run_totals IS 'Foreground pixel totals and scores per run, source and split; with two or more sources also macro and pooled.';
+COMMENT ON VIEW run_totals IS 'Foreground pixel totals and scores per run, dataset and split, from the training itself and from later evaluations; for a run on several datasets also macro and pooled over these.';
 COMMENT ON COLUMN run_totals.source_totals IS 'The counts of each source, in order of its name: equal for runs that predicted the same totals.';
+COMMENT ON COLUMN run_totals.data_key IS 'What a later evaluation predicted; NULL for what the training itself scored, which its features and labels identify.';

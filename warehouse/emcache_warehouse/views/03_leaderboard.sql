@@ -33,9 +33,10 @@ GROUP BY
     metrics.split,
     metrics.audit_accepted,
     metrics.n_slices,
-    runs.feature_sets,
+    runs.feature_fingerprints,
     runs.label_sets,
-    runs."precision";
+    runs."precision",
+    totals.data_key;
 COMMENT ON VIEW leaderboard IS 'Mean and spread of the foreground IoU over runs that differ in nothing but the seed.';
 COMMENT ON COLUMN leaderboard.n_runs IS 'Runs in the row.';
 COMMENT ON COLUMN leaderboard.iou_fg_mean IS 'Mean foreground IoU over the runs.';

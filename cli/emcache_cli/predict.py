@@ -1,0 +1,48 @@
+"""``emcache predict``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from emcache_cli.options import DeviceOption, FormatOption, WorkspaceOption, parse_voxel_size
+
+
+def predict(
+    run: Annotated[str, typer.Argument(help="A trained run: its identifier, or a part of it.")],
+    inputs: Annotated[
+        list[Path], typer.Argument(metavar="INPUT...", help="Images, stacks, or folders of them.")
+    ],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where the masks go.")],
+    probabilities: Annotated[
+        bool, typer.Option("--probabilities", help="Write the foreground's probability too.")
+    ] = False,
+    overlays: Annotated[
+        bool, typer.Option(help="Write pictures of the slices with the predicted outline.")
+    ] = True,
+    voxel_size: Annotated[
+        str | None,
+        typer.Option(metavar="Z,Y,X", help="Of the inputs in nm; for runs with --pixel-size."),
+    ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="The backbone's weights, where they came from a file."),
+    ] = None,
+    device: DeviceOption = "auto",
+    chosen: FormatOption = None,
+    workspace: WorkspaceOption = None,
+) -> None:
+    """Segment images by a trained run, at their own size; they need no masks."""
+    from emcache.predict import PredictionOptions
+    from emcache.predict import predict as run_prediction
+    from emcache.workspace import find_workspace
+    from emcache_cli.console import Console, show_rows
+    from emcache_cli.summaries import prediction_rows
+
+    options = PredictionOptions(
+        probabilities, overlays, parse_voxel_size(voxel_size), weights, device
+    )
+    files, _ = run_prediction(find_workspace(workspace), run, inputs, out, options, Console())
+    show_rows(prediction_rows(files), chosen)

@@ -1,0 +1,119 @@
+"""Options that every command shares that trains, and what they come to."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from emcache_cli.options import parse_seeds
+
+if TYPE_CHECKING:
+    from emcache.training_run import TrainingOptions
+
+
+class Resident(StrEnum):
+    """Where examples wait between epochs."""
+
+    AUTO = "auto"
+    DEVICE = "device"
+    RAM = "ram"
+    DISK = "disk"
+
+
+class SamplingKind(StrEnum):
+    """How steps draw from several datasets."""
+
+    NATURAL = "natural"
+    BALANCED = "balanced"
+
+
+class ValSplit(StrEnum):
+    """How validation slices are chosen."""
+
+    RANDOM = "random"
+    BLOCK = "block"
+
+
+class HeadKind(StrEnum):
+    """Which head."""
+
+    DECONV = "deconv"
+    LINEAR = "linear"
+
+
+DatasetsArgument = Annotated[
+    list[str],
+    typer.Argument(metavar="DATASET...", help="What to train on; several are one training."),
+]
+SeedsOption = Annotated[str, typer.Option(metavar="LIST", help="One run for each: 0-4, or 0,2,7.")]
+ProtocolOption = Annotated[str, typer.Option(metavar="NAME", help="How to train.")]
+EpochsOption = Annotated[
+    int | None, typer.Option(min=1, help="Most epochs. (default: the protocol's, 1000)")
+]
+PatienceOption = Annotated[
+    int | None, typer.Option(min=1, help="Epochs without a better validation loss. (default: 20)")
+]
+LearningRateOption = Annotated[float | None, typer.Option(help="(default: 5e-5)")]
+BatchOption = Annotated[int | None, typer.Option(min=1, help="Slices a step. (default: 2)")]
+HeadOption = Annotated[
+    HeadKind | None,
+    typer.Option(help="The study's head or one 1x1 convolution. (default: deconv)"),
+]
+ValSplitOption = Annotated[
+    ValSplit | None,
+    typer.Option(help="Validation slices at random, or neighbours. (default: random)"),
+]
+SamplingOption = Annotated[
+    SamplingKind,
+    typer.Option(help="How steps draw from several datasets: by size, or as many of each."),
+]
+ResidentOption = Annotated[Resident, typer.Option(help="Where examples wait between epochs.")]
+SavePredictionsOption = Annotated[
+    bool,
+    typer.Option("--save-predictions", help="Keep predicted and true masks of the test slices."),
+]
+
+
+def training_options(
+    *,
+    seeds: str,
+    protocol: str,
+    sampling: SamplingKind,
+    resident: Resident,
+    device: str,
+    precision: str,
+    save_predictions: bool,
+    changes: dict[str, Any],
+) -> TrainingOptions:
+    """The library's options from those of a command line.
+
+    Args:
+        seeds: As typed.
+        protocol: Its name.
+        sampling: As chosen.
+        resident: As chosen.
+        device: As typed.
+        precision: As typed.
+        save_predictions: Whether to keep pictures.
+        changes: Fields of the protocol that were given; None leaves one as it is.
+
+    Raises:
+        UsageError: A value that cannot be.
+    """
+    from emcache.examples import Residency
+    from emcache.protocol import find_protocol
+    from emcache.sampling import Sampling
+    from emcache.training_run import TrainingOptions
+
+    plain = {k: v.value if isinstance(v, StrEnum) else v for k, v in changes.items()}
+    return TrainingOptions(
+        parse_seeds(seeds),
+        find_protocol(protocol).with_changes(plain),
+        Sampling(sampling.value),
+        Residency(resident.value),
+        device,
+        precision,
+        save_predictions,
+    )

@@ -1,0 +1,201 @@
+"""Evaluation: how a trained run scores on other datasets, or on other splits of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import polars as pl
+import torch
+
+from emcache.canonical import json_sha256
+from emcache.datasets import Dataset, Selection, load_dataset
+from emcache.devices import pick_device
+from emcache.errors import DatasetError, UsageError
+from emcache.examples import Residency, open_examples
+from emcache.feature_choice import FeatureRequest
+from emcache.feature_sources import plan_features
+from emcache.jobs import ExtractOptions, plan_extraction
+from emcache.labels import label_key
+from emcache.progress import Reporter
+from emcache.readers import PixelReader, Reader, SizedSlice, TokenReader
+from emcache.records import Record, new_record
+from emcache.scoring import score_slices
+from emcache.segmenter import Segmenter
+from emcache.sources import Sources
+from emcache.trained_runs import TrainedRun, find_run
+from emcache.training import Trainer
+from emcache.weights import describe_untrained, is_untrained
+from emcache.workspace import Workspace
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationOptions:
+    """What the user may choose about an evaluation."""
+
+    weights: str | None = None
+    """File of the backbone's weights, where the run's record knows only their hash."""
+    device: str = "auto"
+    save_predictions: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What is predicted, and by what."""
+
+    sources: Sources
+    positions: list[int]
+    reader: Reader
+    model: torch.nn.Module
+    data_keys: tuple[str, ...]
+
+
+def evaluate_run(
+    workspace: Workspace,
+    run: str,
+    on: Sequence[str],
+    options: EvaluationOptions,
+    reporter: Reporter,
+) -> Record:
+    """Score a trained run on labelled slices, with the backbone and size it was trained with.
+
+    Args:
+        workspace: Where.
+        run: Identifier of the run, or a part of it.
+        on: ``NAME`` for every labelled slice of a dataset, ``NAME:SPLIT`` for one split.
+        options: How.
+        reporter: Hears of everything that takes long.
+
+    Returns:
+        The record; its ``slice_metrics.parquet`` holds the counts.
+
+    Raises:
+        RecordError: No such run, or the tokens of today are not those it was trained on.
+        DatasetError: A dataset without masks, or without the split.
+    """
+    trained = find_run(workspace, run)
+    device = pick_device(options.device)
+    chosen = _select(workspace, on, reporter)
+    sources = Sources.of([(dataset, dataset.labelled) for dataset, _ in chosen])
+    positions = [
+        source.first + place
+        for source, (_, splits) in zip(sources.items, chosen, strict=True)
+        for place, item in enumerate(source.slices)
+        if not splits or item.split in splits
+    ]
+    make = _plan_lora if trained.is_lora else _plan_head
+    plan = make(workspace, trained, sources, positions, options, device, reporter)
+    if is_untrained(trained.config["weights"]):
+        reporter.say(describe_untrained(trained.config["weights"]))
+    examples, _ = open_examples(plan.reader, device, Residency.DISK, positions)
+    with new_record(workspace.runs, "evaluate") as draft:
+        trainer = Trainer(plan.model, trained.protocol, device, trained.precision)
+        pictures = draft if options.save_predictions else None
+        batch = trained.protocol.batch
+        rows = score_slices(trainer, examples, sources, positions, batch, pictures)
+        draft.config = {
+            "run_id": trained.id,
+            "regime": trained.config["regime"],
+            "train_on": trained.config["train_on"],
+            "eval_on": [source.dataset.name for source in sources.items],
+            "data_keys": list(plan.data_keys),
+            "device": device.type,
+        }
+        draft.write_table("slice_metrics.parquet", pl.DataFrame(rows))
+        return draft.finish()
+
+
+def _select(
+    workspace: Workspace, on: Sequence[str], reporter: Reporter
+) -> list[tuple[Dataset, set[str]]]:
+    """Datasets once each, with the splits that were named; none means all."""
+    wanted: dict[str, list[str | None]] = {}
+    for selection in (Selection.parse(text) for text in on):
+        wanted.setdefault(selection.dataset, []).append(selection.split)
+    chosen = []
+    for name, splits in wanted.items():
+        dataset = load_dataset(workspace, name, reporter)
+        if len(set(splits)) < len(splits) or (None in splits and len(splits) > 1):
+            raise UsageError(f"dataset {name} is named twice; name each once.", subject=tuple(on))
+        if not dataset.labelled:
+            raise DatasetError(
+                f"dataset {name} has no masks; a score needs them: use `emcache predict` for "
+                f"unlabelled slices.",
+                subject=name,
+            )
+        named = {split for split in splits if split is not None}
+        for split in named:
+            slices = Selection(name, split).of(dataset)
+            if not all(item.mask for item in slices):
+                raise DatasetError(
+                    f"split {split} of dataset {name} has no masks; a score needs them: use "
+                    f"`emcache predict` for unlabelled slices.",
+                    subject=split,
+                )
+        chosen.append((dataset, named))
+    return chosen
+
+
+def _plan_head(
+    workspace: Workspace,
+    trained: TrainedRun,
+    sources: Sources,
+    positions: list[int],
+    options: EvaluationOptions,
+    device: torch.device,
+    reporter: Reporter,
+) -> _Plan:
+    """Tokens from the cache; what is not there is extracted as the run's own were."""
+    config = trained.config
+    request = FeatureRequest(
+        config["backbone"],
+        options.weights or config["weights"],
+        config["longest_edge"],
+        trained.token_type,
+        pixel_size_nm=config["pixel_size_nm"],
+        precision=trained.token_precision,
+    )
+    planned = plan_features(workspace, sources, request, options.device, reporter)
+    for item in planned:
+        trained.check_recipe(item.recipe, f"the features of {item.source.dataset.name}")
+    features = [item.make(reporter) for item in planned]
+    keys = tuple(json_sha256([item.fingerprint, item.label_key]) for item in planned)
+    return _Plan(sources, positions, TokenReader(features), trained.load_head(device), keys)
+
+
+def _plan_lora(
+    workspace: Workspace,
+    trained: TrainedRun,
+    sources: Sources,
+    positions: list[int],
+    options: EvaluationOptions,
+    device: torch.device,
+    reporter: Reporter,
+) -> _Plan:
+    """The slices themselves, through backbone and adapter."""
+    config = trained.config
+    tokens = ExtractOptions(
+        config["backbone"],
+        options.weights or config["weights"],
+        config["longest_edge"],
+        trained.token_type,
+        trained.token_precision,
+        options.device,
+        pixel_size_nm=config["pixel_size_nm"],
+    )
+    slices: list[SizedSlice] = []
+    keys = []
+    for source in sources.items:
+        job = plan_extraction(workspace, Selection(source.dataset.name, None), tokens, reporter)
+        trained.check_recipe(job.recipe.identity(), "the backbone")
+        threshold, grids = source.dataset.mask_threshold, [place.grid for place in job.places]
+        slices += [
+            SizedSlice(item, grid, threshold)
+            for item, grid in zip(source.slices, grids, strict=True)
+        ]
+        labels = label_key(source.slices, threshold, trained.recipe["preprocessing"], grids)
+        keys.append(json_sha256([job.fingerprint, labels]))
+    backbone = trained.load_backbone(job.weights, device)
+    model = Segmenter(backbone, trained.load_head(device))
+    reader = PixelReader(slices, trained.spec.patch)
+    return _Plan(sources, positions, reader, model, tuple(keys))

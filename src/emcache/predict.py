@@ -1,0 +1,197 @@
+"""Prediction: masks of unseen slices, at their own size."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32, UInt8
+
+from emcache.backbones.module import BackboneModule
+from emcache.datasets import open_file_index
+from emcache.devices import autocast, pick_device
+from emcache.fingerprint import Recipe
+from emcache.heads import Head
+from emcache.images import read_pages
+from emcache.overlays import outline_overlay
+from emcache.prediction_files import PlannedFile, plan_files, writers
+from emcache.preprocessing import Preprocessing, normalise, preprocessing_of, resize_image
+from emcache.progress import Reporter
+from emcache.records import Record, new_record
+from emcache.trained_runs import TrainedRun, find_run
+from emcache.weights import Weights, describe_untrained, find_weights, is_untrained
+from emcache.workspace import Workspace
+
+
+@dataclass(frozen=True, slots=True)
+class PredictionOptions:
+    """What the user may choose about a prediction."""
+
+    probabilities: bool = False
+    """Write the foreground's probability beside each mask."""
+    overlays: bool = True
+    """Write a picture of each slice with the predicted outline."""
+    voxel_size_nm: Sequence[float] | None = None
+    """Of the inputs, for a run that was trained at one physical scale."""
+    weights: str | None = None
+    """File of the backbone's weights, where the run's record knows only their hash."""
+    device: str = "auto"
+
+
+class Prediction(NamedTuple):
+    """What a run makes of one slice."""
+
+    image: UInt8[np.ndarray, "row col"]
+    probability: Float32[np.ndarray, "row col"]
+    """Of the foreground, at the slice's own size."""
+
+    @property
+    def mask(self) -> UInt8[np.ndarray, "row col"]:
+        """255 where foreground is likelier than background, 0 elsewhere."""
+        return np.where(self.probability > 0.5, np.uint8(255), np.uint8(0))
+
+
+def predict(
+    workspace: Workspace,
+    run: str,
+    inputs: Sequence[Path],
+    out: Path,
+    options: PredictionOptions,
+    reporter: Reporter,
+) -> tuple[tuple[PlannedFile, ...], Record]:
+    """Segment images by a trained run.
+
+    Masks are written at each image's own size: the logits are resized to it, not the mask. A
+    multi-page file gives one multi-page mask.
+
+    Args:
+        workspace: Where the run is.
+        run: Its identifier, or a part of it.
+        inputs: Image files, and folders of them.
+        out: Folder to write into.
+        options: What to write.
+        reporter: Hears of the progress.
+
+    Returns:
+        The inputs with where their results are, and the record.
+
+    Raises:
+        RecordError: No such run, or today's weights are not those it was trained with.
+        ImageError: An input that cannot be read.
+        UsageError: Inputs whose masks would have the same name, or overwrite an input.
+    """
+    trained = find_run(workspace, run)
+    device = pick_device(options.device)
+    files = plan_files(inputs, out)
+    preprocessing = _preprocessing(trained, options)
+    weights = _find_weights(workspace, trained, preprocessing, options)
+    if is_untrained(trained.config["weights"]):
+        reporter.say(describe_untrained(trained.config["weights"]))
+    predictor = _Predictor(trained, weights, preprocessing, device)
+    with (
+        new_record(workspace.runs, "predict") as draft,
+        reporter.task("Predicting", sum(file.pages for file in files), "slices") as task,
+    ):
+        for file in files:
+            with writers(
+                file, probabilities=options.probabilities, overlays=options.overlays
+            ) as write:
+                for page in predictor.pages(file):
+                    write.mask(page.mask)
+                    if write.probability is not None:
+                        write.probability(page.probability)
+                    if write.overlay is not None:
+                        write.overlay(outline_overlay(page.image, None, page.mask))
+                    task.advance()
+        draft.config = {
+            "run_id": trained.id,
+            "out": str(out.resolve()),
+            "inputs": [str(file.input) for file in files],
+            "n_slices": sum(file.pages for file in files),
+            "device": device.type,
+        }
+        record = draft.finish()
+    return files, record
+
+
+class _Predictor:
+    """A trained run, ready to segment."""
+
+    def __init__(
+        self,
+        trained: TrainedRun,
+        weights: Weights,
+        preprocessing: Preprocessing,
+        device: torch.device,
+    ) -> None:
+        self._trained = trained
+        self._preprocessing = preprocessing
+        self._device = device
+        self._backbone: BackboneModule = trained.load_backbone(weights, device)
+        self._head: Head = trained.load_head(device)
+
+    def pages(self, file: PlannedFile) -> Iterator[Prediction]:
+        """Every page of a file, one after the other."""
+        for image in read_pages(file.input):
+            yield Prediction(image, self._probability(image))
+
+    def _probability(self, image: UInt8[np.ndarray, "row col"]) -> Float32[np.ndarray, "row col"]:
+        height, width = image.shape
+        pixels = resize_image(image, self._preprocessing.size_of(height, width))
+        inputs = normalise(torch.from_numpy(pixels)[None].to(self._device))
+        trained = self._trained
+        with torch.inference_mode():
+            with autocast(self._device, trained.token_precision):
+                tokens = self._backbone(inputs).tokens.float()
+            # As the head has seen them: tokens from the cache were rounded.
+            tokens = tokens.to(getattr(torch, trained.token_type)).float()
+            with autocast(self._device, trained.precision):
+                logits: Float[torch.Tensor, "1 class row col"] = self._head(tokens, (height, width))
+            foreground = logits.softmax(dim=1)[0, 1]
+        return foreground.cpu().numpy()
+
+
+def _preprocessing(trained: TrainedRun, options: PredictionOptions) -> Preprocessing:
+    voxel: tuple[float, float, float] | None = None
+    if options.voxel_size_nm is not None:
+        z, y, x = options.voxel_size_nm
+        voxel = (z, y, x)
+    config = trained.config
+    return preprocessing_of(
+        trained.spec.patch,
+        config["longest_edge"],
+        config["pixel_size_nm"],
+        voxel,
+        "the inputs (say --voxel-size)",
+    )
+
+
+def _find_weights(
+    workspace: Workspace,
+    trained: TrainedRun,
+    preprocessing: Preprocessing,
+    options: PredictionOptions,
+) -> Weights:
+    """The weights that the run was trained with.
+
+    Raises:
+        RecordError: What is there today differs; every field is named.
+    """
+    index = open_file_index(workspace)
+    spec = trained.spec
+    weights = find_weights(options.weights or trained.config["weights"], spec, index)
+    index.save()
+    recipe: dict[str, Any] = Recipe(
+        spec.name,
+        spec.architecture,
+        weights.sha256,
+        preprocessing,
+        trained.token_precision,
+        trained.token_type,
+    ).identity()
+    trained.check_recipe(recipe, "the backbone")
+    return weights

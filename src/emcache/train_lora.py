@@ -1,0 +1,150 @@
+"""Training LoRA adapters with a head: the backbone runs at every step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from emcache.adapters import attach_adapter
+from emcache.backbone_loading import load_backbone
+from emcache.datasets import Selection
+from emcache.devices import pick_device, pick_precision
+from emcache.errors import UsageError
+from emcache.heads import build_head
+from emcache.jobs import ExtractOptions, Job, plan_extraction
+from emcache.labels import label_key
+from emcache.progress import Reporter
+from emcache.readers import PixelReader, SizedSlice
+from emcache.records import Record
+from emcache.sampling import check_sampling
+from emcache.segmenter import Segmenter
+from emcache.sources import training_sources
+from emcache.training_run import Data, Model, Setting, TrainingOptions, check_grids, train_runs
+from emcache.workspace import Workspace
+
+
+@dataclass(frozen=True, slots=True)
+class BackboneChoice:
+    """Which backbone, with which weights, and the size that slices are brought to."""
+
+    name: str
+    weights: str = "pretrained"
+    longest_edge: int = 1022
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceSavings:
+    """Ways to need less device memory; none changes the result beyond rounding."""
+
+    accumulate: int = 1
+    """The backbone takes a step's slices in so many parts."""
+    checkpoint: bool = False
+    """Keep only each block's input, and compute the activations again for the gradient."""
+
+    def __post_init__(self) -> None:
+        if self.accumulate < 1:
+            raise UsageError(
+                f"--accumulate {self.accumulate} is no number of parts; expected 1 or more.",
+                subject=self.accumulate,
+            )
+
+
+def train_lora(
+    workspace: Workspace,
+    datasets: Sequence[str],
+    choice: BackboneChoice,
+    options: TrainingOptions,
+    savings: DeviceSavings,
+    reporter: Reporter,
+) -> list[Record]:
+    """Train one adapter and head for each seed.
+
+    Args:
+        workspace: Where.
+        datasets: Names of the datasets to train on.
+        choice: Which backbone and size.
+        options: How; rank, alpha and targets stand in the protocol.
+        savings: What to compute twice to need less memory.
+        reporter: Hears of everything that takes long.
+
+    Returns:
+        The records, in the order of the seeds. A record is kept as soon as its run ends.
+
+    Raises:
+        EmcacheError: Of the dataset, the backbone, the adapter's targets or the options.
+    """
+    setting, jobs = plan_lora_training(workspace, datasets, choice, options, reporter)
+    protocol, sources = setting.options.protocol, setting.data.sources
+    check_grids(sources, [[place.grid for place in job.places] for job in jobs], protocol)
+    slices = [
+        SizedSlice(item, place.grid, source.dataset.mask_threshold)
+        for source, job in zip(sources.items, jobs, strict=True)
+        for item, place in zip(source.slices, job.places, strict=True)
+    ]
+    spec, weights = jobs[0].spec, jobs[0].weights
+
+    def build(seed: int) -> Model:
+        backbone = load_backbone(spec, weights, setting.device)
+        targets = protocol.lora_targets.split("+")
+        adapter = attach_adapter(backbone, protocol.lora_rank, protocol.lora_alpha, targets, seed)
+        if savings.checkpoint:
+            backbone.checkpoint_activations()
+        head = build_head(protocol.head, spec.dim, seed)
+        return Model(Segmenter(backbone, head, savings.accumulate), head, adapter)
+
+    extra = {"accumulate": savings.accumulate, "checkpoint": savings.checkpoint}
+    reader = PixelReader(slices, spec.patch)
+    return train_runs(workspace, setting, reader, build, extra, reporter)
+
+
+def plan_lora_training(
+    workspace: Workspace,
+    datasets: Sequence[str],
+    choice: BackboneChoice,
+    options: TrainingOptions,
+    reporter: Reporter,
+) -> tuple[Setting, tuple[Job, ...]]:
+    """Resolve a training without training anything.
+
+    Returns:
+        The setting, and for each source what an extraction of its tokens would be: backbone,
+        weights, sizes and the fingerprint that identifies them.
+
+    Raises:
+        EmcacheError: Of the dataset, the backbone or the options.
+    """
+    device = pick_device(options.device)
+    precision = pick_precision(options.precision, device)
+    check_sampling(options.sampling, len(datasets), options.protocol.batch)
+    sources = training_sources(workspace, datasets, reporter)
+    tokens = ExtractOptions(
+        choice.name,
+        choice.weights,
+        choice.longest_edge,
+        # Tokens go to the head as they are computed.
+        dtype="float32",
+        precision=precision,
+        device=options.device,
+        pixel_size_nm=options.protocol.pixel_size_nm,
+    )
+    jobs = tuple(
+        plan_extraction(workspace, Selection(source.dataset.name, None), tokens, reporter)
+        for source in sources.items
+    )
+    data = Data(
+        sources,
+        jobs[0].description(),
+        jobs[0].recipe.identity(),
+        tuple(job.fingerprint for job in jobs),
+        tuple(
+            label_key(
+                source.slices,
+                source.dataset.mask_threshold,
+                job.recipe.preprocessing.identity(),
+                [place.grid for place in job.places],
+            )
+            for source, job in zip(sources.items, jobs, strict=True)
+        ),
+        (),
+    )
+    return Setting("lora", data, options, device, precision), jobs

@@ -1,0 +1,295 @@
+"""Training runs: one record for each seed, whatever the regime."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import polars as pl
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from emcache.adapters import Adapter
+from emcache.canonical import json_sha256
+from emcache.devices import Precision
+from emcache.errors import TrainingError
+from emcache.examples import Examples, Residency, open_examples
+from emcache.heads import Head, count_parameters
+from emcache.progress import Reporter
+from emcache.protocol import Protocol
+from emcache.readers import Reader
+from emcache.records import Draft, Record, new_record
+from emcache.sampling import Sampling, split_validation
+from emcache.scoring import iou_of, score_slices
+from emcache.shards import Grid
+from emcache.sources import Sources
+from emcache.training import Fit, Trainer, fit
+from emcache.weights import describe_untrained, is_untrained
+from emcache.workspace import Workspace
+
+ADAPTER_FOLDER = "adapter"
+"""Where a record keeps its adapter, in PEFT's format."""
+HEAD_FILE = "head.safetensors"
+"""Where a record keeps its head."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingOptions:
+    """What the user may choose about a training, beside the protocol."""
+
+    seeds: Sequence[int]
+    protocol: Protocol
+    sampling: Sampling = Sampling.NATURAL
+    resident: Residency = Residency.AUTO
+    device: str = "auto"
+    precision: str = "auto"
+    save_predictions: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """What a training reads, by the hashes that identify it."""
+
+    sources: Sources
+    description: Mapping[str, Any]
+    """Backbone, weights and sizes, the same for all sources."""
+    recipe: Mapping[str, Any]
+    """Everything that decides a token."""
+    fingerprints: tuple[str, ...]
+    """Of the (bare) backbone's tokens of each source."""
+    label_keys: tuple[str, ...]
+    """Of each source's labels."""
+    feature_sets: tuple[str, ...]
+    """Names of the feature sets, where tokens come from the cache."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """Everything that the runs of one command share."""
+
+    regime: str
+    """``frozen`` or ``lora``."""
+    data: Data
+    options: TrainingOptions
+    device: torch.device
+    precision: Precision
+
+    @property
+    def kind(self) -> str:
+        """Kind of the records."""
+        return {"frozen": "train-head", "lora": "train-lora"}[self.regime]
+
+    def fingerprint(self, seed: int) -> str:
+        """Key over everything that could change the result but the machine."""
+        return json_sha256(
+            {
+                "regime": self.regime,
+                "features": self.data.fingerprints,
+                "labels": self.data.label_keys,
+                # Names and splits decide which slices train, and what their scores are called.
+                "slices": [
+                    [source.dataset.name, *((item.id, item.split) for item in source.slices)]
+                    for source in self.data.sources.items
+                ],
+                "protocol": self.options.protocol.as_dict(),
+                "sampling": self.options.sampling,
+                "precision": self.precision,
+                "seed": seed,
+            }
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """What is trained."""
+
+    module: nn.Module
+    """From a batch's inputs and a size to logits."""
+    head: Head
+    """The part of it that is the head."""
+    adapter: Adapter | None = None
+    """The backbone's adapter, in the LoRA regime."""
+
+    def save(self, draft: Draft) -> None:
+        """Write head and adapter into a record."""
+        state = {name: t.detach().cpu().contiguous() for name, t in self.head.state_dict().items()}
+        save_file(state, draft.path(HEAD_FILE))
+        if self.adapter is not None:
+            self.adapter.save(draft.path(ADAPTER_FOLDER))
+
+    def facts(self) -> dict[str, Any]:
+        """What a record says of it."""
+        head = count_parameters(self.head)
+        facts: dict[str, Any] = {"head_parameters": head, "trainable_parameters": head}
+        if self.adapter is not None:
+            facts["adapter_parameters"] = self.adapter.parameters
+            facts["adapted_modules"] = list(self.adapter.modules)
+            facts["trainable_parameters"] += self.adapter.parameters
+        return facts
+
+
+def train_runs(
+    workspace: Workspace,
+    setting: Setting,
+    reader: Reader,
+    build: Callable[[int], Model],
+    extra: Mapping[str, Any],
+    reporter: Reporter,
+) -> list[Record]:
+    """Train and test once for each seed.
+
+    Args:
+        workspace: Where the records go.
+        setting: What the runs share.
+        reader: Where examples come from, by the positions of the setting's sources.
+        build: An untrained model for a seed.
+        extra: Further values for the records' ``config``.
+        reporter: Hears of every epoch and run.
+
+    Returns:
+        The records, in the order of the seeds. A record is kept as soon as its run ends.
+
+    Raises:
+        TrainingError: A loss that is not finite.
+    """
+    options, sources = setting.options, setting.data.sources
+    weights = setting.data.description["weights"]
+    if is_untrained(weights):
+        reporter.say(describe_untrained(weights))
+    train, val = split_validation([s.positions("train") for s in sources.items], options.protocol)
+    test = sources.positions("test")
+    used = [*(position for positions in train for position in positions), *val, *test]
+    examples, resident = open_examples(reader, setting.device, options.resident, used)
+    facts = {
+        **extra,
+        "resident": resident,
+        "n_train": sum(len(positions) for positions in train),
+        "n_val": len(val),
+        "val_slices": [f"{source.dataset.name}/{item.id}" for source, item in map(sources.at, val)],
+    }
+    run = _Runs(workspace, setting, examples, train, val, test, facts, reporter)
+    records: list[Record] = []
+    try:
+        for seed in options.seeds:
+            records.append(run.one(seed, build))  # noqa: PERF401 - an interrupt keeps what is done
+    except KeyboardInterrupt:
+        left = ",".join(str(seed) for seed in options.seeds[len(records) :])
+        reporter.say(
+            f"{len(records)} of {len(options.seeds)} seeds are done; go on with --seeds {left}."
+        )
+        raise
+    return records
+
+
+@dataclass(frozen=True, slots=True)
+class _Runs:
+    workspace: Workspace
+    setting: Setting
+    examples: Examples
+    train: list[list[int]]
+    val: list[int]
+    test: list[int]
+    facts: Mapping[str, Any]
+    reporter: Reporter
+
+    def one(self, seed: int, build: Callable[[int], Model]) -> Record:
+        """Train and test one model; it is gone from memory before the next is built."""
+        options, sources = self.setting.options, self.setting.data.sources
+        protocol = options.protocol
+        with new_record(self.workspace.runs, self.setting.kind) as draft:
+            model = build(seed)
+            trainer = Trainer(model.module, protocol, self.setting.device, self.setting.precision)
+            result = fit(
+                trainer,
+                self.examples,
+                self.train,
+                self.val,
+                options.sampling,
+                protocol,
+                seed,
+                self.reporter,
+            )
+            model.module.load_state_dict(dict(result.state), strict=False)
+            pictures = draft if options.save_predictions else None
+            rows = score_slices(
+                trainer, self.examples, sources, self.test, protocol.batch, pictures
+            )
+            draft.config = {**_config(self.setting, seed, result), **model.facts(), **self.facts}
+            draft.write_table("epochs.parquet", pl.DataFrame([asdict(e) for e in result.epochs]))
+            draft.write_table("slice_metrics.parquet", pl.DataFrame(rows))
+            model.save(draft)
+            record = draft.finish()
+        _tell(self.reporter, sources, seed, result, rows, record)
+        return record
+
+
+def check_grids(sources: Sources, grids: Sequence[Sequence[Grid]], protocol: Protocol) -> None:
+    """Refuse grids that the study's head cannot train on.
+
+    Args:
+        sources: Whose.
+        grids: Of each source's slices.
+        protocol: Names the head.
+
+    Raises:
+        TrainingError: A grid of one token.
+    """
+    for source, own in zip(sources.items, grids, strict=True):
+        if protocol.head == "deconv" and (1, 1) in own:
+            raise TrainingError(
+                f"the tokens of {source.dataset.name} are a grid of one, whose batch norm has no "
+                f"spread; extract with a larger --longest-edge, or use --head linear.",
+                subject=source.dataset.name,
+            )
+
+
+def _tell(
+    reporter: Reporter,
+    sources: Sources,
+    seed: int,
+    result: Fit,
+    rows: Sequence[Mapping[str, Any]],
+    record: Record,
+) -> None:
+    names = [source.dataset.name for source in sources.items]
+    scores = ", ".join(
+        f"{name} {iou_of(row for row in rows if row['eval_on'] == name):.4f}" for name in names
+    )
+    reporter.say(
+        f"Seed {seed}: test IoU {scores} on {len(rows)} slices, best epoch {result.best_epoch} of "
+        f"{len(result.epochs)} ({result.seconds:.1f} s); record {record.id}."
+    )
+
+
+def _config(setting: Setting, seed: int, result: Fit) -> dict[str, Any]:
+    data, protocol = setting.data, setting.options.protocol
+    return {
+        "regime": setting.regime,
+        "backbone": data.description["backbone"],
+        "weights": data.description["weights"],
+        "weights_sha256": data.description["weights_sha256"],
+        "longest_edge": data.description["longest_edge"],
+        "pixel_size_nm": data.description.get("pixel_size_nm"),
+        "protocol": protocol.label,
+        "protocol_fields": protocol.as_dict(),
+        "train_on": data.sources.names,
+        "sampling": setting.options.sampling,
+        "seed": seed,
+        "head": protocol.head,
+        "audit_accepted": None,
+        "precision": setting.precision,
+        "device": setting.device.type,
+        "dim": data.description["dim"],
+        "recipe": data.recipe,
+        "feature_sets": list(data.feature_sets),
+        "feature_fingerprints": list(data.fingerprints),
+        "label_sets": list(data.label_keys),
+        "run_fingerprint": setting.fingerprint(seed),
+        "epochs_run": len(result.epochs),
+        "best_epoch": result.best_epoch,
+        "best_val_loss": result.best_val_loss,
+        "stopped_by": result.stopped_by,
+        "train_seconds": result.seconds,
+    }

@@ -1,0 +1,169 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+from PIL import Image
+
+from emcache.backbones.build import random_backbone
+from emcache.backbones.registry import TINY
+from emcache.errors import ImageError, UsageError
+from emcache.feature_choice import FeatureRequest
+from emcache.predict import PredictionOptions, predict
+from emcache.preprocessing import normalise
+from emcache.progress import Quiet
+from emcache.protocol import Protocol
+from emcache.records import Record
+from emcache.registration import add_dataset
+from emcache.train_head import train_head
+from emcache.train_lora import BackboneChoice, DeviceSavings, train_lora
+from emcache.trained_runs import find_run
+from emcache.training_run import TrainingOptions
+from emcache.workspace import Workspace
+
+OPTIONS = TrainingOptions([0], Protocol(learning_rate=1e-3, max_epochs=6), save_predictions=True)
+ALL = PredictionOptions(probabilities=True)
+
+
+def train(workspace: Workspace, regime: str = "frozen") -> Record:
+    if regime == "frozen":
+        request = FeatureRequest("tiny", "random:0", 70)
+        (record,) = train_head(workspace, ["cells"], request, OPTIONS, Quiet())
+    else:
+        choice = BackboneChoice("tiny", "random:0", 70)
+        (record,) = train_lora(workspace, ["cells"], choice, OPTIONS, DeviceSavings(), Quiet())
+    return record
+
+
+def read(path: Path) -> np.ndarray:
+    return np.asarray(Image.open(path))
+
+
+def image(tmp_path: Path, name: str, shape: tuple[int, ...] = (90, 61)) -> Path:
+    pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True, parents=True)
+    if path.suffix == ".tif":
+        tifffile.imwrite(path, pixels, photometric="minisblack")
+    else:
+        Image.fromarray(pixels).save(path)
+    return path
+
+
+@pytest.mark.parametrize("regime", ["frozen", "lora"])
+def test_slices_of_the_training_size_give_what_the_test_gave(
+    cells: Workspace, tmp_path: Path, regime: str
+) -> None:
+    run = train(cells, regime)
+    small = tmp_path / "small"
+    small.mkdir()
+    saved = sorted((run.folder / "predictions" / "cells").iterdir())
+    for path in saved:
+        picture = Image.open(tmp_path / "cells" / "images" / path.name)
+        picture.resize((70, 70), Image.Resampling.BICUBIC).save(small / path.name)
+    predict(cells, run.id, [small], tmp_path / "out", ALL, Quiet())
+    for path in saved:
+        assert np.array_equal(read(tmp_path / "out" / path.name), read(path))
+    assert any(read(path).any() for path in saved), "nothing was found: this shows little"
+
+
+def test_masks_are_of_the_inputs_kind_and_size(cells: Workspace, tmp_path: Path) -> None:
+    run = train(cells)
+    inputs = [
+        image(tmp_path, "one.png"),
+        image(tmp_path, "two.tif"),
+        image(tmp_path, "photo.jpg"),
+        image(tmp_path, "stack.tif", (3, 50, 80)),
+    ]
+    files, record = predict(cells, run.id, inputs, tmp_path / "out", ALL, Quiet())
+    out = tmp_path / "out"
+    assert sorted(p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file()) == [
+        "one.png",
+        "overlays/one.png",
+        "overlays/photo.png",
+        "overlays/stack/0.png",
+        "overlays/stack/1.png",
+        "overlays/stack/2.png",
+        "overlays/two.png",
+        "photo.png",
+        "probabilities/one.tif",
+        "probabilities/photo.tif",
+        "probabilities/stack.tif",
+        "probabilities/two.tif",
+        "stack.tif",
+        "two.tif",
+    ]
+    assert [file.pages for file in files] == [1, 1, 1, 3]
+    for name in ("one.png", "photo.png"):
+        assert read(out / name).shape == (90, 61)
+        assert read(out / name).dtype == np.uint8
+    stack = tifffile.imread(out / "stack.tif")
+    assert stack.shape == (3, 50, 80)
+    assert set(np.unique(stack)) <= {0, 255}
+    for name in ("one.png", "two.tif", "stack.tif"):
+        chance = tifffile.imread(out / "probabilities" / f"{name.split('.')[0]}.tif")
+        assert chance.dtype == np.float32
+        mask = stack if name == "stack.tif" else read(out / name)
+        assert np.array_equal(chance > 0.5, mask > 0)
+        assert 0 <= chance.min() <= chance.max() <= 1
+    assert read(out / "overlays" / "one.png").shape == (90, 61, 3)
+    assert record.config["n_slices"] == 6
+
+
+def test_probabilities_equal_the_model_run_by_hand(cells: Workspace, tmp_path: Path) -> None:
+    run = train(cells)
+    path = image(tmp_path, "one.png")
+    predict(cells, run.id, [path], tmp_path / "out", ALL, Quiet())
+    small = Image.open(path).resize((42, 70), Image.Resampling.BICUBIC)
+    with torch.inference_mode():
+        pixels = torch.from_numpy(np.array(small))[None]
+        tokens = random_backbone(TINY, 0).eval()(normalise(pixels)).tokens.half().float()
+        head = find_run(cells, run.id).load_head(torch.device("cpu"))
+        chance = head(tokens, (90, 61)).softmax(1)[0, 1].numpy()
+    written = tifffile.imread(tmp_path / "out" / "probabilities" / "one.tif")
+    np.testing.assert_allclose(written, chance, atol=1e-6)
+
+
+def test_little_is_written_where_little_is_asked_for(cells: Workspace, tmp_path: Path) -> None:
+    run = train(cells)
+    options = PredictionOptions(overlays=False)
+    predict(cells, run.id, [image(tmp_path, "one.png")], tmp_path / "out", options, Quiet())
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["one.png"]
+
+
+def test_what_cannot_be_predicted(cells: Workspace, tmp_path: Path) -> None:
+    run = train(cells)
+    path = image(tmp_path, "a/one.png")
+
+    def fail(*inputs: Path, out: Path = tmp_path / "out") -> None:
+        predict(cells, run.id, inputs, out, ALL, Quiet())
+
+    with pytest.raises(UsageError, match="would overwrite"):
+        fail(path, out=tmp_path / "a")
+    other = image(tmp_path, "b/one.jpg")
+    with pytest.raises(UsageError, match=r"one.png and .*one.jpg would both become"):
+        fail(path, other)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UsageError, match="holds no image"):
+        fail(tmp_path / "empty")
+    with pytest.raises(ImageError, match="is not there"):
+        fail(tmp_path / "nope.png")
+    cut = tmp_path / "cut.tif"
+    cut.write_bytes(image(tmp_path, "whole.tif", (400, 300)).read_bytes()[:5000])
+    with pytest.raises(ImageError, match=r"cut\.tif cannot be decoded"):
+        fail(cut)
+    assert not list((tmp_path / "out").rglob("*.*")), "no half file is left"
+
+
+def test_one_physical_scale_needs_the_inputs_own(cells: Workspace, tmp_path: Path) -> None:
+    masked = {"images": "images/*.png", "masks": "masks/*.png", "voxel_size_nm": [40.0, 5.0, 5.0]}
+    add_dataset(cells, "scaled", "folder", tmp_path / "cells", masked, Quiet())
+    request = FeatureRequest("tiny", "random:0", pixel_size_nm=10.0)
+    (run,) = train_head(cells, ["scaled"], request, OPTIONS, Quiet())
+    path = image(tmp_path, "one.png", (84, 84))
+    with pytest.raises(UsageError, match=r"voxel size of the inputs \(say --voxel-size\)"):
+        predict(cells, run.id, [path], tmp_path / "out", ALL, Quiet())
+    known = PredictionOptions(voxel_size_nm=[40.0, 5.0, 5.0])
+    predict(cells, run.id, [path], tmp_path / "out", known, Quiet())
+    assert read(tmp_path / "out" / "one.png").shape == (84, 84)

@@ -1,0 +1,184 @@
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file
+
+from emcache.backbones.build import random_backbone
+from emcache.backbones.registry import find_backbone
+from emcache.errors import AdapterError, TrainingError, UsageError
+from emcache.feature_choice import FeatureRequest
+from emcache.progress import Quiet
+from emcache.protocol import Protocol
+from emcache.records import Record
+from emcache.registration import add_dataset
+from emcache.train_head import train_head
+from emcache.train_lora import BackboneChoice, DeviceSavings, train_lora
+from emcache.training import Trainer
+from emcache.training_run import Model, TrainingOptions
+from emcache.workspace import Workspace
+
+LINEAR = Protocol(head="linear", learning_rate=1e-3, max_epochs=2)
+TINY = BackboneChoice("tiny", "random:0", 70)
+
+
+def options(**changes: object) -> TrainingOptions:
+    return TrainingOptions(**{"seeds": [0], "protocol": LINEAR, **changes})  # type: ignore[arg-type]
+
+
+def train(
+    workspace: Workspace,
+    choice: BackboneChoice = TINY,
+    savings: DeviceSavings | None = None,
+    names: tuple[str, ...] = ("cells",),
+    **changes: object,
+) -> Record:
+    (record,) = train_lora(
+        workspace, names, choice, options(**changes), savings or DeviceSavings(), Quiet()
+    )
+    return record
+
+
+class Watch:
+    """Keeps the trained model and the loss of every step."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.models: list[Model] = []
+        self.losses: list[float] = []
+        saved, stepped = Model.save, Trainer.step
+
+        def save(model, draft):
+            self.models.append(model)
+            saved(model, draft)
+
+        def step(trainer, batches):
+            loss = stepped(trainer, batches)
+            self.losses.append(float(loss))
+            return loss
+
+        monkeypatch.setattr(Model, "save", save)
+        monkeypatch.setattr(Trainer, "step", step)
+
+
+@pytest.fixture
+def watch(monkeypatch: pytest.MonkeyPatch) -> Watch:
+    return Watch(monkeypatch)
+
+
+FAMILIES = [
+    TINY,
+    BackboneChoice("timm:vit_small_patch16_dinov3", "random:0", 84),
+    BackboneChoice("open_clip:ViT-S-32", "random:0", 84),
+]
+
+
+def check_only_adapter_and_head_changed(
+    workspace: Workspace, dataset: str, choice: BackboneChoice, watch: Watch
+) -> None:
+    record = train(workspace, choice, names=(dataset,))
+    (model,) = watch.models
+    start = random_backbone(find_backbone(choice.name), 0)
+    start.make_adaptable()
+    before = start.model.state_dict()
+    after = {
+        name.removeprefix("backbone.model.").replace(".base_layer", ""): tensor
+        for name, tensor in model.module.state_dict().items()
+        if name.startswith("backbone.") and "lora_" not in name
+    }
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    adapter = load_file(record.file("adapter/adapter_model.safetensors"))
+    assert all(tensor.abs().max() > 0 for name, tensor in adapter.items())
+    assert PeftModel.from_pretrained(start.model, str(record.folder / "adapter"))
+
+    lora_loss = watch.losses[0]
+    watch.losses.clear()
+    request = FeatureRequest(choice.name, choice.weights, choice.longest_edge, "float32")
+    train_head(workspace, [dataset], request, options(), Quiet())
+    assert lora_loss == pytest.approx(watch.losses[0], abs=1e-5)
+
+
+@pytest.mark.parametrize("choice", FAMILIES, ids=lambda choice: choice.name)
+def test_only_adapter_and_head_change_and_the_first_loss_is_the_frozen_one(
+    cells: Workspace, choice: BackboneChoice, watch: Watch
+) -> None:
+    check_only_adapter_and_head_changed(cells, "cells", choice, watch)
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("name", [choice.name for choice in FAMILIES])
+def test_the_same_on_real_slices_at_266_px(
+    workspace: Workspace, vnc_root: Path, name: str, watch: Watch
+) -> None:
+    add_dataset(workspace, "vnc", "vnc", vnc_root, {}, Quiet())
+    choice = BackboneChoice(name, "random:0", 266)
+    check_only_adapter_and_head_changed(workspace, "vnc", choice, watch)
+
+
+def test_the_record_lists_adapted_layers_and_trained_counts(cells: Workspace) -> None:
+    config = train(cells).config
+    assert config["regime"] == "lora"
+    assert config["adapted_modules"] == [
+        f"blocks.{block}.attn.{layer}" for block in (0, 1) for layer in ("qkv", "proj")
+    ]
+    assert config["adapter_parameters"] == 2 * 6 * 16 * 64
+    assert config["head_parameters"] == 2 * 64 + 2
+    assert config["trainable_parameters"] == 2 * 6 * 16 * 64 + 2 * 64 + 2
+    assert config["feature_sets"] == []
+    assert not list(cells.cache.glob("cells-*")), "nothing is read from the cache, or written"
+
+
+def test_scores_and_losses_do_not_depend_on_what_saves_memory(cells: Workspace) -> None:
+    plain, saved = (
+        train(cells, savings=savings, protocol=Protocol(learning_rate=1e-3, max_epochs=2))
+        for savings in (DeviceSavings(), DeviceSavings(accumulate=2, checkpoint=True))
+    )
+    losses = [pl.read_parquet(r.file("epochs.parquet"))["val_loss"] for r in (plain, saved)]
+    np.testing.assert_allclose(*losses, atol=1e-5)
+    assert plain.config["run_fingerprint"] == saved.config["run_fingerprint"]
+    assert saved.config["accumulate"] == 2
+
+
+def test_same_seed_same_adapter(cells: Workspace) -> None:
+    one, again = (
+        load_file(train(cells).file("adapter/adapter_model.safetensors")) for _ in range(2)
+    )
+    (other,) = (load_file(train(cells, seeds=[1]).file("adapter/adapter_model.safetensors")),)
+    assert all(torch.equal(one[name], again[name]) for name in one)
+    assert any(not torch.equal(one[name], other[name]) for name in one)
+
+
+def test_changed_rank_alpha_and_targets_show_in_the_protocol(cells: Workspace) -> None:
+    changed = LINEAR.with_changes(
+        {"lora_rank": 2, "lora_alpha": 4.0, "lora_targets": "attn.qkv+mlp.fc1"}
+    )
+    config = train(cells, protocol=changed).config
+    assert config["protocol"].endswith(
+        "lora_rank=2, lora_alpha=4.0, lora_targets=attn.qkv+mlp.fc1]"
+    )
+    assert config["adapted_modules"][1] == "blocks.0.mlp.fc1"
+
+
+def test_what_cannot_be_trained(cells: Workspace) -> None:
+    with pytest.raises(AdapterError, match="no block of tiny has a linear layer 'qkv'"):
+        train(cells, protocol=LINEAR.with_changes({"lora_targets": "qkv"}))
+    with pytest.raises(UsageError, match="accumulate 0"):
+        DeviceSavings(accumulate=0)
+    with pytest.raises(TrainingError, match="grid of one"):
+        train(cells, BackboneChoice("tiny", "random:0", 14), protocol=Protocol())
+    with pytest.raises(UsageError, match="lora_rank cannot be 0"):
+        Protocol(lora_rank=0)
+
+
+def test_the_base_never_moves_by_rounding(cells: Workspace, watch: Watch) -> None:
+    """PEFT's own wrapper of nn.MultiheadAttention merges and unmerges at every step."""
+    choice = BackboneChoice("open_clip:ViT-S-32", "random:0", 84)
+    train(cells, choice, protocol=LINEAR.with_changes({"max_epochs": 5}))
+    (model,) = watch.models
+    start = random_backbone(find_backbone(choice.name), 0)
+    weight = start.model.transformer.resblocks[0].attn.in_proj_weight
+    block = model.module.backbone.model.transformer.resblocks[0]
+    assert torch.equal(block.attn.qkv.base_layer.weight, weight)
