@@ -21,6 +21,7 @@ from emcache_cli import (
     params,
     predict,
     query,
+    run,
     train_head,
     train_lora,
     warehouse,
@@ -58,6 +59,7 @@ app.command("train-head")(train_head.train_head)
 app.command("train-lora")(train_lora.train_lora)
 app.command("evaluate")(evaluate.evaluate)
 app.command("predict")(predict.predict)
+app.command("run")(run.run)
 app.command("query")(query.query)
 app.add_typer(chart.app, name="chart")
 app.add_typer(warehouse.app, name="warehouse")

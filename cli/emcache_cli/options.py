@@ -50,40 +50,6 @@ FormatOption = Annotated[
 ]
 
 
-# What every reader of a record can hold, signed or not.
-_LARGEST_SEED = 2**31 - 1
-_MOST_SEEDS = 1000
-
-
-def parse_seeds(text: str) -> list[int]:
-    """Read ``0-4`` or ``0,2,7`` or a mixture.
-
-    Raises:
-        UsageError: Not such a list, or a seed given twice.
-    """
-    from emcache.errors import UsageError
-
-    seeds: list[int] = []
-    for part in text.split(","):
-        first, dash, last = part.strip().partition("-")
-        if not first.isdecimal() or (dash and not last.isdecimal()):
-            raise UsageError(f"--seeds {text!r} cannot be read; expected 0-4 or 0,2,7.")
-        begin, end = int(first), int(last or first)
-        if end > _LARGEST_SEED or end - begin >= _MOST_SEEDS:
-            raise UsageError(
-                f"--seeds {text!r} goes too far; expected seeds up to {_LARGEST_SEED}, at most "
-                f"{_MOST_SEEDS} of them."
-            )
-        seeds += range(begin, end + 1)
-    twice = sorted({seed for seed in seeds if seeds.count(seed) > 1})
-    if twice or not seeds:
-        raise UsageError(
-            f"--seeds {text!r} names {f'seed {twice[0]} twice' if twice else 'no seed'}; expected "
-            f"each seed once."
-        )
-    return seeds
-
-
 def parse_voxel_size(text: str | None) -> list[float] | None:
     """Read ``50,4.6,4.6``; None where nothing was given.
 

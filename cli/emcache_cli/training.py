@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from emcache_cli.options import parse_seeds
-
 if TYPE_CHECKING:
     from emcache.training_run import TrainingOptions
 
@@ -105,6 +103,7 @@ def training_options(
     from emcache.examples import Residency
     from emcache.protocol import find_protocol
     from emcache.sampling import Sampling
+    from emcache.seeds import parse_seeds
     from emcache.training_run import TrainingOptions
 
     plain = {k: v.value if isinstance(v, StrEnum) else v for k, v in changes.items()}

@@ -14,6 +14,7 @@
     ├── StoreError               a feature set that is damaged, incomplete or not to be found
     │   └── FormatVersionError   written by a newer emcache
     ├── TrainingError            a training that cannot go on
+    ├── StudyError               a study file that cannot be read or carried out
     ├── RecordError              a record that is damaged or not to be found
     └── WarehouseError           a database or query that DuckDB refuses
 
@@ -83,6 +84,10 @@ class FormatVersionError(StoreError):
 
 class TrainingError(EmcacheError):
     """A training that cannot go on."""
+
+
+class StudyError(EmcacheError):
+    """A study file that cannot be read, or asks for what cannot be."""
 
 
 class RecordError(EmcacheError):

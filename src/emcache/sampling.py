@@ -123,6 +123,11 @@ def epoch_order(
     ]
 
 
+def epoch_steps(sources: Sequence[Sequence[int]], sampling: Sampling, batch: int) -> int:
+    """How many steps :func:`epoch_order` makes."""
+    return len(epoch_order(sources, sampling, batch, torch.Generator()))
+
+
 def _shuffled(positions: Sequence[int], generator: torch.Generator) -> list[int]:
     order = torch.randperm(len(positions), generator=generator).tolist()
     return [positions[place] for place in order]

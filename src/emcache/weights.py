@@ -101,6 +101,19 @@ def find_weights(text: str, spec: BackboneSpec, index: FileIndex) -> Weights:
     return Weights(f"file:{file.name}@{sha256[:_SHORT]}", sha256, file.resolve(), None)
 
 
+def are_at_hand(text: str, spec: BackboneSpec) -> bool:
+    """Whether weights can be found without asking the hub."""
+    if text != PRETRAINED:
+        return is_untrained(text) or Path(text).is_file()
+    if spec.hub is None:
+        return False
+    try:
+        hf_hub_download(spec.hub.repository, spec.hub.name, local_files_only=True)
+    except LocalEntryNotFoundError:
+        return False
+    return True
+
+
 def read_weights_file(file: Path) -> Mapping[str, Tensor]:
     """Tensors of a ``.safetensors`` file, or of a torch file read with ``weights_only``.
 

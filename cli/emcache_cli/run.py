@@ -1,0 +1,43 @@
+"""``emcache run``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from emcache_cli.options import DeviceOption, FormatOption, WorkspaceOption
+
+
+def run(
+    study: Annotated[Path, typer.Argument(metavar="STUDY.toml", help="A grid of trainings.")],
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the plan and its cost, and do nothing.")
+    ] = False,
+    device: DeviceOption = "auto",
+    chosen: FormatOption = None,
+    workspace: WorkspaceOption = None,
+) -> None:
+    """Train a whole grid; what a record holds already is skipped.
+
+    Exit code 1 where some of it failed.
+    """
+    from emcache.run_study import plan_study, run_study
+    from emcache.studies import read_study
+    from emcache.workspace import find_workspace
+    from emcache_cli.console import Console, show_rows
+    from emcache_cli.study_summaries import plan_in_words, plan_rows, result_rows
+
+    console = Console()
+    grid = read_study(study)
+    place = find_workspace(workspace)
+    if dry_run:
+        plans = plan_study(place, grid, device, console)
+        show_rows(plan_rows(plans), chosen)
+        console.say(plan_in_words(grid.name, plans))
+        return
+    results = list(run_study(place, grid, device, console))
+    show_rows(result_rows(results), chosen)
+    if any(result.problem for result in results):
+        raise typer.Exit(1)

@@ -1,0 +1,67 @@
+"""Rows and sentences about studies."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from emcache.run_study import CellPlan, CellResult
+    from emcache.studies import Cell
+
+
+def plan_rows(plans: Sequence[CellPlan]) -> list[dict[str, Any]]:
+    """One row a cell: what is left and what it costs."""
+    return [
+        {
+            **_identity(plan.cell),
+            "seeds": len(plan.cell.seeds),
+            "done": None if plan.done is None else len(plan.done),
+            "extract_slices": plan.extract_slices,
+            "token_gb": plan.token_bytes / 1e9,
+            "most_steps": plan.most_steps,
+            "most_hours": plan.most_hours,
+            "problem": plan.problem,
+        }
+        for plan in plans
+    ]
+
+
+def plan_in_words(name: str, plans: Sequence[CellPlan]) -> str:
+    """The whole plan in a sentence."""
+    left = sum(len(plan.left) for plan in plans)
+    runs = sum(len(plan.cell.seeds) for plan in plans)
+    slices = sum(plan.extract_slices for plan in plans)
+    tokens = sum(plan.token_bytes for plan in plans) / 1e9
+    steps = sum(plan.most_steps for plan in plans)
+    return (
+        f"Study {name}: {runs} runs, {runs - left} done, {left} to train: at most {steps:,} steps; "
+        f"{slices} slices to extract, {tokens:.3g} GB of tokens."
+    )
+
+
+def result_rows(results: Sequence[CellResult]) -> list[dict[str, Any]]:
+    """One row a cell: what became of it."""
+    return [
+        {
+            **_identity(result.cell),
+            "seeds": len(result.cell.seeds),
+            "done_before": result.done_before,
+            "trained": result.trained,
+            "evaluated": result.evaluated,
+            "problem": result.problem,
+        }
+        for result in results
+    ]
+
+
+def _identity(cell: Cell) -> dict[str, Any]:
+    return {
+        "regime": cell.regime,
+        "backbone": cell.backbone,
+        "weights": cell.weights,
+        "longest_edge": cell.longest_edge if cell.protocol.pixel_size_nm is None else None,
+        "protocol": cell.protocol.label,
+        "train_on": " + ".join(cell.train_on),
+        "sampling": str(cell.sampling),
+    }

@@ -1,0 +1,265 @@
+"""Studies: grids of trainings in a TOML file.
+
+::
+
+    name = "sizes"
+
+    [[grid]]                                    # one or several
+    backbones = ["dinov2-small", "dinov3-small"]
+    regimes = ["frozen", "lora"]                # default: frozen
+    train_on = ["vnc", ["lucchi++", "vnc"]]     # a list inside is one training on several datasets
+    seeds = "0-4"
+    sampling = ["natural"]                      # default; or balanced
+    weights = "pretrained"                      # default; random:SEED, a file, or one for each
+                                                # backbone: {dinov2-small = "small.pth"}
+    longest_edge = 1022                         # default
+    pixel_size_nm = 8.0                         # default: none; one physical scale instead
+    precision = "auto"                          # default
+    dtype = "float16"                           # default; type of cached tokens
+    evaluate_on = ["lucchi++"]                  # default: nowhere; where each run is scored too
+
+    [grid.protocol]                             # default: the protocol named paper
+    name = "paper"
+    max_epochs = 100                            # any field of it
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from itertools import product
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from emcache.backbones.registry import find_backbone
+from emcache.errors import StudyError, UsageError
+from emcache.fingerprint import TokenType
+from emcache.protocol import Protocol, find_protocol
+from emcache.sampling import Sampling, check_sampling
+from emcache.seeds import parse_seeds
+
+Regime = Literal["frozen", "lora"]
+_NAMED_WEIGHTS = ("pretrained", "random:")
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """Trainings that differ in the seed alone."""
+
+    backbone: str
+    weights: str
+    longest_edge: int
+    regime: Regime
+    train_on: tuple[str, ...]
+    sampling: Sampling
+    seeds: tuple[int, ...]
+    protocol: Protocol
+    precision: str
+    dtype: TokenType
+    evaluate_on: tuple[str, ...]
+    """Where each run is scored beside the test slices of what it was trained on."""
+
+    @property
+    def words(self) -> str:
+        """What tells the cell apart, for messages."""
+        return f"{self.regime} {self.backbone} on {' + '.join(self.train_on)}, {self.sampling}"
+
+
+@dataclass(frozen=True, slots=True)
+class Study:
+    """A grid of trainings."""
+
+    name: str
+    cells: tuple[Cell, ...]
+
+    @property
+    def datasets(self) -> tuple[str, ...]:
+        """Every dataset that some cell names."""
+        names = (n for cell in self.cells for n in (*cell.train_on, *cell.evaluate_on))
+        return tuple(dict.fromkeys(names))
+
+
+def read_study(path: Path) -> Study:
+    """Read a study and expand its grids.
+
+    Cells with the same features stand together, so that tokens are extracted once and read while
+    they are warm.
+
+    Raises:
+        StudyError: The file cannot be read, or a key or value cannot be.
+    """
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise StudyError(f"there is no study {path}; check its name.", subject=path) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise StudyError(
+            f"{path} cannot be read ({error}); mend that file.", subject=path
+        ) from None
+    except tomllib.TOMLDecodeError as error:
+        raise StudyError(f"{path} is no TOML ({error}); mend that line.", subject=path) from None
+    _check_keys(path, "", content, ("name", "grid"))
+    grids = content.get("grid")
+    if not isinstance(grids, list) or not grids or not all(isinstance(g, dict) for g in grids):
+        raise StudyError(
+            f"{path} has no [[grid]]; expected one with backbones, train_on and seeds.",
+            subject=path,
+        )
+    try:
+        cells = [cell for grid in grids for cell in _expand(path, grid)]
+    except UsageError as error:
+        raise StudyError(f"{path}: {error}", subject=path) from error
+    _check_distinct(path, cells)
+    return Study(str(content.get("name", path.stem)), tuple(cells))
+
+
+def _expand(path: Path, grid: Mapping[str, Any]) -> list[Cell]:
+    _check_keys(path, "grid.", grid, tuple(_KEYS))
+    for name in ("backbones", "train_on", "seeds"):
+        if name not in grid:
+            raise StudyError(
+                f"a [[grid]] of {path} has no {name}; expected {_KEYS[name][0]}.", subject=name
+            )
+    for name, value in grid.items():
+        what, fits = _KEYS[name]
+        if not fits(value):
+            raise StudyError(
+                f"{name} of {path} cannot be {value!r}; expected {what}.", subject=name
+            )
+    for name in grid["backbones"]:
+        find_backbone(name)
+    protocol = _protocol(path, grid.get("protocol", {}))
+    if "pixel_size_nm" in grid:
+        protocol = protocol.with_changes({"pixel_size_nm": float(grid["pixel_size_nm"])})
+    cells = []
+    for backbone, regime, datasets, sampling in product(
+        grid["backbones"],
+        grid.get("regimes", ["frozen"]),
+        grid["train_on"],
+        grid.get("sampling", ["natural"]),
+    ):
+        names = (datasets,) if isinstance(datasets, str) else tuple(datasets)
+        check_sampling(Sampling(sampling), len(names), protocol.batch)
+        cells.append(
+            Cell(
+                backbone,
+                _weights(path, backbone, grid.get("weights", "pretrained")),
+                grid.get("longest_edge", 1022),
+                regime,
+                names,
+                Sampling(sampling),
+                tuple(parse_seeds(str(grid["seeds"]))),
+                protocol,
+                grid.get("precision", "auto"),
+                grid.get("dtype", "float16"),
+                tuple(grid.get("evaluate_on", [])),
+            )
+        )
+    return cells
+
+
+def _protocol(path: Path, table: Mapping[str, Any]) -> Protocol:
+    known = tuple(field.name for field in fields(Protocol) if field.name != "pixel_size_nm")
+    _check_keys(path, "grid.protocol.", table, known)
+    changes = {name: value for name, value in table.items() if name != "name"}
+    protocol = find_protocol(str(table.get("name", "paper")))
+    for name, value in changes.items():
+        usual = getattr(protocol, name)
+        # TOML writes 1 where 1.0 is meant; the same value must have the same fingerprint.
+        if isinstance(usual, float) and isinstance(value, int) and not isinstance(value, bool):
+            changes[name] = float(value)
+        elif usual is not None and type(value) is not type(usual):
+            raise StudyError(
+                f"grid.protocol.{name} of {path} cannot be {value!r}; expected a value like "
+                f"{usual!r}.",
+                subject=name,
+            )
+    return protocol.with_changes(changes)
+
+
+def _weights(path: Path, backbone: str, weights: str | Mapping[str, str]) -> str:
+    if isinstance(weights, str):
+        text = weights
+    elif backbone in weights:
+        text = weights[backbone]
+    else:
+        raise StudyError(
+            f"weights of {path} say nothing of {backbone}; expected a line for each backbone.",
+            subject=backbone,
+        )
+    if text.startswith(_NAMED_WEIGHTS):
+        return text
+    # A file is named relative to the study, wherever the command runs.
+    return str((path.parent / text).resolve())
+
+
+def _check_keys(path: Path, place: str, table: Mapping[str, Any], known: tuple[str, ...]) -> None:
+    for key in table:
+        if key not in known:
+            close = difflib.get_close_matches(key, known, n=1)
+            hint = f"did you mean {close[0]}? " if close else ""
+            raise StudyError(
+                f"{path} has an unknown key {place}{key}; {hint}known: {', '.join(known)}.",
+                subject=key,
+            )
+
+
+def _check_distinct(path: Path, cells: list[Cell]) -> None:
+    seen: set[tuple[Any, ...]] = set()
+    for cell in cells:
+        for seed in cell.seeds:
+            key = (
+                cell.backbone,
+                cell.weights,
+                cell.longest_edge,
+                cell.regime,
+                cell.train_on,
+                cell.sampling,
+                cell.protocol,
+                cell.precision,
+                cell.dtype,
+                seed,
+            )
+            if key in seen:
+                raise StudyError(
+                    f"{path} asks twice for {cell.words}, seed {seed}; expected each once.",
+                    subject=key,
+                )
+            seen.add(key)
+
+
+def _texts(value: object) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(v, str) and v for v in value)
+
+
+def _trainings(value: object) -> bool:
+    return (
+        isinstance(value, list)
+        and bool(value)
+        and all((isinstance(v, str) and v) or _texts(v) for v in value)
+    )
+
+
+def _each_of(*allowed: str) -> Callable[[object], bool]:
+    return lambda value: _texts(value) and set(value) <= set(allowed)  # type: ignore[call-overload]
+
+
+_KEYS: Mapping[str, tuple[str, Callable[[object], bool]]] = {
+    "backbones": ("a list of names", _texts),
+    "regimes": ("a list of frozen and lora", _each_of(*get_args(Regime))),
+    "train_on": ("a list of datasets, or of lists of datasets", _trainings),
+    "sampling": ("a list of natural and balanced", _each_of(*Sampling)),
+    "seeds": ('seeds as "0-4"', lambda v: isinstance(v, str | int) and not isinstance(v, bool)),
+    "weights": (
+        "pretrained, random:SEED, a file, or a table of these by backbone",
+        lambda v: isinstance(v, str) or (isinstance(v, dict) and _texts([*v.values()])),
+    ),
+    "longest_edge": ("a number of pixels", lambda v: isinstance(v, int) and v > 0),
+    "pixel_size_nm": ("nanometres", lambda v: isinstance(v, int | float) and v > 0),
+    "precision": ("auto, float32 or bfloat16", lambda v: v in ("auto", "float32", "bfloat16")),
+    "dtype": ("float16 or float32", lambda v: v in get_args(TokenType)),
+    "evaluate_on": ("a list of datasets", _texts),
+    "protocol": ("a table of a protocol's fields", lambda v: isinstance(v, dict)),
+}

@@ -1,0 +1,150 @@
+from pathlib import Path
+
+import pytest
+
+import emcache.run_study
+from emcache.errors import StudyError, TrainingError
+from emcache.progress import Quiet
+from emcache.records import list_record_ids, read_record
+from emcache.registration import add_dataset
+from emcache.run_study import plan_study, run_study
+from emcache.studies import Study, read_study
+from emcache.synthetic import STYLES, write_domain
+from emcache.workspace import Workspace
+
+STUDY = """
+[[grid]]
+backbones = ["tiny"]
+regimes = ["frozen", "lora"]
+train_on = ["cells", ["cells", "other"]]
+seeds = "0-1"
+weights = "random:0"
+longest_edge = 70
+precision = "float32"
+evaluate_on = ["other"]
+[grid.protocol]
+head = "linear"
+learning_rate = 0.01
+max_epochs = 2
+"""
+
+
+@pytest.fixture
+def two(cells: Workspace, tmp_path: Path) -> Workspace:
+    write_domain(tmp_path / "other", STYLES["soft"], slices=8, size=100, seed=9)
+    masked = {"images": "images/*.png", "masks": "masks/*.png"}
+    add_dataset(cells, "other", "folder", tmp_path / "other", masked, Quiet())
+    return cells
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Study:
+    path = tmp_path / "study.toml"
+    path.write_text(STUDY)
+    return read_study(path)
+
+
+def kinds(workspace: Workspace) -> dict[str, int]:
+    names = [read_record(workspace.runs / n).kind for n in list_record_ids(workspace.runs)]
+    return {kind: names.count(kind) for kind in names}
+
+
+def test_a_second_time_there_is_nothing_left(two: Workspace, study: Study) -> None:
+    first = list(run_study(two, study, "cpu", Quiet()))
+    assert [(r.done_before, r.trained, r.evaluated, r.problem) for r in first] == [
+        (0, 2, 2, None),
+        (0, 2, 0, None),
+        (0, 2, 2, None),
+        (0, 2, 0, None),
+    ]
+    counts = kinds(two)
+    assert counts["train-head"] == counts["train-lora"] == counts["evaluate"] == 4
+    again = list(run_study(two, study, "cpu", Quiet()))
+    assert [(r.done_before, r.trained, r.evaluated) for r in again] == [(2, 0, 0)] * 4
+    assert kinds(two) == counts
+    assert all(plan.left == () and plan.extract_slices == 0 for plan in plan(two, study))
+
+
+def plan(workspace: Workspace, study: Study):
+    return plan_study(workspace, study, "cpu", Quiet())
+
+
+def test_the_plan_says_what_is_left_and_makes_nothing(two: Workspace, study: Study) -> None:
+    before = sorted(two.root.rglob("*"))
+    frozen, paired, lora, _ = plan(two, study)
+    assert [p for p in sorted(two.root.rglob("*")) if p not in before] in (
+        [],
+        [two.cache / "files.json"],
+    )
+    # Ten slices of 5 x 5 tokens of 64 channels in two bytes; the second cell adds `other` alone.
+    assert (frozen.extract_slices, frozen.token_bytes) == (10, 10 * 25 * 64 * 2)
+    assert (paired.extract_slices, lora.extract_slices) == (8, 0)
+    # 8 training slices, one of them for validation: 4 steps of 2; two seeds, two epochs.
+    assert (frozen.steps_per_epoch, frozen.most_steps) == (4, 16)
+    assert frozen.most_hours is None
+    list(run_study(two, study, "cpu", Quiet()))
+    (after, *_) = plan(two, read_more_seeds(study, two))
+    assert after.done == (0, 1)
+    assert after.left == (2, 3)
+    assert after.most_hours is not None
+
+
+def read_more_seeds(study: Study, workspace: Workspace) -> Study:
+    path = workspace.root / "more.toml"
+    path.write_text(STUDY.replace("0-1", "0-3"))
+    return read_study(path)
+
+
+def test_what_changed_is_trained_again(two: Workspace, study: Study, tmp_path: Path) -> None:
+    list(run_study(two, study, "cpu", Quiet()))
+    mask = tmp_path / "cells" / "masks" / "3.png"
+    mask.write_bytes((tmp_path / "cells" / "masks" / "4.png").read_bytes())
+    assert [len(p.left) for p in plan(two, study)] == [2, 2, 2, 2]
+
+
+def test_trainings_by_hand_count(two: Workspace, study: Study) -> None:
+    cell = study.cells[0]
+    request = emcache.run_study._request(cell, "cpu")
+    options = emcache.run_study._options(cell, "cpu", [1])
+    emcache.run_study.train_head(two, ["cells"], request, options, Quiet())
+    assert plan(two, study)[0].done == (1,)
+
+
+def test_a_cell_that_fails_does_not_stop_the_others(
+    two: Workspace, study: Study, listener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = emcache.run_study.train_lora
+
+    def fail(workspace, names, *rest):
+        if len(names) == 1:
+            raise TrainingError("the loss of epoch 3 is not finite; ...")
+        return real(workspace, names, *rest)
+
+    monkeypatch.setattr(emcache.run_study, "train_lora", fail)
+    results = list(run_study(two, study, "cpu", listener))
+    assert [result.problem is None for result in results] == [True, True, False, True]
+    assert any(
+        "lora tiny on cells, natural: the loss of epoch 3" in line for line in listener.lines
+    )
+
+
+def test_a_dataset_that_is_not_there_stops_everything(cells: Workspace, study: Study) -> None:
+    with pytest.raises(StudyError, match=r"study study: .*'other'"):
+        list(run_study(cells, study, "cpu", Quiet()))
+    assert kinds(cells) == {"dataset": 1}
+    first, second, *_ = plan(cells, study)
+    assert first.problem is None
+    assert second.problem is not None
+    assert "other" in second.problem
+
+
+def test_weights_that_are_not_here_are_part_of_the_plan(two: Workspace, tmp_path: Path) -> None:
+    path = tmp_path / "missing.toml"
+    path.write_text(STUDY.replace("random:0", "none.pth"))
+    first = plan(two, read_study(path))[0]
+    assert first.done is None
+    assert first.problem == f"no weights file {tmp_path / 'none.pth'}"
+    path.write_text(STUDY.replace('"tiny"', '"dinov2-small"').replace("random:0", "pretrained"))
+    first = plan(two, read_study(path))[0]
+    assert first.problem == "weights to be downloaded"
+    assert first.token_bytes == 10 * 25 * 384 * 2

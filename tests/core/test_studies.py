@@ -1,0 +1,110 @@
+from pathlib import Path
+
+import pytest
+
+from emcache.errors import BackboneError, StudyError
+from emcache.sampling import Sampling
+from emcache.studies import read_study
+
+GRID = """
+[[grid]]
+backbones = ["tiny", "dinov2-small"]
+regimes = ["frozen", "lora"]
+train_on = ["a", ["a", "b"]]
+seeds = "0-2"
+"""
+
+
+def study(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "study.toml"
+    path.write_text(text)
+    return path
+
+
+def test_a_grid_is_the_product_of_its_lists(tmp_path: Path) -> None:
+    read = read_study(study(tmp_path, GRID))
+    assert read.name == "study"
+    assert [(c.backbone, c.regime, c.train_on) for c in read.cells] == [
+        (backbone, regime, names)
+        for backbone in ("tiny", "dinov2-small")
+        for regime in ("frozen", "lora")
+        for names in (("a",), ("a", "b"))
+    ]
+    assert {(c.seeds, c.weights, c.longest_edge, c.protocol.label) for c in read.cells} == {
+        ((0, 1, 2), "pretrained", 1022, "paper")
+    }
+    assert read.datasets == ("a", "b")
+
+
+def test_the_papers_study_is_its_grid(checkout: Path) -> None:
+    read = read_study(checkout / "studies" / "paper.toml")
+    assert len(read.cells) == 9 * 2 * 3 + 1
+    assert sum(len(cell.seeds) for cell in read.cells) == 275
+    assert {cell.protocol.label for cell in read.cells} == {"paper"}
+    (balanced,) = (cell for cell in read.cells if cell.sampling is Sampling.BALANCED)
+    assert (balanced.backbone, balanced.train_on) == ("dinov2-large", ("lucchi++", "vnc"))
+
+
+def test_what_can_be_set(tmp_path: Path) -> None:
+    text = """
+    name = "mine"
+    [[grid]]
+    backbones = ["tiny", "dinov2-small"]
+    train_on = [["a", "b"]]
+    seeds = 7
+    sampling = ["natural", "balanced"]
+    weights = {tiny = "random:3", dinov2-small = "weights/small.pth"}
+    pixel_size_nm = 8
+    dtype = "float32"
+    evaluate_on = ["c"]
+    [grid.protocol]
+    max_epochs = 3
+    learning_rate = 1
+    gradient_clip = 1.0
+    """
+    read = read_study(study(tmp_path, text))
+    assert [cell.sampling.value for cell in read.cells] == ["natural", "balanced"] * 2
+    assert {cell.weights for cell in read.cells} == {
+        "random:3",
+        str(tmp_path / "weights" / "small.pth"),
+    }
+    cell = read.cells[0]
+    assert cell.seeds == (7,)
+    assert cell.protocol.label == (
+        "paper[learning_rate=1.0, max_epochs=3, gradient_clip=1.0, pixel_size_nm=8.0]"
+    )
+    assert read.datasets == ("a", "b", "c")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("grid = 3", r"has no \[\[grid\]\]; expected one"),
+        ("[[grid]", "is no TOML"),
+        ('nme = "x"' + GRID, "unknown key nme; did you mean name"),
+        (GRID + 'backbone = ["tiny"]', "unknown key grid.backbone; did you mean backbones"),
+        (GRID.replace("train_on", "#"), r"has no train_on; expected a list of datasets"),
+        (GRID.replace('"lora"', '"lroa"'), r"regimes of .* cannot be .*lroa.*frozen and lora"),
+        (GRID.replace('"0-2"', '"0,0"'), "name seed 0 twice"),
+        (GRID.replace('["a", "b"]', "[]"), "train_on of .* cannot be"),
+        (GRID + "longest_edge = -1", "longest_edge of .* cannot be -1; expected a number of pix"),
+        (GRID + "[grid.protocol]\nepochs = 3", "unknown key grid.protocol.epochs"),
+        (GRID + "[grid.protocol]\nmax_epochs = 2.5", "max_epochs of .* cannot be 2.5; expected a"),
+        (GRID + "[grid.protocol]\nmax_epochs = 0", "study.toml: the protocol's max_epochs cannot"),
+        (GRID + 'sampling = ["balanced"]\n[grid.protocol]\nbatch = 3', "cannot be shared equally"),
+        (GRID + 'weights = {tiny = "random:0"}', "say nothing of dinov2-small"),
+        (GRID + GRID, "asks twice for frozen tiny on a, natural, seed 0"),
+    ],
+)
+def test_what_cannot_be_is_said(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(StudyError, match=message):
+        read_study(study(tmp_path, text))
+
+
+def test_names_are_checked_before_anything_runs(tmp_path: Path) -> None:
+    with pytest.raises(BackboneError, match="did you mean dinov2-small"):
+        read_study(study(tmp_path, GRID.replace("dinov2-small", "dinov2-smal")))
+    with pytest.raises(StudyError, match="there is no study"):
+        read_study(tmp_path / "nope.toml")
+    with pytest.raises(StudyError, match="cannot be read"):
+        read_study(tmp_path)
