@@ -1,4 +1,4 @@
-"""``emcache chart iou | curves``."""
+"""``emcache chart iou | curves | table | paper-comparison``."""
 
 from __future__ import annotations
 
@@ -33,3 +33,25 @@ def curves(out: OutOption, workspace: WorkspaceOption = None) -> None:
     from emcache_cli.drawing import draw_curves
 
     draw_curves(workspace, out, Console())
+
+
+@app.command()
+def table(
+    number: Annotated[int, typer.Argument(help="Of the paper: 1 to 5, 7 or 8.")],
+    out: OutOption,
+    workspace: WorkspaceOption = None,
+) -> None:
+    """One of the paper's tables (arXiv 2602.08505) with our own figures beside it."""
+    from emcache_cli.console import Console
+    from emcache_cli.drawing import draw_table
+
+    draw_table(workspace, number, out, Console())
+
+
+@app.command("paper-comparison")
+def paper_comparison(out: OutOption, workspace: WorkspaceOption = None) -> None:
+    """Every score of the paper with our own figures beside it."""
+    from emcache_cli.console import Console
+    from emcache_cli.drawing import draw_paper_comparison
+
+    draw_paper_comparison(workspace, out, Console())

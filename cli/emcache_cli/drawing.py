@@ -12,8 +12,9 @@ from emcache_cli.asking import synced_workspace
 from emcache_warehouse.charts.curves import curve_rows, curves_chart
 from emcache_warehouse.charts.custom import mark_chart
 from emcache_warehouse.charts.iou import iou_chart, iou_rows
+from emcache_warehouse.charts.paper import paper_rows, score_chart, table_chart
 from emcache_warehouse.charts.render import save_chart
-from emcache_warehouse.charts.theme import AnyChart
+from emcache_warehouse.charts.theme import Whole
 
 
 def draw_iou(workspace: Path | None, out: Path, reporter: Reporter) -> None:
@@ -26,6 +27,19 @@ def draw_curves(workspace: Path | None, out: Path, reporter: Reporter) -> None:
     """Draw the losses of every run by epoch."""
     database = synced_workspace(workspace, reporter).warehouse
     _save(curves_chart(curve_rows(database)), out, reporter)
+
+
+def draw_table(workspace: Path | None, number: int, out: Path, reporter: Reporter) -> None:
+    """Draw one of the paper's tables with our figures."""
+    database = synced_workspace(workspace, reporter).warehouse
+    _save(table_chart(database, number), out, reporter)
+
+
+def draw_paper_comparison(workspace: Path | None, out: Path, reporter: Reporter) -> None:
+    """Draw every score of the paper with ours."""
+    database = synced_workspace(workspace, reporter).warehouse
+    chart = score_chart(paper_rows(database), "Every score of the paper, and ours")
+    _save(chart, out, reporter)
 
 
 def draw_query(
@@ -54,7 +68,7 @@ def draw_query(
     _save(mark_chart(frame, mark, x, y), out, reporter)
 
 
-def _save(chart: AnyChart, out: Path, reporter: Reporter) -> None:
+def _save(chart: Whole, out: Path, reporter: Reporter) -> None:
     try:
         save_chart(chart, out)
     except OSError as error:

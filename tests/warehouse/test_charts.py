@@ -15,6 +15,13 @@ from emcache.errors import UsageError, WarehouseError
 from emcache_warehouse.charts.curves import curve_rows, curves_chart
 from emcache_warehouse.charts.custom import MARKS, mark_chart
 from emcache_warehouse.charts.iou import iou_chart, iou_rows
+from emcache_warehouse.charts.paper import (
+    PARAMETER_TABLE,
+    SCORE_TABLES,
+    paper_rows,
+    score_chart,
+    table_chart,
+)
 from emcache_warehouse.charts.render import save_chart
 from emcache_warehouse.charts.setups import describe_setups
 
@@ -148,6 +155,80 @@ def test_no_test_scores_say_which_command_makes_some(made_up):
     made_up.sync()
     with pytest.raises(WarehouseError, match="emcache train-head"):
         iou_chart(iou_rows(made_up.database))
+
+
+# The paper's tables
+
+
+@pytest.mark.parametrize("table", [*SCORE_TABLES, PARAMETER_TABLE])
+def test_a_table_draws_the_rows_of_its_query(studied, table):
+    given = paper_rows(studied.database, table)
+
+    drawn = pl.DataFrame(rows_of(table_chart(studied.database, table)), infer_schema_length=None)
+
+    assert drawn.select(given.columns).rows() == given.rows()
+    assert given.height > 0
+
+
+def test_every_cell_of_the_paper_is_in_one_table(studied):
+    whole = paper_rows(studied.database)
+    cells = ["paper_table", "backbone", "regime", "train_on", "eval_on", "sampling"]
+    parts = pl.concat([paper_rows(studied.database, table) for table in SCORE_TABLES])
+
+    assert set(parts.select(cells).rows()) == set(whole.select(cells).rows())
+    assert len(set(whole.select(cells).rows())) == 60
+
+
+def test_our_figures_stand_beside_theirs(studied):
+    chart = score_chart(paper_rows(studied.database), "all")
+    panels = [panel["title"]["text"] for panel in chart.to_dict()["hconcat"]]
+
+    assert panels[:2] == ["lucchi++", "vnc"]
+    assert panels[-1] == ["lucchi++ + vnc", "(the paper's paired figure)"]
+    ours = [row for row in rows_of(chart) if row["iou_fg_mean"] is not None]
+    # Two backbones on vnc, each also on both; the paper has the latter as one figure, against
+    # which our macro and pooled stand, and for the large one per dataset too.
+    assert sorted({row["series"] for row in ours}) == ["macro", "ours", "pooled"]
+    assert "weights: random:0 (untrained)" in subtitle(chart)
+
+
+def test_different_setups_of_ours_are_told_apart(made_up):
+    for weights in ("random:0", "pretrained"):
+        made_up.train(("vnc",), backbone="dinov2-large", weights=weights)
+    made_up.sync()
+    chart = table_chart(made_up.database, 1)
+
+    series = {row["series"] for row in rows_of(chart) if row["iou_fg_mean"] is not None}
+    assert series == {"random:0 (untrained)", "pretrained"}
+
+
+def test_a_table_without_a_run_of_ours_is_the_papers(made_up):
+    made_up.dataset()
+    made_up.sync()
+    chart = table_chart(made_up.database, 5)
+
+    assert "0 of 6 cells run here" in subtitle(chart)
+    assert dict(marks(chart.to_dict()))["point"]["encoding"]["x"]["field"] == "paper_iou_fg_mean"
+
+
+def test_table_7_shows_what_our_runs_trained(made_up):
+    made_up.train(backbone="dinov2-small", trainable_parameters=3_828_866)
+    made_up.train(backbone="dinov2-small", regime="lora", trainable_parameters=4_271_234)
+    made_up.train(
+        backbone="dinov2-small", trainable_parameters=770, protocol="paper[head=linear, x=1]"
+    )
+    made_up.sync()
+    rows = paper_rows(made_up.database, 7)
+
+    small = rows.row(by_predicate=pl.col("backbone") == "dinov2-small", named=True)
+    assert (small["our_head_only"], small["our_lora_plus_head"]) == (3.829, 4.271)
+    assert (small["head_only"], small["lora_plus_head"]) == (3.829, 4.271)
+    assert rows.height == 9
+
+
+def test_a_table_that_the_paper_does_not_have(studied):
+    with pytest.raises(UsageError, match=r"table 6 of the paper holds .*1, 2, 3, 4, 5, 7"):
+        table_chart(studied.database, 6)
 
 
 # Learning curves

@@ -13,7 +13,7 @@ import vl_convert
 
 from emcache import atomic
 from emcache.errors import UsageError
-from emcache_warehouse.charts.theme import AnyChart
+from emcache_warehouse.charts.theme import Whole
 
 _PAGE = """\
 <!DOCTYPE html>
@@ -39,7 +39,7 @@ vegaEmbed("#chart", {spec}, {{mode: "vega-lite", actions: {{export: true, source
 _PIXELS_PER_POINT = 2
 
 
-def save_chart(chart: AnyChart, path: Path) -> None:
+def save_chart(chart: Whole, path: Path) -> None:
     """Write a chart in the format that the file's ending names, whole or not at all.
 
     ``.html`` carries the drawing library and works without a network; ``.png`` has two pixels per

@@ -6,7 +6,7 @@ what is the same everywhere goes into the subtitle.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,7 +42,7 @@ def describe_setups(frame: pl.DataFrame) -> Setups:
     backbones = frame["backbone"].unique()
     if len(backbones) > 1 or not varying:
         varying.insert(0, "backbone")
-    labels = tuple(_label(row, varying) for row in rows)
+    labels = tuple(in_words(row, varying) for row in rows)
     keys = {
         label: (_backbone_rank(row["backbone"]), label)
         for label, row in zip(labels, rows, strict=True)
@@ -58,7 +58,11 @@ def describe_setups(frame: pl.DataFrame) -> Setups:
 
 def weights_in_words(weights: str) -> str:
     """``weights: random:0 (untrained)``: a reader must not take chance for a result."""
-    return f"weights: {weights}" + (" (untrained)" if weights.startswith("random:") else "")
+    return f"weights: {_marked(weights)}"
+
+
+def _marked(weights: str) -> str:
+    return f"{weights} (untrained)" if weights.startswith("random:") else weights
 
 
 def counted(number: int, thing: str) -> str:
@@ -80,24 +84,25 @@ def _regime_in_words(regime: str) -> str:
 _WORDS: Mapping[str, Callable[[Any], str]] = {
     "regime": _regime_in_words,
     "weights": weights_in_words,
-    "longest_edge": lambda edge: f"longest edge {edge} px",
+    "longest_edge": lambda edge: "" if edge is None else f"longest edge {edge} px",
     "protocol": lambda protocol: f"protocol {protocol}",
     "sampling": lambda sampling: f"{sampling} sampling",
     "audit_accepted": _audit_in_words,
 }
 _SHORT: Mapping[str, Callable[[Any], str]] = {
     "backbone": str,
-    "weights": str,
-    "longest_edge": lambda edge: f"{edge} px",
+    "weights": _marked,
+    "longest_edge": lambda edge: "one physical scale" if edge is None else f"{edge} px",
     # paper[max_epochs=3, patience=5]: a line for the name and one for each change.
     "protocol": lambda protocol: protocol.removesuffix("]").replace("[", "\n").replace(", ", "\n"),
     "audit_accepted": lambda accepted: _audit_in_words(accepted) or "no pairing audit",
 }
 
 
-def _label(row: Mapping[str, Any], varying: list[str]) -> str:
+def in_words(row: Mapping[str, Any], columns: Sequence[str]) -> str:
+    """What some of a row's columns say, a line each."""
     words = {**_WORDS, **_SHORT}
-    return "\n".join(words[name](row[name]) for name in varying)
+    return "\n".join(words[name](row[name]) for name in columns)
 
 
 def _backbone_rank(name: str) -> tuple[str, int, str]:

@@ -8,7 +8,10 @@ from typing import Any, TypeAlias, TypeVar
 
 import altair as alt
 
-AnyChart = TypeVar("AnyChart", alt.Chart, alt.FacetChart, alt.VConcatChart)
+Whole: TypeAlias = alt.Chart | alt.LayerChart | alt.FacetChart | alt.HConcatChart | alt.VConcatChart
+"""Any chart that can stand alone."""
+
+AnyChart = TypeVar("AnyChart", bound=Whole)
 
 ROWS = alt.NamedData("rows")
 """The one table behind a chart; panels take their rows from it by a filter."""
@@ -89,7 +92,8 @@ def finished(
     heading: dict[str, Any] = {"text": title}
     if subtitle:
         heading["subtitle"] = [piece for line in subtitle for piece in _wrapped(line, width)]
-    whole: AnyChart = chart.properties(title=alt.TitleParams(**heading)).configure(**_CONFIG)
+    titled: Any = chart.properties(title=alt.TitleParams(**heading))
+    whole: AnyChart = titled.configure(**_CONFIG)
     # Set last: every step above copies the chart, and the rows with it.
     whole.datasets = {ROWS.name: rows}
     return whole
