@@ -19,18 +19,18 @@ def parse_seeds(text: str) -> list[int]:
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
         if not first.isdecimal() or (dash and not last.isdecimal()):
-            raise UsageError(f"seeds {text!r} cannot be read; expected 0-4 or 0,2,7.")
+            raise UsageError(f"the list of seeds {text!r} cannot be read; expected 0-4 or 0,2,7.")
         begin, end = int(first), int(last or first)
         if end > _LARGEST_SEED or end - begin >= _MOST_SEEDS:
             raise UsageError(
-                f"seeds {text!r} go too far; expected seeds up to {_LARGEST_SEED}, at most "
-                f"{_MOST_SEEDS} of them."
+                f"the list of seeds {text!r} goes too far; expected seeds up to {_LARGEST_SEED}, "
+                f"at most {_MOST_SEEDS} of them."
             )
         seeds += range(begin, end + 1)
     twice = sorted({seed for seed in seeds if seeds.count(seed) > 1})
     if twice or not seeds:
+        found = f"seed {twice[0]} twice" if twice else "no seed"
         raise UsageError(
-            f"seeds {text!r} name {f'seed {twice[0]} twice' if twice else 'no seed'}; expected "
-            f"each seed once."
+            f"the list of seeds {text!r} names {found}; expected each seed once.", subject=text
         )
     return seeds

@@ -57,8 +57,8 @@ def rows(workspace: Workspace) -> dict[str, list[dict[str, Any]]]:
         "FROM epochs JOIN runs USING (run_id) ORDER BY ALL",
         "slice_metrics": f"SELECT {IDENTITY}, slice_metrics.* EXCLUDE (run_id) "
         "FROM slice_metrics JOIN runs USING (run_id) ORDER BY ALL",
-        "feature_sets": "SELECT * EXCLUDE (record_id, compute_seconds) FROM feature_sets "
-        "ORDER BY ALL",
+        "feature_sets": "SELECT * EXCLUDE (record_id, compute_seconds, total_bytes) "
+        "FROM feature_sets ORDER BY ALL",
         "leaderboard": "FROM leaderboard ORDER BY ALL",
     }
     return {

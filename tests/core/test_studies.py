@@ -85,7 +85,7 @@ def test_what_can_be_set(tmp_path: Path) -> None:
         (GRID + 'backbone = ["tiny"]', "unknown key grid.backbone; did you mean backbones"),
         (GRID.replace("train_on", "#"), r"has no train_on; expected a list of datasets"),
         (GRID.replace('"lora"', '"lroa"'), r"regimes of .* cannot be .*lroa.*frozen and lora"),
-        (GRID.replace('"0-2"', '"0,0"'), "name seed 0 twice"),
+        (GRID.replace('"0-2"', '"0,0"'), "names seed 0 twice"),
         (GRID.replace('["a", "b"]', "[]"), "train_on of .* cannot be"),
         (GRID + "longest_edge = -1", "longest_edge of .* cannot be -1; expected a number of pix"),
         (GRID + "[grid.protocol]\nepochs = 3", "unknown key grid.protocol.epochs"),
