@@ -3,13 +3,13 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 DEMO ?= demo
-SOURCES := src warehouse cli tests
+SOURCES := src warehouse cli tests benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow check format lock clean
+.PHONY: help setup demo test test-slow audit-table check format lock clean
 
 help: ## Show this list.
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-11s %s\n", $$1, $$2}'
 
 setup: .venv/.ready ## Make .venv with the locked packages; quick when it is done.
 
@@ -32,6 +32,9 @@ test: setup ## Run the tests.
 
 test-slow: setup ## Run the slow tests.
 	$(BIN)/python -m pytest -m slow
+
+audit-table: setup ## Measure how often the audit is right, on the slices in VNC=path/to/vnc.
+	$(BIN)/python benchmarks/audit_table.py $(VNC)
 
 check: setup ## Check format, lint, types and import contracts.
 	$(BIN)/ruff format --check $(SOURCES)

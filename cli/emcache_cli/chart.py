@@ -1,4 +1,4 @@
-"""``emcache chart iou | curves | table | paper-comparison``."""
+"""``emcache chart iou | curves | table | paper-comparison | audit``."""
 
 from __future__ import annotations
 
@@ -55,3 +55,18 @@ def paper_comparison(out: OutOption, workspace: WorkspaceOption = None) -> None:
     from emcache_cli.drawing import draw_paper_comparison
 
     draw_paper_comparison(workspace, out, Console())
+
+
+@app.command()
+def audit(
+    out: OutOption,
+    dataset: Annotated[
+        str, typer.Argument(help="Which dataset's. (default: the one audited last)")
+    ] = "",
+    workspace: WorkspaceOption = None,
+) -> None:
+    """How well every mask fits every image, and the slices whose own masks fit worst."""
+    from emcache_cli.console import Console
+    from emcache_cli.drawing import draw_audit
+
+    draw_audit(workspace, dataset, out, Console())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 import time
@@ -165,3 +166,11 @@ def show_rows(rows: list[dict[str, Any]], chosen: Format | None) -> None:
     import polars as pl
 
     show(pl.DataFrame(rows, infer_schema_length=None), chosen)
+
+
+def show_object(value: dict[str, Any], rows: list[dict[str, Any]], chosen: Format | None) -> None:
+    """Write a JSON object whole, or in any other format its rows."""
+    if chosen is Format.JSON or (chosen is None and not sys.stdout.isatty()):
+        sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+        return
+    show_rows(rows, chosen)

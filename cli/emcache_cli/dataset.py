@@ -1,4 +1,4 @@
-"""``emcache dataset add | list | show``."""
+"""``emcache dataset add | list | show | audit``."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ app = typer.Typer(help="Datasets of slices and masks.", no_args_is_help=True)
 class Layout(StrEnum):
     """How a dataset's folder is laid out."""
 
+    LUCCHI = "lucchi++"
+    KASTHURI = "kasthuri++"
     VNC = "vnc"
     FOLDER = "folder"
 
@@ -115,3 +117,28 @@ def show(
         console.say(line)
     slices = dataset.slices if selection.split is None else selection.of(dataset)
     show_rows(slice_table_rows(slices, dataset.root), chosen)
+
+
+@app.command()
+def audit(
+    name: Annotated[str, typer.Argument(help="A dataset.")],
+    chosen: FormatOption = None,
+    workspace: WorkspaceOption = None,
+) -> None:
+    """Check that the masks belong to their slices, and the rest of the data.
+
+    Exit code 1 where a check fails.
+    """
+    from emcache.audit.run import audit_dataset
+    from emcache.datasets import load_dataset
+    from emcache.workspace import find_workspace
+    from emcache_cli.console import Console, show_object
+
+    console = Console()
+    place = find_workspace(workspace)
+    found, _ = audit_dataset(place, load_dataset(place, name, console), console)
+    result = found.as_dict()
+    show_object(result, result["checks"], chosen)
+    console.say(f"Audit of {name}: {found.verdict}.")
+    if found.verdict == "fail":
+        raise typer.Exit(1)

@@ -9,6 +9,7 @@ import polars as pl
 from emcache.errors import UsageError
 from emcache.progress import Reporter
 from emcache_cli.asking import synced_workspace
+from emcache_warehouse.charts.audit import audit_chart, audit_rows, worst_slices
 from emcache_warehouse.charts.curves import curve_rows, curves_chart
 from emcache_warehouse.charts.custom import mark_chart
 from emcache_warehouse.charts.iou import iou_chart, iou_rows
@@ -40,6 +41,14 @@ def draw_paper_comparison(workspace: Path | None, out: Path, reporter: Reporter)
     database = synced_workspace(workspace, reporter).warehouse
     chart = score_chart(paper_rows(database), "Every score of the paper, and ours")
     _save(chart, out, reporter)
+
+
+def draw_audit(workspace: Path | None, dataset: str, out: Path, reporter: Reporter) -> None:
+    """Draw the newest audit of a dataset."""
+    place = synced_workspace(workspace, reporter)
+    rows = audit_rows(place.warehouse, dataset)
+    worst = [] if rows.is_empty() else worst_slices(place.runs, rows["audit_id"][0])
+    _save(audit_chart(rows, worst), out, reporter)
 
 
 def draw_query(

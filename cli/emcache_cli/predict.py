@@ -22,6 +22,9 @@ def predict(
     overlays: Annotated[
         bool, typer.Option(help="Write pictures of the slices with the predicted outline.")
     ] = True,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace results that are there; inputs never are.")
+    ] = False,
     voxel_size: Annotated[
         str | None,
         typer.Option(metavar="Z,Y,X", help="Of the inputs in nm; for runs with --pixel-size."),
@@ -42,7 +45,7 @@ def predict(
     from emcache_cli.summaries import prediction_rows
 
     options = PredictionOptions(
-        probabilities, overlays, parse_voxel_size(voxel_size), weights, device
+        probabilities, overlays, parse_voxel_size(voxel_size), overwrite, weights, device
     )
     files, _ = run_prediction(find_workspace(workspace), run, inputs, out, options, Console())
     show_rows(prediction_rows(files), chosen)

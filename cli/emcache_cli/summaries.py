@@ -110,7 +110,8 @@ def evaluation_rows(record: Record) -> list[dict[str, Any]]:
 def prediction_rows(files: Sequence[PlannedFile]) -> list[dict[str, Any]]:
     """One row for each input."""
     return [
-        {"input": str(file.input), "slices": file.pages, "mask": str(file.mask)} for file in files
+        {"input": str(file.input), "slices": len(file.pages), "mask": str(file.mask)}
+        for file in files
     ]
 
 

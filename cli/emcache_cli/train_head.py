@@ -8,6 +8,7 @@ import typer
 
 from emcache_cli.options import DeviceOption, FormatOption, PrecisionOption, WorkspaceOption
 from emcache_cli.training import (
+    AcceptAuditOption,
     BatchOption,
     DatasetsArgument,
     EpochsOption,
@@ -56,6 +57,7 @@ def train_head(
     device: DeviceOption = "auto",
     precision: PrecisionOption = "auto",
     save_predictions: SavePredictionsOption = False,
+    accept_audit: AcceptAuditOption = False,
     chosen: FormatOption = None,
     workspace: WorkspaceOption = None,
 ) -> None:
@@ -74,6 +76,7 @@ def train_head(
         device=device,
         precision=precision,
         save_predictions=save_predictions,
+        accept_audit=accept_audit,
         changes={
             "max_epochs": epochs,
             "patience": patience,

@@ -72,6 +72,12 @@ SavePredictionsOption = Annotated[
     bool,
     typer.Option("--save-predictions", help="Keep predicted and true masks of the test slices."),
 ]
+AcceptAuditOption = Annotated[
+    bool,
+    typer.Option(
+        "--accept-audit", help="Train though the audit failed; every score will carry the mark."
+    ),
+]
 
 
 def training_options(
@@ -83,6 +89,7 @@ def training_options(
     device: str,
     precision: str,
     save_predictions: bool,
+    accept_audit: bool,
     changes: dict[str, Any],
 ) -> TrainingOptions:
     """The library's options from those of a command line.
@@ -95,6 +102,7 @@ def training_options(
         device: As typed.
         precision: As typed.
         save_predictions: Whether to keep pictures.
+        accept_audit: Whether to train though an audit failed.
         changes: Fields of the protocol that were given; None leaves one as it is.
 
     Raises:
@@ -115,4 +123,5 @@ def training_options(
         device,
         precision,
         save_predictions,
+        accept_audit,
     )

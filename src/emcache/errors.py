@@ -6,7 +6,8 @@
     ├── UsageError               an option or argument that cannot be right
     ├── WorkspaceError           no workspace, or one whose emcache.toml cannot be read
     ├── DatasetError             an unknown dataset, a root that is not there, an empty listing
-    │   └── PairingError         an image without a mask, a mask without an image, an ambiguous name
+    │   ├── PairingError         an image without a mask, a mask without an image, an ambiguous name
+    │   └── AuditError           masks that do not belong to their slices, and what else fails
     ├── ImageError               an image or mask that cannot be read, or has the wrong size or kind
     ├── BackboneError            an unknown backbone
     │   ├── WeightsError         weights that are not there or do not fit
@@ -56,6 +57,10 @@ class DatasetError(EmcacheError):
 
 class PairingError(DatasetError):
     """Images and masks that the declared rule cannot pair."""
+
+
+class AuditError(DatasetError):
+    """Data that failed its audit."""
 
 
 class ImageError(EmcacheError):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import polars as pl
 import torch
@@ -16,7 +17,6 @@ from emcache.examples import Residency, open_examples
 from emcache.feature_choice import FeatureRequest
 from emcache.feature_sources import plan_features
 from emcache.jobs import ExtractOptions, plan_extraction
-from emcache.labels import label_key
 from emcache.progress import Reporter
 from emcache.readers import PixelReader, Reader, SizedSlice, TokenReader
 from emcache.records import Record, new_record
@@ -41,13 +41,10 @@ class EvaluationOptions:
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """What is predicted, and by what."""
+    """What predicts, and from what."""
 
-    sources: Sources
-    positions: list[int]
     reader: Reader
     model: torch.nn.Module
-    data_keys: tuple[str, ...]
 
 
 def evaluate_run(
@@ -84,7 +81,8 @@ def evaluate_run(
         if not splits or item.split in splits
     ]
     make = _plan_lora if trained.is_lora else _plan_head
-    plan = make(workspace, trained, sources, positions, options, device, reporter)
+    plan = make(workspace, trained, sources, options, device, reporter)
+    _warn_of_training_slices(trained, sources, positions, reporter)
     if is_untrained(trained.config["weights"]):
         reporter.say(describe_untrained(trained.config["weights"]))
     examples, _ = open_examples(plan.reader, device, Residency.DISK, positions)
@@ -98,11 +96,46 @@ def evaluate_run(
             "regime": trained.config["regime"],
             "train_on": trained.config["train_on"],
             "eval_on": [source.dataset.name for source in sources.items],
-            "data_keys": list(plan.data_keys),
+            "data_keys": [evaluation_key(s.dataset, trained.recipe) for s in sources.items],
+            "whole": [dataset.name for dataset, splits in chosen if not splits],
             "device": device.type,
         }
         draft.write_table("slice_metrics.parquet", pl.DataFrame(rows))
         return draft.finish()
+
+
+def evaluation_key(dataset: Dataset, recipe: Mapping[str, Any]) -> str:
+    """Hash of everything on the data's side that a score of a run depends on.
+
+    Args:
+        dataset: Whose labelled slices are scored.
+        recipe: How the run makes tokens.
+    """
+    return json_sha256(
+        {
+            "recipe": recipe,
+            "threshold": dataset.mask_threshold,
+            "voxel_size_nm": dataset.voxel_size_nm,
+            "slices": [[s.id, s.split, s.pixel_sha256, s.mask_sha256] for s in dataset.labelled],
+        }
+    )
+
+
+def _warn_of_training_slices(
+    trained: TrainedRun, sources: Sources, positions: Sequence[int], reporter: Reporter
+) -> None:
+    """A split that has changed since may call a slice ``test`` that the run has learned from."""
+    learned = {*trained.config.get("train_slices", ()), *trained.config["val_slices"]}
+    found = [
+        f"{source.dataset.name}/{item.id}"
+        for source, item in map(sources.at, positions)
+        if item.split == "test" and f"{source.dataset.name}/{item.id}" in learned
+    ]
+    if found:
+        reporter.say(
+            f"Warning: the run has learned from {len(found)} of the slices that are called test "
+            f"today ({found[0]} ...): their scores are no test."
+        )
 
 
 def _select(
@@ -140,7 +173,6 @@ def _plan_head(
     workspace: Workspace,
     trained: TrainedRun,
     sources: Sources,
-    positions: list[int],
     options: EvaluationOptions,
     device: torch.device,
     reporter: Reporter,
@@ -154,20 +186,19 @@ def _plan_head(
         trained.token_type,
         pixel_size_nm=config["pixel_size_nm"],
         precision=trained.token_precision,
+        weights_sha256=config["weights_sha256"],
     )
     planned = plan_features(workspace, sources, request, options.device, reporter)
     for item in planned:
         trained.check_recipe(item.recipe, f"the features of {item.source.dataset.name}")
     features = [item.make(reporter) for item in planned]
-    keys = tuple(json_sha256([item.fingerprint, item.label_key]) for item in planned)
-    return _Plan(sources, positions, TokenReader(features), trained.load_head(device), keys)
+    return _Plan(TokenReader(features), trained.load_head(device))
 
 
 def _plan_lora(
     workspace: Workspace,
     trained: TrainedRun,
     sources: Sources,
-    positions: list[int],
     options: EvaluationOptions,
     device: torch.device,
     reporter: Reporter,
@@ -184,7 +215,6 @@ def _plan_lora(
         pixel_size_nm=config["pixel_size_nm"],
     )
     slices: list[SizedSlice] = []
-    keys = []
     for source in sources.items:
         job = plan_extraction(workspace, Selection(source.dataset.name, None), tokens, reporter)
         trained.check_recipe(job.recipe.identity(), "the backbone")
@@ -193,9 +223,7 @@ def _plan_lora(
             SizedSlice(item, grid, threshold)
             for item, grid in zip(source.slices, grids, strict=True)
         ]
-        labels = label_key(source.slices, threshold, trained.recipe["preprocessing"], grids)
-        keys.append(json_sha256([job.fingerprint, labels]))
     backbone = trained.load_backbone(job.weights, device)
     model = Segmenter(backbone, trained.load_head(device))
     reader = PixelReader(slices, trained.spec.patch)
-    return _Plan(sources, positions, reader, model, tuple(keys))
+    return _Plan(reader, model)

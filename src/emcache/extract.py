@@ -21,6 +21,7 @@ import torch
 from filelock import FileLock, Timeout
 from jaxtyping import Float, Float32, UInt8
 
+from emcache.audit.run import ensure_audited
 from emcache.backbone_loading import load_backbone
 from emcache.backbones.protocol import Backbone
 from emcache.datasets import slice_table_rows
@@ -65,6 +66,7 @@ def run_extraction(job: Job, reporter: Reporter) -> Extraction:
         StoreError: A slice changed while it was being read, or its tokens are not finite.
         WeightsError: The weights do not fit, or changed since they were hashed.
     """
+    ensure_audited(job.workspace, job.dataset, reporter)
     cache = job.workspace.cache
     cache.mkdir(parents=True, exist_ok=True)
     with _only_one(FileLock(cache / f".{job.name}.lock"), job, reporter):

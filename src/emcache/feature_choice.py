@@ -15,6 +15,8 @@ from emcache.store import FeatureSet, list_feature_sets
 from emcache.weights import PRETRAINED, find_weights, is_untrained
 from emcache.workspace import Workspace
 
+_FIELDS = ("backbone", "longest_edge", "pixel_size_nm", "dtype", "precision", "weights_sha256")
+
 
 @dataclass(frozen=True, slots=True)
 class FeatureRequest:
@@ -28,6 +30,8 @@ class FeatureRequest:
     """Name of one feature set, where the others do not tell them apart."""
     pixel_size_nm: float | None = None
     precision: str | None = None
+    weights_sha256: str | None = None
+    """Hash of the weights, where it is known which bytes are meant."""
 
     def extract_options(self, dataset: str, device: str) -> ExtractOptions:
         """How to extract what was asked for.
@@ -102,7 +106,7 @@ def _fits(workspace: Workspace, feature_set: FeatureSet, request: FeatureRequest
     facts = feature_set.description
     if request.feature_set not in (None, feature_set.name):
         return False
-    for name in ("backbone", "longest_edge", "pixel_size_nm", "dtype", "precision"):
+    for name in _FIELDS:
         asked = getattr(request, name)
         if asked is not None and facts.get(name) != asked:
             return False

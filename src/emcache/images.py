@@ -7,10 +7,12 @@ A slice is 8-bit grey. A mask of any PNG or TIFF kind (1-bit, palette, 8-bit gre
 from __future__ import annotations
 
 import hashlib
+import re
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import PIL
@@ -32,6 +34,7 @@ MOST_PIXELS = 1 << 30
 Image.MAX_IMAGE_PIXELS = None
 
 _COLOUR_MODES = ("RGB", "RGBA")
+_DESCRIPTION = 270
 _GREY_MODES = ("1", "L", "P", "LA")
 
 
@@ -58,14 +61,38 @@ def _slice_pixels(picture: Image.Image, path: Path) -> UInt8[np.ndarray, "row co
     return _grey(picture, path)
 
 
-def count_pages(path: Path) -> int:
-    """How many slices an image file holds; a TIFF may hold many.
+class PageSize(NamedTuple):
+    """Size of one slice in a file."""
+
+    rows: int
+    columns: int
+
+
+def page_sizes(path: Path) -> tuple[PageSize, ...]:
+    """Size of every slice in an image file; a TIFF may hold many. Nothing is decoded.
 
     Raises:
-        ImageError: Missing, empty or no image.
+        ImageError: Missing, empty, no image, of a kind that is no slice, or a stack whose pages
+            are not listed.
     """
+    sizes = []
     with _opened(path) as picture:
-        return int(getattr(picture, "n_frames", 1))
+        for page in range(getattr(picture, "n_frames", 1)):
+            picture.seek(page)
+            _check_size(picture, path)
+            if picture.mode not in (*_COLOUR_MODES, *_GREY_MODES):
+                raise _unfit(picture, path)
+            sizes.append(PageSize(picture.height, picture.width))
+        tags = getattr(picture, "tag_v2", {})
+        stated = re.search(r"^images=(\d+)", str(tags.get(_DESCRIPTION, "")), re.MULTILINE)
+    # ImageJ lists one page of a stack above 4 GB, and says in words how many follow it.
+    if stated and int(stated[1]) != len(sizes):
+        raise ImageError(
+            f"{path} says that it holds {stated[1]} images, and lists {len(sizes)}; expected a "
+            f"page for each: save it as BigTIFF.",
+            subject=path,
+        )
+    return tuple(sizes)
 
 
 def read_pages(path: Path) -> Iterator[UInt8[np.ndarray, "row col"]]:
@@ -153,13 +180,17 @@ def _opened(path: Path) -> Iterator[Image.Image]:
 
 def _grey(picture: Image.Image, path: Path) -> UInt8[np.ndarray, "row col"]:
     if picture.mode not in _GREY_MODES:
-        raise ImageError(
-            f"{path} has pixels of mode {picture.mode}; expected 8-bit grey: convert it to 8 bits.",
-            subject=path,
-        )
+        raise _unfit(picture, path)
     if picture.mode == "P":
         _check_grey_palette(picture, path)
     return np.array(picture.convert("L"))
+
+
+def _unfit(picture: Image.Image, path: Path) -> ImageError:
+    return ImageError(
+        f"{path} has pixels of mode {picture.mode}; expected 8-bit grey: convert it to 8 bits.",
+        subject=path,
+    )
 
 
 def _check_grey_palette(picture: Image.Image, path: Path) -> None:

@@ -47,6 +47,7 @@ ListFiles = Callable[[Path, Mapping[str, Any]], Listing]
 
 # Sections are stated as 45 to 50 nm thick, pixels as 4.6 nm (Gerhard et al. 2013).
 _VNC_VOXEL_NM = (47.5, 4.6, 4.6)
+_LUCCHI_VOXEL_NM = (5.0, 5.0, 5.0)
 
 
 def list_vnc(root: Path, options: Mapping[str, Any]) -> Listing:
@@ -73,6 +74,36 @@ def list_vnc(root: Path, options: Mapping[str, Any]) -> Listing:
         for image in _glob(root, "stack2/raw/*.tif")
     ]
     return Listing((*labelled, *unlabelled), f"{Rule.STEM.words}", _VNC_VOXEL_NM)
+
+
+def list_in_out(root: Path, options: Mapping[str, Any]) -> Listing:
+    """Lucchi++ and Kasthuri++ as Casser et al. publish them.
+
+    ``Train_In`` and ``Test_In`` hold the images (in Lucchi++ they are called ``mask0000.png``),
+    ``Train_Out`` and ``Test_Out`` the masks (``0.png``); each pair shares a number. Training and
+    test volumes are separate stacks.
+    """
+    del options
+    entries = []
+    for split in ("train", "test"):
+        folders = [f"{split.capitalize()}_{kind}" for kind in ("In", "Out")]
+        images, masks = (_glob(root, f"{folder}/*") for folder in folders)
+        if not images:
+            raise DatasetError(
+                f"{root} holds no image in {folders[0]}; expected the folders Train_In, Train_Out, "
+                f"Test_In and Test_Out in it: check --root.",
+                subject=root,
+            )
+        entries += [
+            Entry(f"{split}/{PurePosixPath(mask).stem}", image, mask, split)
+            for image, mask in pair(images, masks, Rule.NUMBER)
+        ]
+    return Listing(tuple(entries), Rule.NUMBER.words, None)
+
+
+def list_lucchi(root: Path, options: Mapping[str, Any]) -> Listing:
+    """Lucchi++: isotropic FIB-SEM of mouse hippocampus, 165 + 165 slices."""
+    return replace(list_in_out(root, options), voxel_size_nm=_LUCCHI_VOXEL_NM)
 
 
 def list_folder(root: Path, options: Mapping[str, Any]) -> Listing:
@@ -108,7 +139,12 @@ def list_folder(root: Path, options: Mapping[str, Any]) -> Listing:
     return Listing(entries, rule.words, None)
 
 
-LAYOUTS: Mapping[str, ListFiles] = {"vnc": list_vnc, "folder": list_folder}
+LAYOUTS: Mapping[str, ListFiles] = {
+    "lucchi++": list_lucchi,
+    "kasthuri++": list_in_out,
+    "vnc": list_vnc,
+    "folder": list_folder,
+}
 """Every layout by its name."""
 
 
@@ -187,7 +223,10 @@ def _is_split(value: object) -> bool:
 _THRESHOLD = ("a whole number from 1 to 255", _is_threshold)
 _VOXEL_SIZE = ("three positive numbers, [z, y, x] in nanometres", _is_voxel_size)
 _OPTIONS: Mapping[str, Mapping[str, tuple[str, Callable[[object], bool]]]] = {
-    "vnc": {"mask_threshold": _THRESHOLD, "voxel_size_nm": _VOXEL_SIZE},
+    **{
+        name: {"mask_threshold": _THRESHOLD, "voxel_size_nm": _VOXEL_SIZE}
+        for name in ("lucchi++", "kasthuri++", "vnc")
+    },
     "folder": {
         "images": ("a pattern below the root", _is_pattern),
         "masks": ("a pattern below the root", _is_pattern),

@@ -17,7 +17,7 @@ _LINE = 2
 def outline_overlay(
     image: UInt8[np.ndarray, "row col"],
     true: UInt8[np.ndarray, "mask_row mask_col"] | None,
-    predicted: UInt8[np.ndarray, "mask_row mask_col"],
+    predicted: UInt8[np.ndarray, "mask_row mask_col"] | None,
 ) -> UInt8[np.ndarray, "row col 3"]:
     """A grey slice with the true outline in blue and the predicted one in orange.
 
@@ -25,7 +25,7 @@ def outline_overlay(
         image: The slice, as stored.
         true: True mask at any size, non-zero is foreground, resized to the slice; None where it is
             not known.
-        predicted: Predicted mask, likewise.
+        predicted: Predicted mask, of the same size as a true one, likewise.
     """
     picture = np.repeat(image[..., None], 3, axis=2)
     for mask, colour in ((true, TRUE_COLOUR), (predicted, PREDICTED_COLOUR)):

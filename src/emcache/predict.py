@@ -14,6 +14,7 @@ from jaxtyping import Float, Float32, UInt8
 from emcache.backbones.module import BackboneModule
 from emcache.datasets import open_file_index
 from emcache.devices import autocast, pick_device
+from emcache.errors import ImageError, UsageError
 from emcache.fingerprint import Recipe
 from emcache.heads import Head
 from emcache.images import read_pages
@@ -37,6 +38,8 @@ class PredictionOptions:
     """Write a picture of each slice with the predicted outline."""
     voxel_size_nm: Sequence[float] | None = None
     """Of the inputs, for a run that was trained at one physical scale."""
+    overwrite: bool = False
+    """Replace results that are there already; inputs never are."""
     weights: str | None = None
     """File of the backbone's weights, where the run's record knows only their hash."""
     device: str = "auto"
@@ -86,20 +89,26 @@ def predict(
     """
     trained = find_run(workspace, run)
     device = pick_device(options.device)
-    files = plan_files(inputs, out)
+    files = plan_files(
+        inputs,
+        out,
+        probabilities=options.probabilities,
+        overlays=options.overlays,
+        overwrite=options.overwrite,
+    )
     preprocessing = _preprocessing(trained, options)
+    for file in files:
+        _check_sizes(file, preprocessing)
     weights = _find_weights(workspace, trained, preprocessing, options)
     if is_untrained(trained.config["weights"]):
         reporter.say(describe_untrained(trained.config["weights"]))
     predictor = _Predictor(trained, weights, preprocessing, device)
     with (
         new_record(workspace.runs, "predict") as draft,
-        reporter.task("Predicting", sum(file.pages for file in files), "slices") as task,
+        reporter.task("Predicting", sum(len(f.pages) for f in files), "slices") as task,
     ):
         for file in files:
-            with writers(
-                file, probabilities=options.probabilities, overlays=options.overlays
-            ) as write:
+            with writers(file) as write:
                 for page in predictor.pages(file):
                     write.mask(page.mask)
                     if write.probability is not None:
@@ -111,7 +120,7 @@ def predict(
             "run_id": trained.id,
             "out": str(out.resolve()),
             "inputs": [str(file.input) for file in files],
-            "n_slices": sum(file.pages for file in files),
+            "n_slices": sum(len(file.pages) for file in files),
             "device": device.type,
         }
         record = draft.finish()
@@ -155,8 +164,23 @@ class _Predictor:
         return foreground.cpu().numpy()
 
 
+def _check_sizes(file: PlannedFile, preprocessing: Preprocessing) -> None:
+    """Every slice must have room for a patch, and that is known before the first is predicted."""
+    for size in file.pages:
+        try:
+            preprocessing.grid_of(*size)
+        except ImageError as error:
+            raise ImageError(f"{file.input}: {error}", subject=file.input) from error
+
+
 def _preprocessing(trained: TrainedRun, options: PredictionOptions) -> Preprocessing:
     voxel: tuple[float, float, float] | None = None
+    if options.voxel_size_nm is None and trained.config["pixel_size_nm"] is not None:
+        raise UsageError(
+            f"run {trained.id} was trained at {trained.config['pixel_size_nm']:g} nm a pixel; say "
+            f"what the inputs have with --voxel-size Z,Y,X.",
+            subject=trained.id,
+        )
     if options.voxel_size_nm is not None:
         z, y, x = options.voxel_size_nm
         voxel = (z, y, x)
@@ -166,7 +190,7 @@ def _preprocessing(trained: TrainedRun, options: PredictionOptions) -> Preproces
         config["longest_edge"],
         config["pixel_size_nm"],
         voxel,
-        "the inputs (say --voxel-size)",
+        "the inputs",
     )
 
 

@@ -20,11 +20,13 @@ from jaxtyping import Shaped, UInt8
 from PIL import Image
 
 from emcache.errors import UsageError
-from emcache.images import IMAGE_SUFFIXES, count_pages
+from emcache.images import IMAGE_SUFFIXES, PageSize, page_sizes
 from emcache.natural import natural_sorted
 
 _TIFF = (".tif", ".tiff")
 _PARTIAL = ".partial"
+# Offsets in a classic TIFF have 32 bits; what compression saves is not relied on.
+_CLASSIC_TIFF = 3_900_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,44 +34,64 @@ class PlannedFile:
     """One input and where its results go."""
 
     input: Path
-    pages: int
-    """Slices in the file."""
+    pages: tuple[PageSize, ...]
+    """Rows and columns of every slice in the file."""
     mask: Path
     """TIFF for TIFF, PNG for all others."""
-    probability: Path
-    overlay: Path
-    """A picture, or the folder of a stack's pictures."""
+    probability: Path | None
+    """None where it was not asked for."""
+    overlays: tuple[Path, ...]
+    """A picture for each page; none where they were not asked for."""
+
+    @property
+    def outputs(self) -> tuple[Path, ...]:
+        """Every file that will be written."""
+        probability = () if self.probability is None else (self.probability,)
+        return (self.mask, *probability, *self.overlays)
 
 
-def plan_files(inputs: Sequence[Path], out: Path) -> tuple[PlannedFile, ...]:
-    """Look at every input and decide where its results go; nothing is written.
+def plan_files(
+    inputs: Sequence[Path], out: Path, *, probabilities: bool, overlays: bool, overwrite: bool
+) -> tuple[PlannedFile, ...]:
+    """Look at every page of every input and decide where its results go; nothing is written.
 
     Args:
         inputs: Image files, and folders whose images are meant, in natural order.
         out: Folder of the results.
+        probabilities: Whether they are asked for.
+        overlays: Whether they are asked for.
+        overwrite: Whether files that are there already may be replaced; inputs never are.
 
     Raises:
-        UsageError: A folder without images, two inputs of one name, or a mask that would overwrite
-            an input.
-        ImageError: No image.
+        UsageError: A folder without images, two results of one name, or one that would overwrite
+            an input or, without leave, another file.
+        ImageError: No image, or of a kind that is no slice.
     """
-    files = [_plan(path, out) for path in _listed(inputs)]
+    files = tuple(_plan(path, out, probabilities, overlays) for path in _listed(inputs))
     places: dict[Path, Path] = {}
     read = {file.input.resolve() for file in files}
     for file in files:
-        if file.mask.resolve() in read:
-            raise UsageError(
-                f"the mask of {file.input} would overwrite {file.mask}; choose another --out.",
-                subject=file.input,
-            )
-        if file.mask in places:
-            raise UsageError(
-                f"{places[file.mask]} and {file.input} would both become {file.mask}; predict them "
-                f"into different folders.",
-                subject=file.input,
-            )
-        places[file.mask] = file.input
-    return tuple(files)
+        for path in file.outputs:
+            if path.resolve() in read:
+                raise UsageError(
+                    f"a result of {file.input} would overwrite {path}, which is an input; choose "
+                    f"another --out.",
+                    subject=file.input,
+                )
+            if path in places:
+                raise UsageError(
+                    f"{places[path]} and {file.input} would both become {path}; predict them into "
+                    f"different folders.",
+                    subject=file.input,
+                )
+            if path.exists() and not overwrite:
+                raise UsageError(
+                    f"{path} is there already; choose another --out, or replace it with "
+                    f"--overwrite.",
+                    subject=path,
+                )
+            places[path] = file.input
+    return files
 
 
 Write = Callable[[np.ndarray], None]
@@ -89,38 +111,35 @@ class Writers:
 
 
 @contextmanager
-def writers(file: PlannedFile, *, probabilities: bool, overlays: bool) -> Iterator[Writers]:
+def writers(file: PlannedFile) -> Iterator[Writers]:
     """Open the results of one input; they take their names when the block ends, and not before."""
+    pixels = sum(size.rows * size.columns for size in file.pages)
     with ExitStack() as stack:
 
-        def opened(path: Path) -> Write:
-            return stack.enter_context(_open(path))
+        def opened(path: Path, item_bytes: int) -> Write:
+            return stack.enter_context(_open(path, pixels * item_bytes))
 
-        numbers = iter(range(file.pages))
-        width = len(str(file.pages - 1))
+        overlays = iter(file.overlays)
 
         def write_picture(page: UInt8[np.ndarray, "row col 3"]) -> None:
-            if file.pages == 1:
-                path = file.overlay
-            else:
-                path = file.overlay / f"{next(numbers):0{width}}.png"
-            with _open(path) as write:
-                write(page)
+            stack.enter_context(_open(next(overlays), 0))(page)
 
         yield Writers(
-            opened(file.mask),
-            opened(file.probability) if probabilities else None,
-            write_picture if overlays else None,
+            opened(file.mask, 1),
+            None if file.probability is None else opened(file.probability, 4),
+            write_picture if file.overlays else None,
         )
 
 
 @contextmanager
-def _open(path: Path) -> Iterator[Callable[[Shaped[np.ndarray, "row col *channel"]], None]]:
+def _open(
+    path: Path, most_bytes: int
+) -> Iterator[Callable[[Shaped[np.ndarray, "row col *channel"]], None]]:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}{_PARTIAL}")
     try:
         if path.suffix.lower() in _TIFF:
-            with tifffile.TiffWriter(partial, bigtiff=False) as tiff:
+            with tifffile.TiffWriter(partial, bigtiff=most_bytes > _CLASSIC_TIFF) as tiff:
 
                 def write(page: Shaped[np.ndarray, "row col *channel"]) -> None:
                     # Without metadata of its own a page is one of a stack, not a series by itself.
@@ -150,14 +169,17 @@ def _listed(inputs: Sequence[Path]) -> Iterator[Path]:
         yield from images
 
 
-def _plan(path: Path, out: Path) -> PlannedFile:
-    pages = count_pages(path)
+def _plan(path: Path, out: Path, probabilities: bool, overlays: bool) -> PlannedFile:
+    pages = page_sizes(path)
     suffix = path.suffix if path.suffix.lower() in _TIFF else ".png"
-    picture = Path(path.stem) if pages > 1 else Path(f"{path.stem}.png")
+    pictures = [f"{path.stem}.png"]
+    if len(pages) > 1:
+        width = len(str(len(pages) - 1))
+        pictures = [f"{path.stem}/{number:0{width}}.png" for number in range(len(pages))]
     return PlannedFile(
         path,
         pages,
         out / f"{path.stem}{suffix}",
-        out / "probabilities" / f"{path.stem}.tif",
-        out / "overlays" / picture,
+        out / "probabilities" / f"{path.stem}.tif" if probabilities else None,
+        tuple(out / "overlays" / name for name in pictures) if overlays else (),
     )

@@ -22,9 +22,9 @@ class Protocol:
     """The named protocol this one is, or starts from."""
     head: Literal["deconv", "linear"] = "deconv"
     """The study's upsampling head, or one 1x1 convolution."""
-    loss: Literal["dice"] = "dice"
+    loss: str = "dice"
     """MONAI's Dice loss: softmax, one-hot, background included."""
-    optimizer: Literal["adamw"] = "adamw"
+    optimizer: str = "adamw"
     learning_rate: float = 5e-5
     weight_decay: float = 1e-4
     batch: int = 2
@@ -39,7 +39,7 @@ class Protocol:
     val_split: Literal["random", "block"] = "random"
     """Slices drawn at random, or a run of neighbours: in a stack, a random validation slice lies
     between two training slices that look almost the same."""
-    augmentation: Literal["none"] = "none"
+    augmentation: str = "none"
     gradient_clip: float | None = None
     """Largest norm of the gradient, or None."""
     pixel_size_nm: float | None = None
@@ -62,6 +62,12 @@ class Protocol:
             "gradient_clip": self.gradient_clip is None or self.gradient_clip > 0,
             "lora_rank": self.lora_rank >= 1,
             "lora_alpha": 0 < self.lora_alpha < 1e6,
+            "loss": self.loss == "dice",
+            "optimizer": self.optimizer == "adamw",
+            "augmentation": self.augmentation == "none",
+            "val_seed": 0 <= self.val_seed < 2**31,
+            "lora_targets": len(set(self.lora_targets.split("+")))
+            == len(self.lora_targets.split("+")),
             "head": self.head in ("deconv", "linear"),
             "val_split": self.val_split in ("random", "block"),
         }
@@ -70,7 +76,8 @@ class Protocol:
                 raise UsageError(
                     f"the protocol's {field} cannot be {getattr(self, field)!r}; choose a positive "
                     f"number (val_fraction below 1; head deconv or linear; val_split random or "
-                    f"block).",
+                    f"block; loss dice; optimizer adamw; augmentation none; each LoRA target "
+                    f"once).",
                     subject=field,
                 )
 

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from emcache.backbones.registry import find_backbone
-from emcache.datasets import Dataset, load_dataset
+from emcache.datasets import Dataset, load_dataset, open_file_index
 from emcache.devices import pick_device, pick_precision
-from emcache.errors import DatasetError, EmcacheError, RecordError, StudyError
-from emcache.evaluate import EvaluationOptions, evaluate_run
+from emcache.errors import DatasetError, EmcacheError, StudyError
+from emcache.evaluate import EvaluationOptions, evaluate_run, evaluation_key
 from emcache.feature_choice import FeatureRequest, choose_feature_set
 from emcache.preprocessing import preprocessing_of
 from emcache.progress import Quiet, Reporter
@@ -28,7 +28,7 @@ from emcache.studies import Cell, Study
 from emcache.train_head import plan_head_training, train_head
 from emcache.train_lora import BackboneChoice, DeviceSavings, plan_lora_training, train_lora
 from emcache.training_run import Setting, TrainingOptions
-from emcache.weights import are_at_hand
+from emcache.weights import PRETRAINED, are_at_hand, find_weights, is_named
 from emcache.workspace import Workspace
 
 
@@ -115,43 +115,55 @@ def run_study(
 
 
 def _run(workspace: Workspace, cell: Cell, device: str, reporter: Reporter) -> CellResult:
-    records = _Records(workspace)
     before = trained = evaluated = 0
+    problems: list[str] = []
     try:
         setting = _setting(workspace, cell, device, reporter)
-        left = [seed for seed in cell.seeds if setting.fingerprint(seed) not in records.runs]
-        before = len(cell.seeds) - len(left)
-        if left:
-            trained = len(_train(workspace, cell, device, left, reporter))
-        records = _Records(workspace)
-        for seed in cell.seeds:
-            evaluated += _evaluate(
-                workspace, cell, setting.fingerprint(seed), device, records, reporter
-            )
     except EmcacheError as error:
-        reporter.say(f"Error: {cell.words}: {error}")
-        return CellResult(cell, before, trained, evaluated, str(error))
-    return CellResult(cell, before, trained, evaluated, None)
+        return _failed(cell, error, reporter)
+    for seed in cell.seeds:
+        fingerprint = setting.fingerprint(seed)
+        # One seed that fails must not keep the others from being trained.
+        try:
+            records = _Records(workspace)
+            if fingerprint in records.runs:
+                before += 1
+            else:
+                trained += len(_train(workspace, cell, device, [seed], reporter))
+                records = _Records(workspace)
+            run = records.runs[fingerprint]
+            evaluated += _evaluate(workspace, cell, run, device, records, reporter)
+        except EmcacheError as error:
+            problems.append(_failed(cell, error, reporter).problem or "")
+    problem = problems[0] if problems else None
+    return CellResult(cell, before, trained, evaluated, problem)
+
+
+def _failed(cell: Cell, error: EmcacheError, reporter: Reporter) -> CellResult:
+    reporter.say(f"Error: {cell.words}: {error}")
+    return CellResult(cell, 0, 0, 0, str(error))
 
 
 def _evaluate(
     workspace: Workspace,
     cell: Cell,
-    fingerprint: str,
+    run: str,
     device: str,
     records: _Records,
     reporter: Reporter,
 ) -> int:
-    """Score a run elsewhere, where no record says how it scores there."""
-    run = records.runs[fingerprint]
+    """Score a run elsewhere, where no record says how it scores on what stands there today."""
+    recipe = records.recipes[run]
     wanted = [
         name
         for name in cell.evaluate_on
-        if name not in cell.train_on and (run, name) not in records.evaluations
+        if name not in cell.train_on
+        and (run, name, evaluation_key(load_dataset(workspace, name), recipe))
+        not in records.evaluations
     ]
     if not wanted:
         return 0
-    weights = None if cell.weights.startswith(("pretrained", "random:")) else cell.weights
+    weights = None if is_named(cell.weights) else cell.weights
     evaluate_run(workspace, run, wanted, EvaluationOptions(weights, device), reporter)
     return len(wanted)
 
@@ -161,15 +173,17 @@ def _train(
 ) -> list[Record]:
     options = _options(cell, device, seeds)
     if cell.regime == "frozen":
-        return train_head(workspace, cell.train_on, _request(cell, device), options, reporter)
+        request = _request(workspace, cell, device)
+        return train_head(workspace, cell.train_on, request, options, reporter)
     choice = BackboneChoice(cell.backbone, cell.weights, cell.longest_edge)
-    return train_lora(workspace, cell.train_on, choice, options, DeviceSavings(), reporter)
+    savings = DeviceSavings(cell.accumulate, cell.checkpoint)
+    return train_lora(workspace, cell.train_on, choice, options, savings, reporter)
 
 
 def _setting(workspace: Workspace, cell: Cell, device: str, reporter: Reporter) -> Setting:
     options = _options(cell, device, cell.seeds)
     if cell.regime == "frozen":
-        request = _request(cell, device)
+        request = _request(workspace, cell, device)
         return plan_head_training(workspace, cell.train_on, request, options, reporter)[0]
     choice = BackboneChoice(cell.backbone, cell.weights, cell.longest_edge)
     return plan_lora_training(workspace, cell.train_on, choice, options, reporter)[0]
@@ -177,11 +191,19 @@ def _setting(workspace: Workspace, cell: Cell, device: str, reporter: Reporter) 
 
 def _options(cell: Cell, device: str, seeds: Sequence[int]) -> TrainingOptions:
     return TrainingOptions(
-        list(seeds), cell.protocol, cell.sampling, device=device, precision=cell.precision
+        list(seeds),
+        cell.protocol,
+        cell.sampling,
+        device=device,
+        precision=cell.precision,
+        accept_audit=cell.accept_audit,
     )
 
 
-def _request(cell: Cell, device: str) -> FeatureRequest:
+def _request(workspace: Workspace, cell: Cell, device: str) -> FeatureRequest:
+    index = open_file_index(workspace)
+    weights = find_weights(cell.weights, find_backbone(cell.backbone), index)
+    index.save()
     scale = cell.protocol.pixel_size_nm
     precision = pick_precision(cell.precision, pick_device(device))
     edge = cell.longest_edge if scale is None else None
@@ -192,6 +214,7 @@ def _request(cell: Cell, device: str) -> FeatureRequest:
         cell.dtype,
         pixel_size_nm=scale,
         precision=precision,
+        weights_sha256=weights.sha256,
     )
 
 
@@ -199,14 +222,18 @@ def _check_datasets(workspace: Workspace, study: Study, reporter: Reporter) -> N
     """Every dataset is checked before the first training, not hours after it."""
     for name in study.datasets:
         try:
-            if not load_dataset(workspace, name, reporter).labelled:
-                raise DatasetError(
-                    f"dataset {name} has no masks; training and scores need them: add it again "
-                    f"with --masks.",
-                    subject=name,
-                )
+            _check_labelled(workspace, name, reporter)
         except DatasetError as error:
             raise StudyError(f"study {study.name}: {error}", subject=name) from error
+
+
+def _check_labelled(workspace: Workspace, name: str, reporter: Reporter) -> None:
+    if not load_dataset(workspace, name, reporter).labelled:
+        raise DatasetError(
+            f"dataset {name} has no masks; training and scores need them: add it again with "
+            f"--masks.",
+            subject=name,
+        )
 
 
 def _plan(
@@ -217,6 +244,8 @@ def _plan(
     done: tuple[int, ...] | None = None
     problem = None
     try:
+        for name in cell.evaluate_on:
+            _check_labelled(workspace, name, Quiet())
         sources = training_sources(workspace, cell.train_on, Quiet())
         train, _ = split_validation(
             [source.positions("train") for source in sources.items], cell.protocol
@@ -225,7 +254,9 @@ def _plan(
         if are_at_hand(cell.weights, spec):
             setting = _setting(workspace, cell, device, Quiet())
             done = tuple(s for s in cell.seeds if setting.fingerprint(s) in records.runs)
-        elif cell.weights == "pretrained":
+        elif cell.weights == PRETRAINED and spec.hub is None:
+            problem = f"there are no pretrained weights of {spec.name}"
+        elif cell.weights == PRETRAINED:
             problem = "weights to be downloaded"
         else:
             problem = f"no weights file {cell.weights}"
@@ -253,7 +284,7 @@ def _cached(
     """Whether the dataset's tokens are there; without weights nobody can know."""
     if problem is not None:
         return False
-    return choose_feature_set(workspace, dataset, _request(cell, device)) is not None
+    return choose_feature_set(workspace, dataset, _request(workspace, cell, device)) is not None
 
 
 def _token_bytes(cell: Cell, dataset: Dataset) -> int:
@@ -272,8 +303,10 @@ class _Records:
     def __init__(self, workspace: Workspace) -> None:
         self.runs: dict[str, str] = {}
         """Identifier of the newest run of each fingerprint."""
-        self.evaluations: set[tuple[str, str]] = set()
-        """Runs with the datasets they were scored on."""
+        self.recipes: dict[str, Mapping[str, Any]] = {}
+        """How the tokens of each run were made."""
+        self.evaluations: set[tuple[str, str, str]] = set()
+        """Runs with the datasets they were scored on, whole, and the key of what stood there."""
         self._seconds: dict[tuple[Any, ...], float] = {}
         for name in list_record_ids(workspace.runs):
             if not any(kind in name for kind in ("train-head", "train-lora", "evaluate")):
@@ -281,7 +314,7 @@ class _Records:
             try:
                 # Sizes and checksums of files are for those who read them.
                 record = read_record(workspace.runs / name, verify_files=False)
-            except RecordError:
+            except EmcacheError:
                 continue
             self._take(record)
 
@@ -301,10 +334,13 @@ class _Records:
     def _take(self, record: Record) -> None:
         config: Mapping[str, Any] = record.config
         if record.kind == "evaluate":
-            self.evaluations |= {(config["run_id"], name) for name in config["eval_on"]}
+            scored = zip(config["eval_on"], config["data_keys"], strict=True)
+            whole = config.get("whole", ())
+            self.evaluations |= {(config["run_id"], n, key) for n, key in scored if n in whole}
             return
         if fingerprint := config.get("run_fingerprint"):
             self.runs[fingerprint] = record.id
+            self.recipes[record.id] = config["recipe"]
         names = ("regime", "backbone", "longest_edge", "train_on", "sampling", "head")
         if config.get("epochs_run"):
             key = tuple(config.get(name) for name in names)

@@ -16,6 +16,9 @@
     pixel_size_nm = 8.0                         # default: none; one physical scale instead
     precision = "auto"                          # default
     dtype = "float16"                           # default; type of cached tokens
+    accumulate = 1                              # default; these two as options of train-lora
+    checkpoint = false                          # default
+    accept_audit = false                        # default
     evaluate_on = ["lucchi++"]                  # default: nowhere; where each run is scored too
 
     [grid.protocol]                             # default: the protocol named paper
@@ -39,9 +42,9 @@ from emcache.fingerprint import TokenType
 from emcache.protocol import Protocol, find_protocol
 from emcache.sampling import Sampling, check_sampling
 from emcache.seeds import parse_seeds
+from emcache.weights import is_named
 
 Regime = Literal["frozen", "lora"]
-_NAMED_WEIGHTS = ("pretrained", "random:")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +61,12 @@ class Cell:
     protocol: Protocol
     precision: str
     dtype: TokenType
+    accumulate: int
+    """The backbone takes a step's slices in so many parts, with LoRA."""
+    checkpoint: bool
+    """Whether activations are computed twice to need less memory, with LoRA."""
+    accept_audit: bool
+    """Whether to train on data that failed its audit."""
     evaluate_on: tuple[str, ...]
     """Where each run is scored beside the test slices of what it was trained on."""
 
@@ -154,6 +163,9 @@ def _expand(path: Path, grid: Mapping[str, Any]) -> list[Cell]:
                 protocol,
                 grid.get("precision", "auto"),
                 grid.get("dtype", "float16"),
+                grid.get("accumulate", 1),
+                grid.get("checkpoint", False),
+                grid.get("accept_audit", False),
                 tuple(grid.get("evaluate_on", [])),
             )
         )
@@ -166,11 +178,12 @@ def _protocol(path: Path, table: Mapping[str, Any]) -> Protocol:
     changes = {name: value for name, value in table.items() if name != "name"}
     protocol = find_protocol(str(table.get("name", "paper")))
     for name, value in changes.items():
-        usual = getattr(protocol, name)
+        # None stands for no limit, and a limit is a float.
+        usual = 1.0 if name == "gradient_clip" else getattr(protocol, name)
         # TOML writes 1 where 1.0 is meant; the same value must have the same fingerprint.
         if isinstance(usual, float) and isinstance(value, int) and not isinstance(value, bool):
             changes[name] = float(value)
-        elif usual is not None and type(value) is not type(usual):
+        elif type(value) is not type(usual):
             raise StudyError(
                 f"grid.protocol.{name} of {path} cannot be {value!r}; expected a value like "
                 f"{usual!r}.",
@@ -189,7 +202,7 @@ def _weights(path: Path, backbone: str, weights: str | Mapping[str, str]) -> str
             f"weights of {path} say nothing of {backbone}; expected a line for each backbone.",
             subject=backbone,
         )
-    if text.startswith(_NAMED_WEIGHTS):
+    if is_named(text):
         return text
     # A file is named relative to the study, wherever the command runs.
     return str((path.parent / text).resolve())
@@ -260,6 +273,9 @@ _KEYS: Mapping[str, tuple[str, Callable[[object], bool]]] = {
     "pixel_size_nm": ("nanometres", lambda v: isinstance(v, int | float) and v > 0),
     "precision": ("auto, float32 or bfloat16", lambda v: v in ("auto", "float32", "bfloat16")),
     "dtype": ("float16 or float32", lambda v: v in get_args(TokenType)),
+    "accumulate": ("a number of parts", lambda v: type(v) is int and v > 0),
+    "checkpoint": ("true or false", lambda v: isinstance(v, bool)),
+    "accept_audit": ("true or false", lambda v: isinstance(v, bool)),
     "evaluate_on": ("a list of datasets", _texts),
     "protocol": ("a table of a protocol's fields", lambda v: isinstance(v, dict)),
 }

@@ -18,7 +18,15 @@ from emcache.readers import TokenReader
 from emcache.records import Record
 from emcache.sampling import check_sampling
 from emcache.sources import training_sources
-from emcache.training_run import Data, Model, Setting, TrainingOptions, check_grids, train_runs
+from emcache.training_run import (
+    Data,
+    Model,
+    Setting,
+    TrainingOptions,
+    audit_sources,
+    check_grids,
+    train_runs,
+)
 from emcache.workspace import Workspace
 
 
@@ -45,6 +53,7 @@ def train_head(
         EmcacheError: Of the dataset, the features or the options.
     """
     setting, planned = plan_head_training(workspace, datasets, request, options, reporter)
+    audits = audit_sources(workspace, setting, reporter)
     features = [item.make(reporter) for item in planned]
     protocol = setting.options.protocol
     grids = [[place.grid for place in item.feature_set.slices] for item in features]
@@ -55,7 +64,7 @@ def train_head(
         head = build_head(protocol.head, dim, seed)
         return Model(head, head)
 
-    return train_runs(workspace, setting, TokenReader(features), build, {}, reporter)
+    return train_runs(workspace, setting, TokenReader(features), build, audits, reporter)
 
 
 def plan_head_training(

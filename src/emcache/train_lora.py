@@ -19,7 +19,15 @@ from emcache.records import Record
 from emcache.sampling import check_sampling
 from emcache.segmenter import Segmenter
 from emcache.sources import training_sources
-from emcache.training_run import Data, Model, Setting, TrainingOptions, check_grids, train_runs
+from emcache.training_run import (
+    Data,
+    Model,
+    Setting,
+    TrainingOptions,
+    audit_sources,
+    check_grids,
+    train_runs,
+)
 from emcache.workspace import Workspace
 
 
@@ -74,6 +82,7 @@ def train_lora(
         EmcacheError: Of the dataset, the backbone, the adapter's targets or the options.
     """
     setting, jobs = plan_lora_training(workspace, datasets, choice, options, reporter)
+    audits = audit_sources(workspace, setting, reporter)
     protocol, sources = setting.options.protocol, setting.data.sources
     check_grids(sources, [[place.grid for place in job.places] for job in jobs], protocol)
     slices = [
@@ -92,7 +101,7 @@ def train_lora(
         head = build_head(protocol.head, spec.dim, seed)
         return Model(Segmenter(backbone, head, savings.accumulate), head, adapter)
 
-    extra = {"accumulate": savings.accumulate, "checkpoint": savings.checkpoint}
+    extra = {**audits, "accumulate": savings.accumulate, "checkpoint": savings.checkpoint}
     reader = PixelReader(slices, spec.patch)
     return train_runs(workspace, setting, reader, build, extra, reporter)
 

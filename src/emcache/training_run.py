@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from emcache.adapters import Adapter
+from emcache.audit.run import accept_audits
 from emcache.canonical import json_sha256
 from emcache.devices import Precision
 from emcache.errors import TrainingError
@@ -46,6 +47,8 @@ class TrainingOptions:
     device: str = "auto"
     precision: str = "auto"
     save_predictions: bool = False
+    accept_audit: bool = False
+    """Train though the audit of a dataset failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +84,12 @@ class Setting:
         """Kind of the records."""
         return {"frozen": "train-head", "lora": "train-lora"}[self.regime]
 
-    def fingerprint(self, seed: int) -> str:
-        """Key over everything that could change the result but the machine."""
+    def fingerprint(self, seed: int | None) -> str:
+        """Key over everything that could change the result but the machine.
+
+        Args:
+            seed: Of the run; None for what the runs of all seeds share.
+        """
         return json_sha256(
             {
                 "regime": self.regime,
@@ -167,7 +174,8 @@ def train_runs(
         "resident": resident,
         "n_train": sum(len(positions) for positions in train),
         "n_val": len(val),
-        "val_slices": [f"{source.dataset.name}/{item.id}" for source, item in map(sources.at, val)],
+        "train_slices": _names(sources, [p for positions in train for p in sorted(positions)]),
+        "val_slices": _names(sources, val),
     }
     run = _Runs(workspace, setting, examples, train, val, test, facts, reporter)
     records: list[Record] = []
@@ -201,16 +209,22 @@ class _Runs:
         with new_record(self.workspace.runs, self.setting.kind) as draft:
             model = build(seed)
             trainer = Trainer(model.module, protocol, self.setting.device, self.setting.precision)
-            result = fit(
-                trainer,
-                self.examples,
-                self.train,
-                self.val,
-                options.sampling,
-                protocol,
-                seed,
-                self.reporter,
-            )
+            try:
+                result = fit(
+                    trainer,
+                    self.examples,
+                    self.train,
+                    self.val,
+                    options.sampling,
+                    protocol,
+                    seed,
+                    self.reporter,
+                )
+            except (torch.OutOfMemoryError, MemoryError) as error:
+                raise TrainingError(
+                    "training needs more memory than there is; with train-lora use --accumulate 2 "
+                    "or --checkpoint, else a smaller --batch or --longest-edge, or --resident disk."
+                ) from error
             model.module.load_state_dict(dict(result.state), strict=False)
             pictures = draft if options.save_predictions else None
             rows = score_slices(
@@ -223,6 +237,23 @@ class _Runs:
             record = draft.finish()
         _tell(self.reporter, sources, seed, result, rows, record)
         return record
+
+
+def _names(sources: Sources, positions: Sequence[int]) -> list[str]:
+    """``dataset/slice`` of each position."""
+    return [f"{source.dataset.name}/{item.id}" for source, item in map(sources.at, positions)]
+
+
+def audit_sources(workspace: Workspace, setting: Setting, reporter: Reporter) -> dict[str, Any]:
+    """Audit what is about to be trained on; what a record says of it.
+
+    Raises:
+        AuditError: An audit failed, and the options do not accept that.
+    """
+    datasets = [source.dataset for source in setting.data.sources.items]
+    accept = setting.options.accept_audit
+    accepted, audits = accept_audits(workspace, datasets, accept, reporter)
+    return {"audit_accepted": accepted, "audits": audits}
 
 
 def check_grids(sources: Sources, grids: Sequence[Sequence[Grid]], protocol: Protocol) -> None:
@@ -278,7 +309,6 @@ def _config(setting: Setting, seed: int, result: Fit) -> dict[str, Any]:
         "sampling": setting.options.sampling,
         "seed": seed,
         "head": protocol.head,
-        "audit_accepted": None,
         "precision": setting.precision,
         "device": setting.device.type,
         "dim": data.description["dim"],
@@ -287,6 +317,7 @@ def _config(setting: Setting, seed: int, result: Fit) -> dict[str, Any]:
         "feature_fingerprints": list(data.fingerprints),
         "label_sets": list(data.label_keys),
         "run_fingerprint": setting.fingerprint(seed),
+        "setup_fingerprint": setting.fingerprint(None),
         "epochs_run": len(result.epochs),
         "best_epoch": result.best_epoch,
         "best_val_loss": result.best_val_loss,

@@ -57,6 +57,11 @@ def is_untrained(label: str) -> bool:
     return label.startswith("random:")
 
 
+def is_named(text: str) -> bool:
+    """Whether weights are named by a word, and are no file."""
+    return text == PRETRAINED or is_untrained(text)
+
+
 def describe_untrained(weights: str) -> str:
     """The sentence that every output of random weights carries."""
     return f"weights {weights} are untrained: scores say what the head learned, not the backbone."
@@ -79,7 +84,7 @@ def find_weights(text: str, spec: BackboneSpec, index: FileIndex) -> Weights:
         return Weights(PRETRAINED, index.answer(file, "bytes", file_sha256), file, None)
     if (match := _RANDOM.fullmatch(text)) and (seed := int(match[1])) <= _LARGEST_SEED:
         return Weights(text, _random_sha256(spec, seed, index), None, seed)
-    if text.startswith("random"):
+    if is_untrained(text) or (text == "random" and not Path(text).is_file()):
         raise UsageError(
             f"{text!r} has no seed; expected random:SEED, as random:0, up to {_LARGEST_SEED}.",
             subject=text,

@@ -5,10 +5,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from emcache.audit.findings import Verdict
+from emcache.audit.run import audit_dataset
 from emcache.datasets import Selection, load_dataset
 from emcache.errors import DatasetError, EmcacheError, ImageError, PairingError, UsageError
 from emcache.progress import Quiet
 from emcache.registration import add_dataset
+from emcache.synthetic import STYLES, write_domain
 from emcache.workspace import Workspace
 
 FOLDER = {"images": "images/*.png", "masks": "masks/*.png"}
@@ -173,3 +176,42 @@ def test_vnc_as_shipped(workspace: Workspace, vnc_root: Path) -> None:
         assert item.foreground_pixels == np.count_nonzero(pixels >= 128)
         greys += np.count_nonzero((pixels > 0) & (pixels < 255))
     assert dataset.grey_pixels == record.config["grey_pixels"] == greys > 0
+
+
+def lucchi_like(root: Path, count: int = 12) -> Path:
+    """Made-up slices laid out as Lucchi++ is, images that are called masks included."""
+    for split, seed in (("Train", 1), ("Test", 2)):
+        made = root.parent / f"made-{split}"
+        write_domain(made, STYLES["sharp"], slices=count, size=112, seed=seed)
+        for folder in ("In", "Out"):
+            (root / f"{split}_{folder}").mkdir(parents=True)
+        for path in (made / "images").iterdir():
+            path.rename(root / f"{split}_In/mask{int(path.stem):04d}.png")
+        for path in (made / "masks").iterdir():
+            path.rename(root / f"{split}_Out/{int(path.stem)}.png")
+    return root
+
+
+@pytest.mark.parametrize("layout", ["lucchi++", "kasthuri++"])
+def test_the_layout_of_lucchi(workspace: Workspace, tmp_path: Path, layout: str) -> None:
+    add_dataset(workspace, "l", layout, lucchi_like(tmp_path / "l"), {}, Quiet())
+    found = load_dataset(workspace, "l")
+    assert found.split_counts() == {"train": 12, "test": 12}
+    assert found.voxel_size_nm == ((5.0, 5.0, 5.0) if layout == "lucchi++" else None)
+    for item in found.slices:
+        assert item.mask is not None
+        assert int(item.image.stem.removeprefix("mask")) == int(item.mask.stem)
+        assert item.image.parent.name.split("_")[0] == item.mask.parent.name.split("_")[0]
+    assert [item.id for item in found.slices][9:13] == ["train/9", "train/10", "train/11", "test/0"]
+    audit, _ = audit_dataset(workspace, found, Quiet())
+    assert audit.verdict is not Verdict.FAIL
+    assert audit.pairing.own_mask_wins == 1
+
+
+def test_a_leftover_in_the_layout_of_lucchi(workspace: Workspace, tmp_path: Path) -> None:
+    root = lucchi_like(tmp_path / "l", 6)
+    (root / "Test_Out" / "3.png").unlink()
+    with pytest.raises(PairingError, match=r"Test_In/mask0003.png without a mask"):
+        add_dataset(workspace, "l", "lucchi++", root, {}, Quiet())
+    with pytest.raises(DatasetError, match=r"holds no image in Train_In"):
+        add_dataset(workspace, "l", "lucchi++", tmp_path, {}, Quiet())

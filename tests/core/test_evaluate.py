@@ -153,3 +153,20 @@ def test_a_damaged_head_is_never_loaded(cells: Workspace) -> None:
     head.write_bytes(bytes(data))
     with pytest.raises(RecordError, match=r"head.safetensors: its checksum does not match"):
         evaluate(cells, run.id, "cells")
+
+
+def test_slices_that_were_trained_on_are_no_test(
+    cells: Workspace, cells_root: Path, listener
+) -> None:
+    run = train(cells, "frozen")
+    options = {**MASKED, "split": ["random:0.5:3"]}
+    config = cells.config_path.read_text()
+    add_dataset(cells, "again", "folder", cells_root, options, Quiet())
+    other = cells.config_path.read_text().replace("[datasets.cells]", "[datasets.old]")
+    cells.config_path.write_text(other.replace("[datasets.again]", "[datasets.cells]"))
+    evaluate_run(cells, run.id, ["cells:test"], EvaluationOptions(), listener)
+    assert any("has learned from" in line and "are no test" in line for line in listener.lines)
+    cells.config_path.write_text(config)
+    listener.lines.clear()
+    evaluate_run(cells, run.id, ["cells:test"], EvaluationOptions(), listener)
+    assert not any("has learned" in line for line in listener.lines)

@@ -94,7 +94,7 @@ def test_masks_are_of_the_inputs_kind_and_size(cells: Workspace, tmp_path: Path)
         "stack.tif",
         "two.tif",
     ]
-    assert [file.pages for file in files] == [1, 1, 1, 3]
+    assert [len(file.pages) for file in files] == [1, 1, 1, 3]
     for name in ("one.png", "photo.png"):
         assert read(out / name).shape == (90, 61)
         assert read(out / name).dtype == np.uint8
@@ -162,8 +162,59 @@ def test_one_physical_scale_needs_the_inputs_own(cells: Workspace, tmp_path: Pat
     request = FeatureRequest("tiny", "random:0", pixel_size_nm=10.0)
     (run,) = train_head(cells, ["scaled"], request, OPTIONS, Quiet())
     path = image(tmp_path, "one.png", (84, 84))
-    with pytest.raises(UsageError, match=r"voxel size of the inputs \(say --voxel-size\)"):
+    with pytest.raises(UsageError, match=r"was trained at 10 nm a pixel; say"):
         predict(cells, run.id, [path], tmp_path / "out", ALL, Quiet())
     known = PredictionOptions(voxel_size_nm=[40.0, 5.0, 5.0])
     predict(cells, run.id, [path], tmp_path / "out", known, Quiet())
     assert read(tmp_path / "out" / "one.png").shape == (84, 84)
+
+
+def test_no_result_ever_takes_the_place_of_an_input(cells: Workspace, tmp_path: Path) -> None:
+    run = train(cells)
+    folder = tmp_path / "w"
+    for inputs in ("overlays", "probabilities"):
+        path = image(
+            folder, f"{inputs}/one.tif" if inputs == "probabilities" else f"{inputs}/one.png"
+        )
+        before = path.read_bytes()
+        with pytest.raises(UsageError, match="which is an input"):
+            predict(cells, run.id, [folder / inputs], folder, ALL, Quiet())
+        assert path.read_bytes() == before
+
+
+def test_what_is_there_is_replaced_only_on_request(cells: Workspace, tmp_path: Path) -> None:
+    run = train(cells)
+    path = image(tmp_path, "one.png")
+    label = image(tmp_path, "labels/one.png")
+    before = label.read_bytes()
+    with pytest.raises(UsageError, match=r"labels/one.png is there already; .*--overwrite"):
+        predict(cells, run.id, [path], label.parent, ALL, Quiet())
+    assert label.read_bytes() == before
+    predict(cells, run.id, [path], label.parent, PredictionOptions(overwrite=True), Quiet())
+    assert label.read_bytes() != before
+
+
+def test_every_page_is_looked_at_before_the_first_is_predicted(
+    cells: Workspace, tmp_path: Path
+) -> None:
+    run = train(cells)
+    fine = image(tmp_path, "in/a.png")
+    tifffile.imwrite(tmp_path / "in" / "b.tif", np.zeros((50, 50), np.uint16))
+    with pytest.raises(ImageError, match=r"b\.tif has pixels of mode I;16"):
+        predict(cells, run.id, [fine.parent], tmp_path / "out", ALL, Quiet())
+    (tmp_path / "in" / "b.tif").unlink()
+    image(tmp_path, "in/b.png", (2, 300))
+    with pytest.raises(ImageError, match=r"b\.png: a slice of 2 x 300 pixels"):
+        predict(cells, run.id, [fine.parent], tmp_path / "out", ALL, Quiet())
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_stack_that_lists_one_page_of_many_is_refused(cells: Workspace, tmp_path: Path) -> None:
+    run = train(cells)
+    pixels = np.zeros((5, 60, 80), np.uint8)
+    tifffile.imwrite(tmp_path / "ij.tif", pixels, imagej=True, truncate=True)
+    with pytest.raises(ImageError, match="says that it holds 5 images, and lists 1"):
+        predict(cells, run.id, [tmp_path / "ij.tif"], tmp_path / "out", ALL, Quiet())
+    tifffile.imwrite(tmp_path / "whole.tif", pixels, imagej=True)
+    files, _ = predict(cells, run.id, [tmp_path / "whole.tif"], tmp_path / "out", ALL, Quiet())
+    assert len(files[0].pages) == 5

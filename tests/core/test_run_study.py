@@ -1,13 +1,18 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 import emcache.run_study
+import emcache.training_run
+from emcache.backbones.build import random_backbone
 from emcache.errors import StudyError, TrainingError
+from emcache.evaluate import EvaluationOptions, evaluate_run
 from emcache.progress import Quiet
 from emcache.records import list_record_ids, read_record
 from emcache.registration import add_dataset
 from emcache.run_study import plan_study, run_study
+from emcache.store import list_feature_sets
 from emcache.studies import Study, read_study
 from emcache.synthetic import STYLES, write_domain
 from emcache.workspace import Workspace
@@ -104,7 +109,7 @@ def test_what_changed_is_trained_again(two: Workspace, study: Study, tmp_path: P
 
 def test_trainings_by_hand_count(two: Workspace, study: Study) -> None:
     cell = study.cells[0]
-    request = emcache.run_study._request(cell, "cpu")
+    request = emcache.run_study._request(two, cell, "cpu")
     options = emcache.run_study._options(cell, "cpu", [1])
     emcache.run_study.train_head(two, ["cells"], request, options, Quiet())
     assert plan(two, study)[0].done == (1,)
@@ -132,10 +137,9 @@ def test_a_dataset_that_is_not_there_stops_everything(cells: Workspace, study: S
     with pytest.raises(StudyError, match=r"study study: .*'other'"):
         list(run_study(cells, study, "cpu", Quiet()))
     assert kinds(cells) == {"dataset": 1}
-    first, second, *_ = plan(cells, study)
-    assert first.problem is None
-    assert second.problem is not None
-    assert "other" in second.problem
+    for cell in plan(cells, study):
+        assert cell.problem is not None
+        assert "there is no dataset 'other'" in cell.problem
 
 
 def test_weights_that_are_not_here_are_part_of_the_plan(two: Workspace, tmp_path: Path) -> None:
@@ -148,3 +152,60 @@ def test_weights_that_are_not_here_are_part_of_the_plan(two: Workspace, tmp_path
     first = plan(two, read_study(path))[0]
     assert first.problem == "weights to be downloaded"
     assert first.token_bytes == 10 * 25 * 384 * 2
+
+
+def test_an_evaluation_of_other_data_or_of_a_part_does_not_count(
+    two: Workspace, study: Study, tmp_path: Path
+) -> None:
+    first = study.cells[0]
+    alone = Study("alone", (first,))
+    (result,) = run_study(two, alone, "cpu", Quiet())
+    assert (result.trained, result.evaluated) == (2, 2)
+    # Another mask stands there now: what was scored is not what would be scored.
+    mask = tmp_path / "other" / "masks" / "0.png"
+    mask.write_bytes((tmp_path / "other" / "masks" / "1.png").read_bytes())
+    (result,) = run_study(two, alone, "cpu", Quiet())
+    assert (result.trained, result.evaluated) == (0, 2)
+    run = next(n for n in list_record_ids(two.runs) if "train-head" in n)
+    (tmp_path / "other" / "masks" / "2.png").write_bytes(mask.read_bytes())
+    evaluate_run(two, run, ["other:test"], EvaluationOptions(), Quiet())
+    (result,) = run_study(two, alone, "cpu", Quiet())
+    assert result.evaluated == 2, "a part of the dataset is not the dataset"
+
+
+def test_a_seed_that_fails_does_not_stop_the_next(
+    two: Workspace, study: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = emcache.training_run.fit
+
+    def fail(*arguments):
+        if arguments[6] == 0:
+            raise torch.OutOfMemoryError("no room")
+        return real(*arguments)
+
+    monkeypatch.setattr(emcache.training_run, "fit", fail)
+    (result,) = run_study(two, Study("alone", study.cells[:1]), "cpu", Quiet())
+    assert (result.trained, result.evaluated) == (1, 1)
+    assert result.problem is not None
+    assert "--accumulate 2" in result.problem
+
+
+def test_features_of_other_bytes_under_the_same_name_are_not_taken(
+    two: Workspace, study: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after an upgrade of a library that draws random weights."""
+    alone = Study("alone", study.cells[:1])
+    list(run_study(two, alone, "cpu", Quiet()))
+    (older,) = (f for f in list_feature_sets(two.cache) if f.description["dataset"] == "cells")
+    monkeypatch.setattr(
+        "emcache.weights.random_backbone", lambda spec, seed: random_backbone(spec, 9)
+    )
+    monkeypatch.setattr(
+        "emcache.backbone_loading.random_backbone", lambda spec, seed: random_backbone(spec, 9)
+    )
+    (two.cache / "files.json").unlink()
+    (result,) = run_study(two, alone, "cpu", Quiet())
+    assert (result.trained, result.problem) == (2, None)
+    sets = [f for f in list_feature_sets(two.cache) if f.description["dataset"] == "cells"]
+    assert len({f.description["weights_sha256"] for f in sets}) == 2
+    assert older.name in {f.name for f in sets}

@@ -90,6 +90,9 @@ def test_what_can_be_set(tmp_path: Path) -> None:
         (GRID + "longest_edge = -1", "longest_edge of .* cannot be -1; expected a number of pix"),
         (GRID + "[grid.protocol]\nepochs = 3", "unknown key grid.protocol.epochs"),
         (GRID + "[grid.protocol]\nmax_epochs = 2.5", "max_epochs of .* cannot be 2.5; expected a"),
+        (GRID + '[grid.protocol]\nloss = "crossentropy"', "loss cannot be 'crossentropy'"),
+        (GRID + '[grid.protocol]\ngradient_clip = "abc"', "gradient_clip of .* cannot be 'abc'"),
+        (GRID + "[grid.protocol]\nval_seed = 99999999999999999999", "val_seed cannot be"),
         (GRID + "[grid.protocol]\nmax_epochs = 0", "study.toml: the protocol's max_epochs cannot"),
         (GRID + 'sampling = ["balanced"]\n[grid.protocol]\nbatch = 3', "cannot be shared equally"),
         (GRID + 'weights = {tiny = "random:0"}', "say nothing of dinov2-small"),
@@ -108,3 +111,10 @@ def test_names_are_checked_before_anything_runs(tmp_path: Path) -> None:
         read_study(tmp_path / "nope.toml")
     with pytest.raises(StudyError, match="cannot be read"):
         read_study(tmp_path)
+
+
+def test_weights_files_may_begin_like_the_words(tmp_path: Path) -> None:
+    text = GRID + 'weights = "pretrained_x.pth"'
+    assert {cell.weights for cell in read_study(study(tmp_path, text)).cells} == {
+        str(tmp_path / "pretrained_x.pth")
+    }

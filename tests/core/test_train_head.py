@@ -103,7 +103,7 @@ def test_missing_features_are_extracted_first_with_a_message(cells: Workspace, l
     assert any("No features of cells for tiny yet: extracting first" in x for x in listener.lines)
     assert any("random:0 are untrained" in line for line in listener.lines)
     kinds = [read_record(cells.runs / name).kind for name in list_record_ids(cells.runs)]
-    assert kinds == ["dataset", "extract", "train-head"]
+    assert kinds == ["dataset", "audit", "extract", "train-head"]
 
 
 def test_a_corrected_mask_is_trained_on_without_the_backbone(

@@ -12,6 +12,8 @@ import pytest
 from PIL import Image
 
 from emcache.errors import UsageError, WarehouseError
+from emcache.records import new_record
+from emcache_warehouse.charts.audit import audit_chart, audit_rows, worst_slices
 from emcache_warehouse.charts.curves import curve_rows, curves_chart
 from emcache_warehouse.charts.custom import MARKS, mark_chart
 from emcache_warehouse.charts.iou import iou_chart, iou_rows
@@ -24,6 +26,7 @@ from emcache_warehouse.charts.paper import (
 )
 from emcache_warehouse.charts.render import save_chart
 from emcache_warehouse.charts.setups import describe_setups
+from emcache_warehouse.query import run_query
 
 
 def rows_of(chart):
@@ -440,3 +443,80 @@ def test_the_studys_charts_are_valid_and_can_be_drawn(studied, draw, tmp_path):
     picture = Image.open(io.BytesIO((tmp_path / "chart.png").read_bytes())).convert("RGB")
     assert min(picture.size) > 300
     assert len(picture.getcolors(maxcolors=1 << 20)) > 20
+
+
+# The audit
+
+
+@pytest.fixture
+def audited(made_up):
+    """An audit whose masks stand in reverse order."""
+    slices = [f"{index:02d}" for index in range(6)]
+    with new_record(made_up.runs, "audit") as draft:
+        draft.config = {
+            "dataset": "vnc",
+            "verdict": "fail",
+            "checks": [
+                {"name": "pairing", "verdict": "fail", "message": "0% fit."},
+                {"name": "sizes", "verdict": "pass", "message": "All alike."},
+            ],
+            "pairing": {
+                "own_mask_wins": 0.0,
+                "p_value": 0.4,
+                "assignment": {},
+                "cause": "reversed",
+                "orientation": "as they are",
+                "channel": "gradient on the outline, high",
+                "strength": 6.5,
+                "examined": 6,
+            },
+            "audit_key": "key",
+        }
+        rows = [
+            {
+                "image": image,
+                "mask": mask,
+                "score": 1.0 if i + j == 5 else -0.2,
+                "declared": i == j,
+                "assigned": i + j == 5,
+            }
+            for i, image in enumerate(slices)
+            for j, mask in enumerate(slices)
+        ]
+        draft.write_table("audit_scores.parquet", pl.DataFrame(rows))
+        Image.new("RGB", (20, 20), (200, 40, 40)).save(draft.path("worst/02.png"))
+        record = draft.finish()
+    made_up.sync()
+    return made_up, record
+
+
+def test_the_audit_chart_draws_every_score_and_the_worst_slices(audited, tmp_path):
+    made_up, record = audited
+    given = audit_rows(made_up.database, "vnc")
+    worst = worst_slices(made_up.runs, record.id)
+    chart = audit_chart(given, worst)
+
+    drawn = pl.DataFrame(rows_of(chart))
+    assert drawn.rows() == given.rows()
+    assert given.height == 36
+    kinds = dict(marks(chart.to_dict()))
+    assert set(kinds) == {"rect", "point", "image"}
+    assert "likely cause: reversed" in subtitle(chart)
+    save_chart(chart, tmp_path / "audit.png")
+    picture = Image.open(tmp_path / "audit.png").convert("RGB")
+    assert (200, 40, 40) in {colour for _, colour in picture.getcolors(1 << 20)}
+
+
+def test_audits_are_rows(audited):
+    made_up, record = audited
+    rows = run_query(made_up.database, "FROM audits", {}).to_dicts()
+    assert rows[0] | {"audit_id": record.id, "verdict": "fail", "cause": "reversed"} == rows[0]
+    checks = run_query(made_up.database, "SELECT name, verdict FROM audit_checks", {}).rows()
+    assert sorted(checks) == [("pairing", "fail"), ("sizes", "pass")]
+
+
+def test_no_audit_is_said(made_up):
+    made_up.dataset()
+    made_up.sync()
+    with pytest.raises(WarehouseError, match="emcache dataset audit NAME"):
+        audit_chart(audit_rows(made_up.database, "vnc"))

@@ -136,7 +136,12 @@ def test_the_leaderboard_never_mixes(made_up, column, other):
 
 @pytest.mark.parametrize(
     ("column", "other"),
-    [("label_sets", ["corrected"]), ("feature_fingerprints", ["other"]), ("precision", "bfloat16")],
+    [
+        ("label_sets", ["corrected"]),
+        ("feature_fingerprints", ["other"]),
+        ("setup_fingerprint", "other splits"),
+        ("precision", "bfloat16"),
+    ],
 )
 def test_the_leaderboard_never_mixes_what_it_does_not_show(made_up, column, other):
     made_up.train(seed=0)

@@ -70,6 +70,15 @@ KINDS: Mapping[str, Kind] = {
     ),
     "train-head": _TRAINING,
     "train-lora": _TRAINING,
+    "audit": Kind(
+        required=("dataset", "verdict", "checks", "pairing"),
+        rows="tables/audits.sql",
+        files={
+            "audit_scores.parquet": ParquetTable(
+                "tables/audit_scores.sql", ("image", "mask", "score", "declared", "assigned")
+            )
+        },
+    ),
     "evaluate": Kind(
         required=("run_id", "eval_on", "data_keys"),
         rows="tables/evaluations.sql",

@@ -249,13 +249,18 @@ def _series(rows: pl.DataFrame) -> list[str | None]:
     ours = rows.filter(pl.col("iou_fg_mean").is_not_null())
     varying = [name for name in _SETUP if ours.height and ours[name].n_unique() > 1]
     labels: list[str | None] = []
+    seen: dict[tuple[object, ...], int] = {}
     for row in rows.iter_rows(named=True):
         if row["iou_fg_mean"] is None:
             labels.append(None)
             continue
         words = in_words(row, varying).replace("\n", ", ")
         computed = row["our_eval_on"] if row["our_eval_on"] in ("macro", "pooled") else ""
-        labels.append(", ".join(word for word in (computed, words) if word) or "ours")
+        label = ", ".join(word for word in (computed, words) if word) or "ours"
+        # Rows of the leaderboard may differ in what it does not show: splits, labels, arithmetic.
+        cell = (*(row[name] for name in _CELL), label)
+        seen[cell] = seen.get(cell, 0) + 1
+        labels.append(label if seen[cell] == 1 else f"{label} ({seen[cell]})")
     return labels
 
 

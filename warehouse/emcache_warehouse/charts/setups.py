@@ -73,7 +73,7 @@ def counted(number: int, thing: str) -> str:
 def _audit_in_words(accepted: bool | None) -> str:
     if accepted is None:
         return ""
-    return "pairing audit accepted" if accepted else "pairing audit not accepted"
+    return "audit failed, accepted" if accepted else "audited"
 
 
 def _regime_in_words(regime: str) -> str:
@@ -95,7 +95,7 @@ _SHORT: Mapping[str, Callable[[Any], str]] = {
     "longest_edge": lambda edge: "one physical scale" if edge is None else f"{edge} px",
     # paper[max_epochs=3, patience=5]: a line for the name and one for each change.
     "protocol": lambda protocol: protocol.removesuffix("]").replace("[", "\n").replace(", ", "\n"),
-    "audit_accepted": lambda accepted: _audit_in_words(accepted) or "no pairing audit",
+    "audit_accepted": lambda accepted: _audit_in_words(accepted) or "no audit",
 }
 
 

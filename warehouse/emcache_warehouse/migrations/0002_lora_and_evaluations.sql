@@ -4,6 +4,7 @@ ALTER TABLE runs ALTER COLUMN longest_edge DROP NOT NULL;
 ALTER TABLE runs ADD COLUMN pixel_size_nm DOUBLE;
 ALTER TABLE runs ADD COLUMN feature_fingerprints VARCHAR[];
 ALTER TABLE runs ADD COLUMN run_fingerprint VARCHAR;
+ALTER TABLE runs ADD COLUMN setup_fingerprint VARCHAR;
 ALTER TABLE runs ADD COLUMN trainable_parameters BIGINT;
 ALTER TABLE runs ADD COLUMN adapter_parameters BIGINT;
 ALTER TABLE runs ADD COLUMN adapted_modules VARCHAR[];
@@ -16,6 +17,7 @@ COMMENT ON COLUMN runs.longest_edge IS 'Target of the longest edge in pixels; NU
 COMMENT ON COLUMN runs.pixel_size_nm IS 'Pitch of pixels in nanometres that every slice was brought to, or NULL.';
 COMMENT ON COLUMN runs.feature_fingerprints IS 'Hash of everything that decides the tokens of the bare backbone, in the order of train_on.';
 COMMENT ON COLUMN runs.run_fingerprint IS 'Hash of everything that could change the result but the machine.';
+COMMENT ON COLUMN runs.setup_fingerprint IS 'The same without the seed: equal for runs that differ in the seed alone.';
 COMMENT ON COLUMN runs.trainable_parameters IS 'Parameters that were trained: head, and adapter where there is one.';
 COMMENT ON COLUMN runs.adapter_parameters IS 'Parameters of the LoRA adapter; NULL for a frozen backbone.';
 COMMENT ON COLUMN runs.adapted_modules IS 'Layers of the backbone that carry an adapter; NULL for a frozen backbone.';
@@ -37,7 +39,7 @@ COMMENT ON TABLE evaluations IS 'One row per evaluation of a trained run on data
 COMMENT ON COLUMN evaluations.evaluation_id IS 'Record of the evaluation.';
 COMMENT ON COLUMN evaluations.run_id IS 'Record of the run that was evaluated.';
 COMMENT ON COLUMN evaluations.eval_on IS 'Datasets that were predicted.';
-COMMENT ON COLUMN evaluations.data_keys IS 'Hash of slices, preprocessing and labels of each of them, in the same order.';
+COMMENT ON COLUMN evaluations.data_keys IS 'Hash of slices, splits, masks and preprocessing of each of them, in the same order.';
 COMMENT ON COLUMN evaluations.device IS 'Device of the evaluation.';
 COMMENT ON COLUMN evaluations.seconds IS 'Wall-clock seconds.';
 

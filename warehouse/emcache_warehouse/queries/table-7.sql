@@ -4,7 +4,7 @@ WITH ours AS (
     -- With the study's head and adapters; another head or rank trains another number.
     SELECT
         backbone,
-        max(trainable_parameters) FILTER (WHERE regime = 'frozen') / 1e6 AS our_head_only,
+        max(coalesce(trainable_parameters, head_parameters)) FILTER (WHERE regime = 'frozen') / 1e6 AS our_head_only,
         max(trainable_parameters) FILTER (WHERE regime = 'lora') / 1e6 AS our_lora_plus_head
     FROM runs
     WHERE NOT regexp_matches(protocol, '[\[ ](head|lora_rank|lora_targets)=')

@@ -17,7 +17,15 @@ SELECT
     counts.fp,
     counts.fn,
     counts.tn
-FROM slice_metrics AS counts
+FROM (
+    FROM slice_metrics
+    UNION ALL BY NAME
+    SELECT
+        evaluations.run_id,
+        evaluation_metrics.* EXCLUDE (evaluation_id)
+    FROM evaluation_metrics
+    JOIN evaluations USING (evaluation_id)
+) AS counts
 JOIN runs USING (run_id)
 WHERE counts.class = 'foreground'
 -- A slice without foreground, predicted or true, has no IoU to be bad at.

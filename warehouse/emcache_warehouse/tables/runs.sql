@@ -29,6 +29,7 @@ SELECT
     (config->>'pixel_size_nm')::DOUBLE,
     (config->>'feature_fingerprints')::VARCHAR[],
     config->>'run_fingerprint',
+    config->>'setup_fingerprint',
     (config->>'trainable_parameters')::BIGINT,
     (config->>'adapter_parameters')::BIGINT,
     (config->>'adapted_modules')::VARCHAR[]

@@ -19,7 +19,7 @@ SELECT
 FROM run_metrics AS metrics
 JOIN run_totals AS totals USING (run_id, eval_on, split)
 JOIN runs USING (run_id)
--- Corrected masks, changed slices or another arithmetic make other experiments, though no column
+-- Other splits, corrected masks, changed slices or another arithmetic make other experiments, though no column
 -- shown here tells them apart: they get rows of their own.
 GROUP BY
     metrics.regime,
@@ -33,6 +33,7 @@ GROUP BY
     metrics.split,
     metrics.audit_accepted,
     metrics.n_slices,
+    runs.setup_fingerprint,
     runs.feature_fingerprints,
     runs.label_sets,
     runs."precision",

@@ -27,7 +27,8 @@ LEFT JOIN leaderboard AS ours
     ON ours.split = 'test'
     AND ours.backbone = paper.backbone
     AND ours.regime = paper.regime
-    AND ours.train_on = paper.train_on
+    -- A pair is the same pair in either order.
+    AND list_sort(string_split(ours.train_on, ' + ')) = list_sort(string_split(paper.train_on, ' + '))
     AND ours.sampling = paper.sampling
     AND (
         ours.eval_on = paper.eval_on

@@ -1,0 +1,92 @@
+"""What an audit finds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+
+class Verdict(StrEnum):
+    """What a check comes to."""
+
+    PASS = "pass"  # noqa: S105 - no password
+    WARN = "warn"
+    """Worth a look; training goes on. Also where a check cannot tell."""
+    FAIL = "fail"
+    """Training needs ``--accept-audit``."""
+
+    @staticmethod
+    def worst(verdicts: list[Verdict]) -> Verdict:
+        """The gravest of some verdicts."""
+        order = [Verdict.PASS, Verdict.WARN, Verdict.FAIL]
+        return max(verdicts, key=order.index, default=Verdict.PASS)
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One check of a dataset."""
+
+    name: str
+    """``pairing``, ``duplicates``, ``leakage`` and so on."""
+    verdict: Verdict
+    message: str
+    """What was found, and what to do where there is something to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pairing:
+    """What the pixels say of which mask belongs to which slice."""
+
+    own_mask_wins: float | None
+    """Share of the examined slices to which the best assignment gives their own mask."""
+    p_value: float | None
+    """Of the declared pairing: share of random pairings that fit as well."""
+    assignment: Mapping[str, str]
+    """For each image of the examined slices the mask that fits best, as paths below the root."""
+    cause: str | None
+    """Why the best pairing is another one: ``string order``, ``reversed`` and so on."""
+    orientation: str
+    """How the masks had to be turned to fit: ``as they are``, ``flipped left-right`` ..."""
+    channel: str
+    """What of the image spoke most clearly."""
+    strength: float | None
+    """How far the best assignment stands above chance, in standard deviations."""
+    examined: int
+    """Slices that could be examined."""
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """Every check of one dataset."""
+
+    dataset: str
+    checks: tuple[Check, ...]
+    pairing: Pairing
+
+    @property
+    def verdict(self) -> Verdict:
+        """The gravest verdict of all checks."""
+        return Verdict.worst([check.verdict for check in self.checks])
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON values, as the command prints them."""
+        return {
+            "dataset": self.dataset,
+            "verdict": str(self.verdict),
+            "checks": [
+                {"name": c.name, "verdict": str(c.verdict), "message": c.message}
+                for c in self.checks
+            ],
+            "pairing": {
+                "own_mask_wins": self.pairing.own_mask_wins,
+                "p_value": self.pairing.p_value,
+                "assignment": dict(self.pairing.assignment),
+                "cause": self.pairing.cause,
+                "orientation": self.pairing.orientation,
+                "channel": self.pairing.channel,
+                "strength": self.pairing.strength,
+                "examined": self.pairing.examined,
+            },
+        }

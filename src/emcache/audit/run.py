@@ -1,0 +1,254 @@
+"""Auditing a dataset, once for each state of its pixels."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from PIL import Image
+
+from emcache.audit.affinity import Scratch
+from emcache.audit.checks import Brightness, check_content
+from emcache.audit.findings import Audit, Verdict
+from emcache.audit.pairing import FEWEST, Candidates, Judgement, judge_pairing
+from emcache.canonical import json_sha256
+from emcache.datasets import Dataset, Slice
+from emcache.errors import AuditError, RecordError
+from emcache.images import read_image, read_mask
+from emcache.overlays import outline_overlay
+from emcache.progress import Reporter
+from emcache.records import Draft, Record, list_record_ids, new_record, read_record
+from emcache.workspace import Workspace
+
+AUDIT_VERSION = 1
+"""Changes whenever the same data might be judged otherwise."""
+
+KIND = "audit"
+"""Kind of the records."""
+
+_MOST = 400
+_RUNS = 4
+_PICTURES = 4
+_PIXELS = 420
+
+
+@dataclass(frozen=True, slots=True)
+class AuditState:
+    """What is known of a dataset's audit, from a record."""
+
+    record: Record
+
+    @property
+    def verdict(self) -> Verdict:
+        """The gravest verdict of all checks."""
+        return Verdict(self.record.config["verdict"])
+
+    @property
+    def failed(self) -> list[str]:
+        """Sentences of the checks that failed."""
+        checks: Sequence[Mapping[str, Any]] = self.record.config["checks"]
+        return [f"{c['name']}: {c['message']}" for c in checks if c["verdict"] == Verdict.FAIL]
+
+
+def audit_dataset(
+    workspace: Workspace, dataset: Dataset, reporter: Reporter
+) -> tuple[Audit, Record]:
+    """Run every check and keep the result as a record.
+
+    Of many slices, :data:`_MOST` in :data:`_RUNS` runs of neighbours are compared with masks; of
+    slices of several sizes those of the commonest.
+
+    Raises:
+        ImageError: A file that cannot be read.
+    """
+    examined, note = _examined(dataset)
+    brightness: list[Brightness] = []
+    with new_record(workspace.runs, KIND) as draft:
+        judgement = _judge(dataset, examined, note, brightness, reporter)
+        checks = [judgement.check] if dataset.labelled else []
+        audit = Audit(
+            dataset.name,
+            (*checks, *check_content(dataset, brightness)),
+            judgement.pairing,
+        )
+        draft.config = {**audit.as_dict(), "audit_key": audit_key(dataset)}
+        if judgement.scores is not None:
+            _write_scores(draft, dataset, examined, judgement)
+            _write_pictures(draft, dataset, examined, judgement)
+        record = draft.finish()
+    return audit, record
+
+
+def ensure_audited(workspace: Workspace, dataset: Dataset, reporter: Reporter) -> AuditState | None:
+    """The audit of the dataset as it is now, made where there is none yet; None without masks.
+
+    What is found is said once, when it is found.
+    """
+    if not dataset.labelled:
+        return None
+    if (known := find_audit(workspace, dataset)) is not None:
+        return known
+    audit, record = audit_dataset(workspace, dataset, reporter)
+    for check in audit.checks:
+        if check.verdict is not Verdict.PASS:
+            reporter.say(f"Audit of {dataset.name}, {check.name}: {check.verdict}: {check.message}")
+    if audit.verdict is Verdict.PASS:
+        reporter.say(f"Audit of {dataset.name}: pass.")
+    return AuditState(record)
+
+
+def accept_audits(
+    workspace: Workspace, datasets: Sequence[Dataset], accept: bool, reporter: Reporter
+) -> tuple[bool | None, list[str]]:
+    """Refuse to train on data that failed its audit, unless the user accepts it.
+
+    Returns:
+        Whether a failed audit was accepted (None where nothing was audited), and the audits'
+        records.
+
+    Raises:
+        AuditError: An audit failed and was not accepted.
+    """
+    states = [ensure_audited(workspace, dataset, reporter) for dataset in datasets]
+    known = [state for state in states if state is not None]
+    failed = [
+        (dataset, state)
+        for dataset, state in zip(datasets, states, strict=True)
+        if state is not None and state.verdict is Verdict.FAIL
+    ]
+    if failed and not accept:
+        dataset, state = failed[0]
+        raise AuditError(
+            f"the audit of {dataset.name} failed: {state.failed[0]} Mend the data, or train all "
+            f"the same with --accept-audit, and every score will say so.",
+            subject=dataset.name,
+        )
+    return (bool(failed) if known else None), [state.record.id for state in known]
+
+
+def find_audit(workspace: Workspace, dataset: Dataset) -> AuditState | None:
+    """The newest audit of these very pixels, masks and splits."""
+    key = audit_key(dataset)
+    for name in reversed(list_record_ids(workspace.runs)):
+        if not name[:-7].endswith(f"-{KIND}"):
+            continue
+        try:
+            record = read_record(workspace.runs / name, verify_files=False)
+        except RecordError:
+            continue
+        if record.config.get("audit_key") == key:
+            return AuditState(record)
+    return None
+
+
+def audit_key(dataset: Dataset) -> str:
+    """Hash of everything that an audit judges."""
+    return json_sha256(
+        {
+            "version": AUDIT_VERSION,
+            "threshold": dataset.mask_threshold,
+            "voxel_size_nm": dataset.voxel_size_nm,
+            "slices": [[s.id, s.split, s.pixel_sha256, s.mask_sha256] for s in dataset.slices],
+        }
+    )
+
+
+def _examined(dataset: Dataset) -> tuple[list[Slice], str]:
+    """Slices to compare with masks, and a sentence on what was left out."""
+    usable = [
+        item
+        for item in dataset.labelled
+        if item.foreground_pixels and item.foreground_pixels < item.height * item.width
+    ]
+    sizes = Counter((item.height, item.width) for item in usable)
+    if not sizes:
+        return [], ""
+    size = sizes.most_common(1)[0][0]
+    chosen = [item for item in usable if (item.height, item.width) == size]
+    notes = []
+    if len(sizes) > 1:
+        notes.append(f"Only the slices of {size[0]} x {size[1]} pixels were compared.")
+    if len(chosen) > _MOST:
+        each = _MOST // _RUNS
+        starts = np.linspace(0, len(chosen) - each, _RUNS).astype(int)
+        notes.append(
+            f"Of {len(chosen)} slices {_MOST} were compared, {_RUNS} runs of {each} neighbours."
+        )
+        chosen = [chosen[start + place] for start in starts for place in range(each)]
+    return chosen, " ".join(notes)
+
+
+def _judge(
+    dataset: Dataset,
+    examined: Sequence[Slice],
+    note: str,
+    brightness: list[Brightness],
+    reporter: Reporter,
+) -> Judgement:
+    candidates = Candidates(
+        [_below(dataset, item.image) for item in examined],
+        [_below(dataset, item.mask) for item in examined],
+        [item.mask_sha256 or "" for item in examined],
+        note,
+    )
+    if len(examined) < FEWEST:
+        return judge_pairing(candidates, lambda _: np.zeros((0, 0, 0)), ())
+    with (
+        Scratch(examined[0].height, examined[0].width) as scratch,
+        reporter.task(f"Auditing {dataset.name}", len(examined), "slices") as task,
+    ):
+        for item in examined:
+            assert item.mask is not None  # noqa: S101 - only labelled slices are examined
+            pixels = read_image(item.image)
+            brightness.append(Brightness(item, float(pixels.mean())))
+            scratch.add(pixels, read_mask(item.mask) >= dataset.mask_threshold)
+            task.advance()
+        return judge_pairing(candidates, scratch.affinity, scratch.orientations)
+
+
+def _write_scores(
+    draft: Draft, dataset: Dataset, examined: Sequence[Slice], judgement: Judgement
+) -> None:
+    """How well every mask fits every image, as the heat map shows it."""
+    assert judgement.scores is not None  # noqa: S101 - the caller has checked
+    masks = {_below(dataset, item.mask): item.id for item in examined}
+    best = [masks[mask] for mask in judgement.pairing.assignment.values()]
+    rows = [
+        {
+            "image": image.id,
+            "mask": mask.id,
+            "score": float(judgement.scores[i, j]),
+            "declared": i == j,
+            "assigned": best[i] == mask.id,
+        }
+        for i, image in enumerate(examined)
+        for j, mask in enumerate(examined)
+    ]
+    draft.write_table("audit_scores.parquet", pl.DataFrame(rows))
+
+
+def _write_pictures(
+    draft: Draft, dataset: Dataset, examined: Sequence[Slice], judgement: Judgement
+) -> None:
+    """The slices whose own masks fit worst, with the masks' outlines."""
+    assert judgement.scores is not None  # noqa: S101 - the caller has checked
+    own = np.diagonal(judgement.scores)
+    for place in np.argsort(own)[:_PICTURES]:
+        item = examined[int(place)]
+        assert item.mask is not None  # noqa: S101 - only labelled slices are examined
+        mask = (read_mask(item.mask) >= dataset.mask_threshold).astype(np.uint8)
+        picture = Image.fromarray(read_image(item.image))
+        # Made small first: an outline on the large picture would be lost in the small one.
+        picture.thumbnail((_PIXELS, _PIXELS), Image.Resampling.LANCZOS)
+        outlined = outline_overlay(np.asarray(picture), mask, None)
+        Image.fromarray(outlined).save(draft.path(f"worst/{item.id}.png"))
+
+
+def _below(dataset: Dataset, path: Path | None) -> str:
+    assert path is not None  # noqa: S101 - only labelled slices are examined
+    return path.relative_to(dataset.root).as_posix()
