@@ -50,7 +50,7 @@ def add(
         list[str] | None,
         typer.Option(
             metavar="RULE",
-            help="Layout folder: random:FRACTION:SEED, or NAME=GLOB for each split. "
+            help="Layout folder: random:FRACTION:SEED, block:FRACTION:GAP, or NAME=GLOB for each. "
             "(default: random:0.15:42)",
         ),
     ] = None,

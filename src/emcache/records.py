@@ -8,7 +8,8 @@ bit in a Parquet file can otherwise change a value in silence.
 ``record.json``
     ========================= ====================================================================
     ``format``                :data:`RECORD_FORMAT`
-    ``id``, ``kind``          the folder's name; ``dataset``, ``extract`` or ``train-head``
+    ``id``, ``kind``          the folder's name; ``dataset``, ``audit``, ``extract``,
+                              ``train-head``, ``train-lora``, ``evaluate`` or ``predict``
     ``status``                ``finished``
     ``started_at``            ISO 8601, UTC; also ``finished_at``
     ``seconds``               wall-clock time between the two
@@ -66,7 +67,7 @@ class Record:
 
     @property
     def kind(self) -> str:
-        """``dataset``, ``extract`` or ``train-head``."""
+        """``dataset``, ``audit``, ``extract``, ``train-head`` and their kin."""
         return str(self.content["kind"])
 
     @property

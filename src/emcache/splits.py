@@ -6,6 +6,10 @@ A split rule is text, kept with the dataset:
     The slices in natural order, shuffled by Python's ``random.Random(SEED)``; the last
     ``round(FRACTION * n)`` are ``test``, the others ``train``. ``random:0.15:42`` on 20 slices is
     the published VNC split (17 + 3).
+``block:FRACTION:GAP``
+    The last ``round(FRACTION * n)`` slices in natural order are ``test``, the ``GAP`` slices before
+    them ``gap`` (in no training and no score), the others ``train``: no test slice lies beside a
+    training slice.
 ``NAME=GLOB``
     Slices whose name matches the pattern are split ``NAME``; give one rule for each split.
 """
@@ -22,7 +26,7 @@ from emcache.natural import natural_sorted
 DEFAULT_SPLIT = "random:0.15:42"
 """The published VNC split's rule."""
 
-_FORMS = "random:FRACTION:SEED with a fraction between 0 and 1, or NAME=GLOB"
+_FORMS = "random:FRACTION:SEED or block:FRACTION:GAP with a fraction between 0 and 1, or NAME=GLOB"
 
 
 def assign_splits(slice_ids: Sequence[str], rules: Sequence[str]) -> dict[str, str]:
@@ -34,6 +38,8 @@ def assign_splits(slice_ids: Sequence[str], rules: Sequence[str]) -> dict[str, s
     """
     if len(rules) == 1 and rules[0].startswith("random:"):
         return _random_split(slice_ids, rules[0])
+    if len(rules) == 1 and rules[0].startswith("block:"):
+        return _block_split(slice_ids, rules[0])
     patterns = [_parse_pattern(rule) for rule in rules]
     splits = {}
     for slice_id in slice_ids:
@@ -68,6 +74,27 @@ def _random_split(slice_ids: Sequence[str], rule: str) -> dict[str, str]:
     random.Random(seed).shuffle(order)  # noqa: S311
     n_train = len(order) - n_test
     return {name: "train" if place < n_train else "test" for place, name in enumerate(order)}
+
+
+def _block_split(slice_ids: Sequence[str], rule: str) -> dict[str, str]:
+    try:
+        _, fraction_text, gap_text = rule.split(":")
+        fraction, gap = float(fraction_text), int(gap_text)
+    except ValueError:
+        raise _unreadable(rule) from None
+    if not 0 < fraction < 1 or gap < 0:
+        raise _unreadable(rule)
+    order = natural_sorted(slice_ids)
+    n_test = round(fraction * len(order))
+    n_train = len(order) - n_test - gap
+    if not n_test or n_train < 1:
+        raise UsageError(
+            f"split {rule!r} leaves {max(n_train, 0)} of {len(order)} slices to train on and "
+            f"{n_test} to test; expected at least one of each: change the fraction or the gap.",
+            subject=rule,
+        )
+    names = ["train"] * n_train + ["gap"] * gap + ["test"] * n_test
+    return dict(zip(order, names, strict=True))
 
 
 def _parse_pattern(rule: str) -> tuple[str, str]:

@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from emcache.adapters import Adapter
+from emcache.audit.between import compare_datasets
 from emcache.audit.run import accept_audits
 from emcache.canonical import json_sha256
 from emcache.devices import Precision
@@ -251,6 +252,9 @@ def audit_sources(workspace: Workspace, setting: Setting, reporter: Reporter) ->
         AuditError: An audit failed, and the options do not accept that.
     """
     datasets = [source.dataset for source in setting.data.sources.items]
+    same_scale = setting.options.protocol.pixel_size_nm is not None
+    for note in compare_datasets(datasets, same_scale):
+        reporter.say(note)
     accept = setting.options.accept_audit
     accepted, audits = accept_audits(workspace, datasets, accept, reporter)
     return {"audit_accepted": accepted, "audits": audits}

@@ -355,3 +355,16 @@ def test_the_record_keeps_scores_and_the_worst_slices(workspace: Workspace, twel
     pictures = list((record.folder / "worst").iterdir())
     assert len(pictures) == 4
     assert Image.open(pictures[0]).size == (112, 112)
+
+
+def test_datasets_that_are_trained_together_are_compared(
+    workspace: Workspace, twelve: Path, listener
+) -> None:
+    one = dataset(workspace, twelve, voxel_size_nm=[50.0, 5.0, 5.0]).name
+    other = dataset(workspace, twelve, voxel_size_nm=[50.0, 4.6, 4.6]).name
+    train_head(workspace, [one, other], REQUEST, TrainingOptions([0], LINEAR), listener)
+    assert any("12 slices of d0 and d1 have the same pixels" in line for line in listener.lines)
+    assert any("measure 5 x 5 and 4.6 x 4.6 nm; --pixel-size" in line for line in listener.lines)
+    listener.lines.clear()
+    train_head(workspace, [one], REQUEST, TrainingOptions([0], LINEAR), listener)
+    assert not any("--pixel-size" in line for line in listener.lines)

@@ -36,3 +36,25 @@ def test_patterns() -> None:
 def test_rules_that_cannot_be(rules: list[str], found: str) -> None:
     with pytest.raises(UsageError, match=found):
         assign_splits(["a1", "a2", "b3"], rules)
+
+
+def test_a_block_with_a_gap() -> None:
+    ids = [str(place) for place in range(20)]
+    split = assign_splits(ids[::-1], ["block:0.15:2"])
+    assert [split[name] for name in ids] == ["train"] * 15 + ["gap"] * 2 + ["test"] * 3
+    assert list(assign_splits(ids, ["block:0.5:0"]).values()).count("gap") == 0
+
+
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [
+        ("block:0.5", "cannot be read"),
+        ("block:1.5:1", "cannot be read"),
+        ("block:0.5:-1", "cannot be read"),
+        ("block:0.5:10", "leaves 0 of 20 slices to train on and 10 to test"),
+        ("block:0.01:0", "20 to train on and 0 to test|leaves 20 of 20"),
+    ],
+)
+def test_blocks_that_cannot_be(rule: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        assign_splits([str(place) for place in range(20)], [rule])
