@@ -9,6 +9,7 @@ from typing import Any
 import polars as pl
 import torch
 
+from emcache.audit.run import ensure_audited
 from emcache.canonical import json_sha256
 from emcache.datasets import Dataset, Selection, load_dataset
 from emcache.devices import pick_device
@@ -82,6 +83,7 @@ def evaluate_run(
     ]
     make = _plan_lora if trained.is_lora else _plan_head
     plan = make(workspace, trained, sources, options, device, reporter)
+    _warn_of_failed_audits(workspace, sources, reporter)
     _warn_of_training_slices(trained, sources, positions, reporter)
     if is_untrained(trained.config["weights"]):
         reporter.say(describe_untrained(trained.config["weights"]))
@@ -119,6 +121,17 @@ def evaluation_key(dataset: Dataset, recipe: Mapping[str, Any]) -> str:
             "slices": [[s.id, s.split, s.pixel_sha256, s.mask_sha256] for s in dataset.labelled],
         }
     )
+
+
+def _warn_of_failed_audits(workspace: Workspace, sources: Sources, reporter: Reporter) -> None:
+    """A score on masks that belong to other slices says nothing of the run."""
+    for source in sources.items:
+        state = ensure_audited(workspace, source.dataset, reporter)
+        if state is not None and state.failed:
+            reporter.say(
+                f"Warning: the audit of {source.dataset.name} failed, and scores on it mean "
+                f"little: {state.failed[0]}"
+            )
 
 
 def _warn_of_training_slices(

@@ -117,6 +117,7 @@ def run_study(
 def _run(workspace: Workspace, cell: Cell, device: str, reporter: Reporter) -> CellResult:
     before = trained = evaluated = 0
     problems: list[str] = []
+    records = _Records(workspace)
     try:
         setting = _setting(workspace, cell, device, reporter)
     except EmcacheError as error:
@@ -125,7 +126,6 @@ def _run(workspace: Workspace, cell: Cell, device: str, reporter: Reporter) -> C
         fingerprint = setting.fingerprint(seed)
         # One seed that fails must not keep the others from being trained.
         try:
-            records = _Records(workspace)
             if fingerprint in records.runs:
                 before += 1
             else:

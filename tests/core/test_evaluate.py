@@ -170,3 +170,15 @@ def test_slices_that_were_trained_on_are_no_test(
     listener.lines.clear()
     evaluate_run(cells, run.id, ["cells:test"], EvaluationOptions(), listener)
     assert not any("has learned" in line for line in listener.lines)
+
+
+def test_scores_on_data_that_failed_its_audit_come_with_a_warning(
+    cells: Workspace, cells_root: Path, listener
+) -> None:
+    run = train(cells, "frozen")
+    masks = sorted((cells_root / "masks").iterdir())
+    data = [path.read_bytes() for path in masks]
+    for path, other in zip(masks, data[::-1], strict=True):
+        path.write_bytes(other)
+    evaluate_run(cells, run.id, ["cells"], EvaluationOptions(), listener)
+    assert any("audit of cells failed, and scores on it mean little" in x for x in listener.lines)

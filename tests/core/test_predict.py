@@ -6,6 +6,7 @@ import tifffile
 import torch
 from PIL import Image
 
+import emcache.predict
 from emcache.backbones.build import random_backbone
 from emcache.backbones.registry import TINY
 from emcache.errors import ImageError, UsageError
@@ -218,3 +219,23 @@ def test_a_stack_that_lists_one_page_of_many_is_refused(cells: Workspace, tmp_pa
     tifffile.imwrite(tmp_path / "whole.tif", pixels, imagej=True)
     files, _ = predict(cells, run.id, [tmp_path / "whole.tif"], tmp_path / "out", ALL, Quiet())
     assert len(files[0].pages) == 5
+
+
+def test_an_interrupt_in_a_stack_leaves_nothing_of_it(
+    cells: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = train(cells)
+    real = emcache.predict.outline_overlay
+    seen: list[int] = []
+
+    def interrupted(*arguments):
+        seen.append(1)
+        if len(seen) == 3:
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    monkeypatch.setattr(emcache.predict, "outline_overlay", interrupted)
+    stack = image(tmp_path, "stack.tif", (5, 50, 80))
+    with pytest.raises(KeyboardInterrupt):
+        predict(cells, run.id, [stack], tmp_path / "out", ALL, Quiet())
+    assert not [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
