@@ -20,7 +20,7 @@ from emcache.audit.affinity import AS_THEY_ARE, ORIENTATIONS, Scratch
 from emcache.audit.findings import Verdict
 from emcache.audit.pairing import Candidates, judge_pairing
 from emcache.images import read_image, read_mask
-from emcache.layouts import list_vnc
+from emcache.layouts import FileFacts, list_vnc
 
 _FEWEST, _SEED = 8, 20261122
 
@@ -37,10 +37,11 @@ PERTURBATIONS: dict[str, Order] = {
 
 def affinities(root: Path) -> dict[str, np.ndarray]:
     """Scores of every labelled slice against every mask, in every orientation."""
-    pairs = [(e.image, e.mask) for e in list_vnc(root, {}).entries if e.mask is not None]
+    listing = list_vnc(root, {}, lambda _: FileFacts(1, None))
+    pairs = [(e.image, e.mask) for e in listing.entries if e.mask is not None]
     with Scratch(1024, 1024) as scratch:
         for image, mask in pairs:
-            scratch.add(read_image(root / image), read_mask(root / mask) >= 128)
+            scratch.add(read_image(image), read_mask(mask) >= 128)
         return {name: scratch.affinity(name) for name in ORIENTATIONS}
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
-from emcache_cli.options import FormatOption, WorkspaceOption, parse_voxel_size
+from emcache_cli.options import FormatOption, WorkspaceOption, parse_pair, parse_voxel_size
 
 app = typer.Typer(help="Datasets of slices and masks.", no_args_is_help=True)
 
@@ -20,6 +21,7 @@ class Layout(StrEnum):
     KASTHURI = "kasthuri++"
     VNC = "vnc"
     FOLDER = "folder"
+    STACK = "stack"
 
 
 class Pair(StrEnum):
@@ -30,17 +32,46 @@ class Pair(StrEnum):
     ORDER = "order"
 
 
-@app.command()
+class Axis(StrEnum):
+    """Axis that a volume is cut along."""
+
+    Z = "z"
+    Y = "y"
+    X = "x"
+
+
+class _ManyClasses(TyperCommand):
+    """Lets ``--classes`` be followed by all classes at once."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Give each ``NAME=VALUE`` behind ``--classes`` an option of its own."""
+        spread: list[str] = []
+        following = False
+        for before, word in zip(["", *args], args, strict=False):
+            following = before == "--classes" or (
+                following and "=" in word and not word.startswith("-")
+            )
+            if following and before != "--classes":
+                spread.append("--classes")
+            spread.append(word)
+        return list(super().parse_args(ctx, spread))
+
+
+@app.command(cls=_ManyClasses)
 def add(
     name: Annotated[str, typer.Argument(help="What to call it.")],
     layout: Annotated[Layout, typer.Option(help="How its folder is laid out.")],
     root: Annotated[Path, typer.Option(metavar="PATH", help="Its folder.")],
     images: Annotated[
-        str | None, typer.Option(metavar="GLOB", help="Layout folder: images below the root.")
+        str | None,
+        typer.Option(
+            metavar="GLOB",
+            help="Images below the root; layout stack: the volume, as FILE or FILE:/ARRAY.",
+        ),
     ] = None,
     masks: Annotated[
         str | None,
-        typer.Option(metavar="GLOB", help="Layout folder: masks; without it, unlabelled."),
+        typer.Option(metavar="GLOB", help="Masks, likewise; without it, unlabelled."),
     ] = None,
     pair: Annotated[
         Pair | None,
@@ -50,36 +81,73 @@ def add(
         list[str] | None,
         typer.Option(
             metavar="RULE",
-            help="Layout folder: random:FRACTION:SEED, block:FRACTION:GAP, or NAME=GLOB for each. "
-            "(default: random:0.15:42)",
+            help="random:FRACTION:SEED, block:FRACTION:GAP, or for each split NAME=GLOB or "
+            "NAME=@FILE, a slice a line. (default: random:0.15:42)",
         ),
+    ] = None,
+    axis: Annotated[
+        Axis | None, typer.Option(help="Layout stack: what it is cut along. (default: z)")
     ] = None,
     mask_threshold: Annotated[
         int | None,
         typer.Option(min=1, max=255, help="Lowest mask value that is foreground. (default: 128)"),
     ] = None,
+    classes: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUE,...",
+            help="Mask values of each class, as background=0 mitochondria=191 ignore=255, in place "
+            "of a threshold.",
+        ),
+    ] = None,
     voxel_size: Annotated[
         str | None,
-        typer.Option(metavar="Z,Y,X", help="Section thickness, row and column pitch in nm."),
+        typer.Option(
+            metavar="Z,Y,X",
+            help="Section thickness, row and column pitch in nm. (default: as the file says)",
+        ),
+    ] = None,
+    grey_window: Annotated[
+        str | None,
+        typer.Option(
+            metavar="BLACK,WHITE", help="Values that become 0 and 255, for more than 8 bits."
+        ),
+    ] = None,
+    grey_percentiles: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LOW,HIGH",
+            help="Or these percentiles of all the dataset's values. (default: 0.1,99.9)",
+        ),
     ] = None,
     workspace: WorkspaceOption = None,
 ) -> None:
     """Check a dataset's slices and masks and add it to the workspace."""
+    from emcache.classes import parse_classes
+    from emcache.grey import DEFAULT_PERCENTILES
     from emcache.registration import add_dataset
+    from emcache.splits import read_split_lists
     from emcache.workspace import find_workspace
     from emcache_cli.console import Console
     from emcache_cli.summaries import describe_added
 
+    window = parse_pair(grey_window, "--grey-window")
+    percentiles = parse_pair(grey_percentiles, "--grey-percentiles") or DEFAULT_PERCENTILES
     extras = {
         "images": images,
         "masks": masks,
         "pair": None if pair is None else pair.value,
-        "split": split or None,
+        "split": read_split_lists(split) if split else None,
+        "axis": None if axis is None else axis.value,
         "mask_threshold": mask_threshold,
+        "classes": parse_classes(classes) if classes else None,
         "voxel_size_nm": parse_voxel_size(voxel_size),
+        "grey_window": None if window is None else list(window),
     }
     console = Console()
-    dataset, _ = add_dataset(find_workspace(workspace), name, layout.value, root, extras, console)
+    dataset, _ = add_dataset(
+        find_workspace(workspace), name, layout.value, root, extras, console, percentiles
+    )
     for line in describe_added(dataset):
         console.say(line)
 

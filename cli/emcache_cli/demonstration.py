@@ -18,6 +18,7 @@ from emcache.feature_choice import FeatureRequest
 from emcache.images import read_image, read_mask
 from emcache.jobs import ExtractOptions, plan_extraction
 from emcache.overlays import outline_overlay
+from emcache.planes import Plane
 from emcache.progress import Reporter
 from emcache.protocol import find_protocol
 from emcache.records import Record
@@ -126,8 +127,8 @@ def _pictures(dataset: Dataset, run: Record) -> list[Picture]:
         place = f"{dataset.name}/{item.id}.png"
         overlay = outline_overlay(
             read_image(item.image),
-            read_mask(run.file(f"masks/{place}")),
-            read_mask(run.file(f"predictions/{place}")),
+            read_mask(Plane(run.file(f"masks/{place}"))),
+            read_mask(Plane(run.file(f"predictions/{place}"))),
         )
         what = f"slice {item.id} of {dataset.name}, seed {run.config['seed']}"
         pictures.append(

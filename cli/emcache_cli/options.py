@@ -50,6 +50,29 @@ FormatOption = Annotated[
 ]
 
 
+def parse_pair(text: str | None, option: str) -> tuple[float, float] | None:
+    """Read ``0.1,99.9``; None where nothing was given.
+
+    Raises:
+        UsageError: Not two numbers, or the first is not below the second.
+    """
+    from emcache.errors import UsageError
+
+    if text is None:
+        return None
+    try:
+        low, high = (float(part) for part in text.split(","))
+    except ValueError:
+        low = high = 0.0
+    if not -float("inf") < low < high < float("inf"):
+        raise UsageError(
+            f"{option} {text!r} cannot be read; expected two numbers, the lower first, as "
+            f"0.1,99.9.",
+            subject=text,
+        )
+    return low, high
+
+
 def parse_voxel_size(text: str | None) -> list[float] | None:
     """Read ``50,4.6,4.6``; None where nothing was given.
 

@@ -7,7 +7,13 @@ from typing import Annotated
 
 import typer
 
-from emcache_cli.options import DeviceOption, FormatOption, WorkspaceOption, parse_voxel_size
+from emcache_cli.options import (
+    DeviceOption,
+    FormatOption,
+    WorkspaceOption,
+    parse_pair,
+    parse_voxel_size,
+)
 
 
 def predict(
@@ -33,19 +39,29 @@ def predict(
         str | None,
         typer.Option(metavar="FILE", help="The backbone's weights, where they came from a file."),
     ] = None,
+    grey_window: Annotated[
+        str | None,
+        typer.Option(
+            metavar="BLACK,WHITE",
+            help="Values of inputs of more than 8 bits; default: those of the training.",
+        ),
+    ] = None,
     device: DeviceOption = "auto",
     chosen: FormatOption = None,
     workspace: WorkspaceOption = None,
 ) -> None:
     """Segment images by a trained run, at their own size; they need no masks."""
+    from emcache.grey import GreyWindow
     from emcache.predict import PredictionOptions
     from emcache.predict import predict as run_prediction
     from emcache.workspace import find_workspace
     from emcache_cli.console import Console, show_rows
     from emcache_cli.summaries import prediction_rows
 
+    numbers = parse_pair(grey_window, "--grey-window")
+    window = None if numbers is None else GreyWindow(*numbers)
     options = PredictionOptions(
-        probabilities, overlays, parse_voxel_size(voxel_size), overwrite, weights, device
+        probabilities, overlays, parse_voxel_size(voxel_size), overwrite, window, weights, device
     )
     files, _ = run_prediction(find_workspace(workspace), run, inputs, out, options, Console())
     show_rows(prediction_rows(files), chosen)

@@ -25,8 +25,16 @@ def describe_added(dataset: Dataset) -> list[str]:
     ]
     if dataset.labelled:
         lines.append(
-            f"Masks: foreground is >= {dataset.mask_threshold}; {dataset.grey_pixels} pixels lie "
-            f"strictly between 0 and 255."
+            f"Masks: {dataset.classes.words}"
+            + (
+                f"; {dataset.grey_pixels} pixels lie strictly between 0 and 255."
+                if dataset.classes.threshold is not None
+                else "."
+            )
+        )
+    if dataset.grey_window is not None:
+        lines.append(
+            f"Greys: values from {dataset.grey_window} become black to white, all slices alike."
         )
     return lines
 

@@ -9,24 +9,26 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from jaxtyping import Integer, UInt8
+from jaxtyping import Bool, Integer, UInt8
 from torch import Tensor
+
+from emcache.classes import IGNORED
 
 _EPSILON = 1e-7
 
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Foreground pixels of one slice, predicted against true."""
+    """Pixels of one class in one slice, predicted against true."""
 
     tp: int
-    """Foreground in both."""
+    """Of the class in both."""
     fp: int
-    """Predicted foreground, true background."""
+    """Predicted as the class, truly another."""
     fn: int
-    """Predicted background, true foreground."""
+    """Truly of the class, predicted as another."""
     tn: int
-    """Background in both."""
+    """Of another class in both."""
 
     @classmethod
     def of(
@@ -34,11 +36,30 @@ class Counts:
         predicted: Integer[Tensor, "row col"],
         true: UInt8[Tensor, "row col"],
     ) -> Counts:
-        """Count two label images; every label above 0 is foreground."""
-        p, t = predicted > 0, true > 0
+        """Count two label images where the true one is not :data:`~emcache.classes.IGNORED`.
+
+        Every label above 0 is foreground.
+        """
+        return cls._of(predicted > 0, true > 0, true != IGNORED)
+
+    @classmethod
+    def of_class(
+        cls,
+        predicted: Integer[Tensor, "row col"],
+        true: UInt8[Tensor, "row col"],
+        label: int,
+    ) -> Counts:
+        """As :meth:`of`, of one class against all others."""
+        return cls._of(predicted == label, true == label, true != IGNORED)
+
+    @classmethod
+    def _of(
+        cls, p: Bool[Tensor, "row col"], t: Bool[Tensor, "row col"], seen: Bool[Tensor, "row col"]
+    ) -> Counts:
+        p, t = p & seen, t & seen
         both = int((p & t).sum())
-        n_p, n_t = int(p.sum()), int(t.sum())
-        return cls(both, n_p - both, n_t - both, p.numel() - n_p - n_t + both)
+        n_p, n_t, n = int(p.sum()), int(t.sum()), int(seen.sum())
+        return cls(both, n_p - both, n_t - both, n - n_p - n_t + both)
 
     @staticmethod
     def total(counts: Iterable[Counts]) -> Counts:
@@ -50,5 +71,5 @@ class Counts:
 
     @property
     def iou(self) -> float:
-        """Foreground intersection over union: ``|p & m| / (|p | m| + 1e-7)``."""
+        """Intersection over union: ``|p & m| / (|p | m| + 1e-7)``."""
         return self.tp / (self.tp + self.fp + self.fn + _EPSILON)

@@ -6,27 +6,21 @@ time, and decodes only those that are new or changed.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from emcache.classes import ClassRule, class_rule
 from emcache.errors import DatasetError, ImageError, UsageError
 from emcache.file_index import FileIndex
-from emcache.images import DECODER, pixel_sha256, read_image, read_mask
-from emcache.layouts import Entry, Listing, list_slices
+from emcache.grey import GreyWindow
+from emcache.layouts import Entry, FileFacts, Listing, list_slices
+from emcache.plane_facts import describe_planes, question_of
+from emcache.planes import Plane
 from emcache.progress import Quiet, Reporter
+from emcache.volumes.opening import open_volume
 from emcache.workspace import Workspace
-
-DEFAULT_MASK_THRESHOLD = 128
-"""A mask pixel of at least this value is foreground."""
-
-# What a file's pixels are depends on who decodes them.
-_IMAGE, _MASK = (f"{kind} decoder={DECODER}" for kind in ("image", "mask"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +29,10 @@ class Slice:
 
     id: str
     """Name within the dataset."""
-    image: Path
-    """Absolute path of the image."""
-    mask: Path | None
-    """Absolute path of the mask, or None."""
+    image: Plane
+    """Where its pixels are."""
+    mask: Plane | None
+    """Where its mask is, or None."""
     split: str | None
     """``train``, ``test``, another name, or None."""
     height: int
@@ -50,9 +44,11 @@ class Slice:
     mask_sha256: str | None
     """Identity of the mask's pixels, decoded to 0..255."""
     foreground_pixels: int | None
-    """Mask pixels at or above the threshold."""
+    """Mask pixels of all classes but the background."""
     grey_pixels: int | None
-    """Mask pixels strictly between 0 and 255."""
+    """Mask pixels strictly between 0 and 255, where a threshold decides on them."""
+    grey_window: GreyWindow | None
+    """Values that become black and white; None for slices of 8 bits."""
 
     @property
     def foreground_fraction(self) -> float | None:
@@ -73,8 +69,10 @@ class Dataset:
     """The pairing rule in words."""
     voxel_size_nm: tuple[float, float, float] | None
     """Section thickness, row and column pitch in nanometres; None where unknown."""
-    mask_threshold: int
-    """A mask pixel of at least this value is foreground."""
+    classes: ClassRule
+    """What the values of its masks stand for."""
+    grey_window: GreyWindow | None
+    """Values that become black and white; None for slices of 8 bits."""
     slices: tuple[Slice, ...]
 
     @property
@@ -84,7 +82,7 @@ class Dataset:
 
     @property
     def grey_pixels(self) -> int:
-        """Mask pixels strictly between 0 and 255, over all masks."""
+        """Mask pixels strictly between 0 and 255, over all masks that a threshold divides."""
         return sum(item.grey_pixels or 0 for item in self.slices)
 
     def split_counts(self) -> dict[str, int]:
@@ -166,108 +164,98 @@ def read_dataset(
         index: Memory of files; saved when done.
         reporter: Hears of files that must be decoded.
     """
-    layout, relative, threshold = _common_options(name, options)
-    root = base / relative
-    listing = list_slices(layout, root, options)
-    slices = _describe(name, root, listing, threshold, index, reporter or Quiet())
-    dataset = Dataset(name, layout, root, listing.pairing, listing.voxel_size_nm, threshold, slices)
+    layout, root, listing = list_dataset(name, options, base, index)
+    classes = class_rule(options.get("mask_threshold"), options.get("classes"))
+    window = GreyWindow(*map(float, options["grey_window"])) if "grey_window" in options else None
+    facts = describe_planes(name, listing.entries, window, index, reporter or Quiet())
+    by_default = "mask_threshold" not in options
+    slices = tuple(
+        _describe_slice(entry, facts, window, classes, by_default) for entry in listing.entries
+    )
+    dataset = Dataset(
+        name, layout, root, listing.pairing, listing.voxel_size_nm, classes, window, slices
+    )
     _check_foreground(dataset)
     return dataset
 
 
-def _common_options(name: str, options: Mapping[str, Any]) -> tuple[str, str, int]:
+def list_dataset(
+    name: str, options: Mapping[str, Any], base: Path, index: FileIndex
+) -> tuple[str, Path, Listing]:
+    """A dataset's layout, its root, and what the layout lists; no pixel is decoded."""
     layout, root = options.get("layout"), options.get("root")
-    threshold = options.get("mask_threshold", DEFAULT_MASK_THRESHOLD)
     if not isinstance(layout, str) or not isinstance(root, str):
         raise DatasetError(
             f"dataset {name} has no layout and root in emcache.toml; expected two strings: mend "
             f"its table.",
             subject=name,
         )
-    return layout, root, threshold
+    return layout, base / root, list_slices(layout, base / root, options, _probe(index))
 
 
-def _describe(
-    name: str,
-    root: Path,
-    listing: Listing,
-    threshold: int,
-    index: FileIndex,
-    reporter: Reporter,
-) -> tuple[Slice, ...]:
-    unknown = sum(
-        index.lookup(root / file, kind) is None
-        for entry in listing.entries
-        for file, kind in ((entry.image, _IMAGE), (entry.mask, _MASK))
-        if file is not None
-    )
+def _probe(index: FileIndex) -> Callable[[Plane], FileFacts]:
+    def look(plane: Plane) -> dict[str, Any]:
+        volume = open_volume(plane.path, plane.inner)
+        return {
+            "planes": len(volume.sizes_along(plane.axis)),
+            "voxel_size_nm": volume.voxel_size_nm,
+        }
 
-    def one(entry: Entry) -> Slice:
-        return _describe_slice(root, entry, threshold, index)
+    def probe(plane: Plane) -> FileFacts:
+        question = question_of("header", plane)
+        found = index.answer(plane.path, question, lambda _: look(plane))
+        voxel = found["voxel_size_nm"]
+        return FileFacts(found["planes"], None if voxel is None else tuple(voxel))
 
-    # Decoding releases the interpreter's lock, so threads share the cores.
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        if not unknown:
-            return tuple(pool.map(one, listing.entries))
-        slices = []
-        try:
-            with reporter.task(f"Reading {name}", len(listing.entries), "slices") as task:
-                for item in pool.map(one, listing.entries):
-                    slices.append(item)
-                    task.advance()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-        finally:
-            index.save()
-    return tuple(slices)
+    return probe
 
 
-def _describe_slice(root: Path, entry: Entry, threshold: int, index: FileIndex) -> Slice:
-    image = root / entry.image
-    facts = index.answer(image, _IMAGE, _image_facts)
-    height, width = facts["shape"]
+def _describe_slice(
+    entry: Entry,
+    facts: Mapping[Plane, Mapping[str, Any]],
+    window: GreyWindow | None,
+    classes: ClassRule,
+    by_default: bool,
+) -> Slice:
+    image = facts[entry.image]
+    height, width = image["shape"]
     if entry.mask is None:
         return Slice(
-            entry.id, image, None, entry.split, height, width, facts["sha256"], None, None, None
+            entry.id,
+            entry.image,
+            None,
+            entry.split,
+            height,
+            width,
+            image["sha256"],
+            None,
+            None,
+            None,
+            window,
         )
-    mask = root / entry.mask
-    label = index.answer(mask, _MASK, _mask_facts)
-    if label["shape"] != facts["shape"]:
+    label = facts[entry.mask]
+    if label["shape"] != image["shape"]:
         mask_height, mask_width = label["shape"]
         raise ImageError(
-            f"mask {mask} is {mask_height} x {mask_width} pixels (rows x columns), its slice "
-            f"{image} is {height} x {width}; expected the same size: mend the pair.",
-            subject=mask,
+            f"mask {entry.mask} is {mask_height} x {mask_width} pixels (rows x columns), its slice "
+            f"{entry.image} is {height} x {width}; expected the same size: mend the pair.",
+            subject=entry.mask,
         )
     values = {int(value): count for value, count in label["values"].items()}
+    classes.check(values, entry.mask, by_default=by_default)
     return Slice(
         entry.id,
-        image,
-        mask,
+        entry.image,
+        entry.mask,
         entry.split,
         height,
         width,
-        facts["sha256"],
+        image["sha256"],
         label["sha256"],
-        sum(count for value, count in values.items() if value >= threshold),
-        sum(count for value, count in values.items() if 0 < value < 255),
+        classes.foreground_pixels(values),
+        classes.doubtful_pixels(values),
+        window,
     )
-
-
-def _image_facts(path: Path) -> dict[str, Any]:
-    pixels = read_image(path)
-    return {"shape": list(pixels.shape), "sha256": pixel_sha256(pixels)}
-
-
-def _mask_facts(path: Path) -> dict[str, Any]:
-    pixels = read_mask(path)
-    counts = np.bincount(pixels.ravel(), minlength=256)
-    return {
-        "shape": list(pixels.shape),
-        "sha256": pixel_sha256(pixels),
-        "values": {str(value): int(counts[value]) for value in np.flatnonzero(counts)},
-    }
 
 
 def _check_foreground(dataset: Dataset) -> None:
@@ -278,9 +266,9 @@ def _check_foreground(dataset: Dataset) -> None:
     labelled = dataset.labelled
     if labelled and not any(item.foreground_pixels for item in labelled) and dataset.grey_pixels:
         raise ImageError(
-            f"no mask of {dataset.name} has a pixel of at least {dataset.mask_threshold}, though "
-            f"{dataset.grey_pixels} are not 0; expected foreground there: set --mask-threshold to "
-            f"the lowest foreground value (1 for labels saved as 0 and 1).",
+            f"no mask of {dataset.name} has a pixel of at least {dataset.classes.threshold}, "
+            f"though {dataset.grey_pixels} are not 0; expected foreground there: set "
+            f"--mask-threshold to the lowest foreground value (1 for labels saved as 0 and 1).",
             subject=dataset.name,
         )
 
@@ -292,8 +280,8 @@ def slice_table_rows(slices: Sequence[Slice], root: Path) -> list[dict[str, Any]
             "slice_id": item.id,
             "position": position,
             "split": item.split,
-            "image": item.image.relative_to(root).as_posix(),
-            "mask": None if item.mask is None else item.mask.relative_to(root).as_posix(),
+            "image": item.image.below(root),
+            "mask": None if item.mask is None else item.mask.below(root),
             "height": item.height,
             "width": item.width,
             "pixel_sha256": item.pixel_sha256,

@@ -23,7 +23,7 @@ from emcache.readers import PixelReader, Reader, SizedSlice, TokenReader
 from emcache.records import Record, new_record
 from emcache.scoring import score_slices
 from emcache.segmenter import Segmenter
-from emcache.sources import Sources
+from emcache.sources import Sources, check_classes
 from emcache.trained_runs import TrainedRun, find_run
 from emcache.training import Trainer
 from emcache.weights import describe_untrained, is_untrained
@@ -74,6 +74,8 @@ def evaluate_run(
     trained = find_run(workspace, run)
     device = pick_device(options.device)
     chosen = _select(workspace, on, reporter)
+    for dataset, _ in chosen:
+        check_classes(trained.classes.names, f"run {trained.id}", dataset)
     sources = Sources.of([(dataset, dataset.labelled) for dataset, _ in chosen])
     positions = [
         source.first + place
@@ -89,7 +91,9 @@ def evaluate_run(
         reporter.say(describe_untrained(trained.config["weights"]))
     examples, _ = open_examples(plan.reader, device, Residency.DISK, positions)
     with new_record(workspace.runs, "evaluate") as draft:
-        trainer = Trainer(plan.model, trained.protocol, device, trained.precision)
+        trainer = Trainer(
+            plan.model, trained.protocol, device, trained.precision, ignores=sources.ignores
+        )
         pictures = draft if options.save_predictions else None
         batch = trained.protocol.batch
         rows = score_slices(trainer, examples, sources, positions, batch, pictures)
@@ -116,7 +120,7 @@ def evaluation_key(dataset: Dataset, recipe: Mapping[str, Any]) -> str:
     return json_sha256(
         {
             "recipe": recipe,
-            "threshold": dataset.mask_threshold,
+            **dataset.classes.key(),
             "voxel_size_nm": dataset.voxel_size_nm,
             "slices": [[s.id, s.split, s.pixel_sha256, s.mask_sha256] for s in dataset.labelled],
         }
@@ -231,10 +235,9 @@ def _plan_lora(
     for source in sources.items:
         job = plan_extraction(workspace, Selection(source.dataset.name, None), tokens, reporter)
         trained.check_recipe(job.recipe.identity(), "the backbone")
-        threshold, grids = source.dataset.mask_threshold, [place.grid for place in job.places]
+        classes, grids = source.dataset.classes, [place.grid for place in job.places]
         slices += [
-            SizedSlice(item, grid, threshold)
-            for item, grid in zip(source.slices, grids, strict=True)
+            SizedSlice(item, grid, classes) for item, grid in zip(source.slices, grids, strict=True)
         ]
     backbone = trained.load_backbone(job.weights, device)
     model = Segmenter(backbone, trained.load_head(device))

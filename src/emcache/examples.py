@@ -40,7 +40,7 @@ class Batch(NamedTuple):
     inputs: Float[Tensor, "batch channel row col"]
     """Patch tokens, channels last in memory; or normalised slices."""
     masks: UInt8[Tensor, "batch height width"]
-    """0 background, 1 foreground."""
+    """Labels: 0 background, 1 and up the classes, 255 ignored."""
 
 
 @runtime_checkable

@@ -72,7 +72,7 @@ def run_extraction(job: Job, reporter: Reporter) -> Extraction:
     with _only_one(FileLock(cache / f".{job.name}.lock"), job, reporter):
         extraction = _find(job) or _extract(job, reporter)
     if all(item.mask is not None for item in job.slices):
-        ensure_labels(extraction.feature_set, job.slices, job.dataset.mask_threshold, reporter)
+        ensure_labels(extraction.feature_set, job.slices, job.dataset.classes, reporter)
     return extraction
 
 

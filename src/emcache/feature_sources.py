@@ -68,7 +68,7 @@ class PlannedFeatures:
         places = self.job.places if self.job else self._made.slices
         return label_key(
             self.source.slices,
-            self.source.dataset.mask_threshold,
+            self.source.dataset.classes,
             self.recipe["preprocessing"],
             [place.grid for place in places],
         )
@@ -83,8 +83,8 @@ class PlannedFeatures:
             )
             feature_set = run_extraction(self.job, reporter).feature_set
         assert feature_set is not None  # noqa: S101 - there already, or just made
-        threshold = self.source.dataset.mask_threshold
-        labels = ensure_labels(feature_set, self.source.slices, threshold, reporter)
+        classes = self.source.dataset.classes
+        labels = ensure_labels(feature_set, self.source.slices, classes, reporter)
         return LabelledFeatures(feature_set, labels)
 
     @property

@@ -7,8 +7,10 @@ that git takes with its index).
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import stat
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -83,11 +85,31 @@ def _stamp(file: Path) -> list[int] | None:
         facts = os.stat(file)  # noqa: PTH116 - a string path costs half of what a Path costs
     except OSError:
         return None
-    return [facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, facts.st_ino]
+    own = [facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, facts.st_ino]
+    return _folder_stamp(file, own) if stat.S_ISDIR(facts.st_mode) else own
+
+
+def _folder_stamp(folder: Path, own: list[int]) -> list[int] | None:
+    """Of all the files of a folder that is one volume: the newest times, and a hash of the rest."""
+    digest = hashlib.sha256()
+    size, modified, changed, inode = 0, *own[1:]
+    try:
+        for parent, folders, files in os.walk(folder):
+            folders.sort()
+            for name in sorted(files):
+                facts = os.stat(os.path.join(parent, name))  # noqa: PTH116, PTH118 - as above
+                digest.update(f"{parent}/{name}:{facts.st_size}:{facts.st_mtime_ns}:".encode())
+                digest.update(f"{facts.st_ctime_ns}:{facts.st_ino};".encode())
+                size += facts.st_size
+                modified = max(modified, facts.st_mtime_ns)
+                changed = max(changed, facts.st_ctime_ns)
+    except OSError:
+        return None
+    return [size, modified, changed, inode, int.from_bytes(digest.digest()[:8], "big")]
 
 
 def _settled(stamp: list[int]) -> bool:
-    _, modified, changed, _ = stamp
+    modified, changed = stamp[1:3]
     grain = (
         _COARSE_GRAIN_NS
         if modified % 1_000_000_000 == 0 == changed % 1_000_000_000

@@ -81,7 +81,7 @@ class LinearHead(Head):
         return logits
 
 
-def build_head(kind: Literal["deconv", "linear"], dim: int, seed: int) -> Head:
+def build_head(kind: Literal["deconv", "linear"], dim: int, seed: int, classes: int = 2) -> Head:
     """An untrained head, the same for the same seed.
 
     Its weights are laid out channels last, as the tokens are: on two cores a training step of the
@@ -89,7 +89,7 @@ def build_head(kind: Literal["deconv", "linear"], dim: int, seed: int) -> Head:
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        head = DeconvHead(dim) if kind == "deconv" else LinearHead(dim)
+        head = DeconvHead(dim, classes) if kind == "deconv" else LinearHead(dim, classes)
     return head.to(memory_format=torch.channels_last)
 
 

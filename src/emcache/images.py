@@ -1,204 +1,142 @@
-"""Reading slices and masks as 8-bit arrays, and identifying them by their pixels.
-
-A slice is 8-bit grey. A mask of any PNG or TIFF kind (1-bit, palette, 8-bit grey) is decoded to
-0..255 before anything else looks at it: a 1-bit mask and its 8-bit copy give the same pixels.
-"""
+"""The pixels of slices and masks, whatever file they come from."""
 
 from __future__ import annotations
 
 import hashlib
-import re
 import struct
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
-import PIL
-from jaxtyping import UInt8
-from PIL import Image, UnidentifiedImageError
+from jaxtyping import Int64, Shaped, UInt8
 
 from emcache.errors import ImageError
+from emcache.grey import GreyWindow
+from emcache.planes import Plane
+from emcache.volumes.opening import DECODER, IMAGE_SUFFIXES, open_volume
+from emcache.volumes.volume import MOST_PIXELS, PageSize
 
-IMAGE_SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg")
-"""File name endings that count as images where no pattern is given."""
+__all__ = [
+    "DECODER",
+    "IMAGE_SUFFIXES",
+    "MOST_PIXELS",
+    "PageSize",
+    "page_sizes",
+    "pixel_sha256",
+    "read_image",
+    "read_mask",
+    "read_values",
+]
 
-DECODER = f"1:pillow-{PIL.__version__}"
-"""Changes whenever the same file might decode to other pixels."""
-
-MOST_PIXELS = 1 << 30
-"""Larger images are refused: a small file may claim any size."""
-
-# Sections of 100 megapixels are everyday here; MOST_PIXELS stands in for Pillow's own limit.
-Image.MAX_IMAGE_PIXELS = None
-
-_COLOUR_MODES = ("RGB", "RGBA")
-_DESCRIPTION = 270
-_GREY_MODES = ("1", "L", "P", "LA")
+_SET = np.uint8(255)
 
 
-def read_image(path: Path) -> UInt8[np.ndarray, "row col"]:
+def read_values(plane: Plane) -> Shaped[np.ndarray, "row col *channel"]:
+    """Decode one plane to the values that the file stores; a set bit is 255.
+
+    Raises:
+        ImageError: Missing, empty, unreadable, too large, or not where it should be.
+    """
+    volume = open_volume(plane.path, plane.inner)
+    if plane.index is None and len(volume.sizes) != 1:
+        raise ImageError(
+            f"{plane} holds {len(volume.sizes)} pages; expected one picture: use layout stack, or "
+            f"name the file in layout folder.",
+            subject=plane.path,
+        )
+    values = volume.read(plane.axis, plane.index or 0)
+    return values.astype(np.uint8) * _SET if values.dtype == bool else values
+
+
+def read_image(plane: Plane, window: GreyWindow | None = None) -> UInt8[np.ndarray, "row col"]:
     """Decode one slice to 8-bit grey.
 
     A colour file whose three channels are equal counts as grey.
 
+    Args:
+        plane: Which.
+        window: Values that become 0 and 255, for slices of more than 8 bits; None for 8 bits.
+
     Raises:
-        ImageError: Missing, empty, unreadable, in colour, of more than 8 bits, or of many pages.
+        ImageError: Missing, empty, unreadable, in colour, or of another depth than was said.
     """
-    return _slice_pixels(_decode(path), path)
-
-
-def _slice_pixels(picture: Image.Image, path: Path) -> UInt8[np.ndarray, "row col"]:
-    if picture.mode in _COLOUR_MODES:
-        channels = np.asarray(picture)[..., :3]
-        if (channels != channels[..., :1]).any():
+    values = read_values(plane)
+    if values.ndim == 3:
+        if (values[..., :3] != values[..., :1]).any():
             raise ImageError(
-                f"{path} is a colour image; a slice has one grey channel: convert it to grey.",
-                subject=path,
+                f"{plane} is a colour image; a slice has one grey channel: convert it to grey.",
+                subject=plane.path,
             )
-        return np.ascontiguousarray(channels[..., 0])
-    return _grey(picture, path)
-
-
-class PageSize(NamedTuple):
-    """Size of one slice in a file."""
-
-    rows: int
-    columns: int
-
-
-def page_sizes(path: Path) -> tuple[PageSize, ...]:
-    """Size of every slice in an image file; a TIFF may hold many. Nothing is decoded.
-
-    Raises:
-        ImageError: Missing, empty, no image, of a kind that is no slice, or a stack whose pages
-            are not listed.
-    """
-    sizes = []
-    with _opened(path) as picture:
-        for page in range(getattr(picture, "n_frames", 1)):
-            picture.seek(page)
-            _check_size(picture, path)
-            if picture.mode not in (*_COLOUR_MODES, *_GREY_MODES):
-                raise _unfit(picture, path)
-            sizes.append(PageSize(picture.height, picture.width))
-        tags = getattr(picture, "tag_v2", {})
-        stated = re.search(r"^images=(\d+)", str(tags.get(_DESCRIPTION, "")), re.MULTILINE)
-    # ImageJ lists one page of a stack above 4 GB, and says in words how many follow it.
-    if stated and int(stated[1]) != len(sizes):
+        values = np.ascontiguousarray(values[..., 0])
+    if values.dtype == np.uint8:
+        if window is not None:
+            raise ImageError(
+                f"{plane} has 8 bits, and the dataset's grey_window {window} is for slices of "
+                f"more; expected one depth in a dataset: convert it, or take grey_window out.",
+                subject=plane.path,
+            )
+        return values
+    if window is None:
         raise ImageError(
-            f"{path} says that it holds {stated[1]} images, and lists {len(sizes)}; expected a "
-            f"page for each: save it as BigTIFF.",
-            subject=path,
+            f"{plane} has values of type {values.dtype}, and no grey_window says which of them are "
+            f"black and white; expected 8 bits, or grey_window = [black, white] in the dataset's "
+            f"table.",
+            subject=plane.path,
         )
-    return tuple(sizes)
+    return window.apply(values, str(plane))
 
 
-def read_pages(path: Path) -> Iterator[UInt8[np.ndarray, "row col"]]:
-    """Decode every page of an image file to 8-bit grey, one after the other.
+def read_mask(plane: Plane) -> UInt8[np.ndarray, "row col"] | Int64[np.ndarray, "row col"]:
+    """Decode one mask to its labels: a set bit is 255, a palette entry its grey value.
 
-    Raises:
-        ImageError: As for :func:`read_image`.
-    """
-    with _opened(path) as picture:
-        for page in range(getattr(picture, "n_frames", 1)):
-            picture.seek(page)
-            _check_size(picture, path)
-            picture.load()
-            yield _slice_pixels(picture.copy(), path)
-
-
-def read_mask(path: Path) -> UInt8[np.ndarray, "row col"]:
-    """Decode one mask to 0..255: a set bit is 255, a palette entry its grey value.
+    Labels that fit are given as 8 bits, whatever the file takes for them.
 
     Raises:
         ImageError: As for :func:`read_image`; any colour image is refused, since no single
-            channel of it can be called the label.
+            channel of it can be called the label; so are values that are no whole numbers.
     """
-    picture = _decode(path)
-    if picture.mode in _COLOUR_MODES:
+    values = read_values(plane)
+    if values.ndim == 3:
         raise ImageError(
-            f"mask {path} is a colour image (mode {picture.mode}); a mask has one channel: save "
+            f"mask {plane} is a colour image ({values.shape[-1]} channels); a mask has one: save "
             f"the label as 8-bit grey.",
-            subject=path,
+            subject=plane.path,
         )
-    return _grey(picture, path)
+    if values.dtype == np.uint8:
+        return values
+    if values.dtype.kind not in "iuf" or (values.dtype == np.uint64 and values.max() >= 1 << 63):
+        raise ImageError(
+            f"mask {plane} has values of type {values.dtype} that are no labels; expected whole "
+            f"numbers below 2^63: save it with integer labels.",
+            subject=plane.path,
+        )
+    if values.dtype.kind == "f":
+        broken = ~(np.isfinite(values) & (np.floor(values) == values))
+        if broken.any():
+            raise ImageError(
+                f"mask {plane} has {int(broken.sum())} values that are no whole numbers (as "
+                f"{values[broken][0]}); a mask holds labels: save it with integer labels.",
+                subject=plane.path,
+            )
+    if values.min() >= 0 and values.max() <= 255:
+        return values.astype(np.uint8)
+    return values.astype(np.int64)
 
 
-def pixel_sha256(pixels: UInt8[np.ndarray, "row col"]) -> str:
-    """Hex SHA-256 of the shape and values; the file's format and compression do not enter."""
-    digest = hashlib.sha256(struct.pack("<3sQQ", b"u8:", *pixels.shape))
+def page_sizes(plane: Plane) -> tuple[PageSize, ...]:
+    """Rows and columns of every page of a file; no pixel is decoded.
+
+    Raises:
+        ImageError: Missing, empty, or no image.
+    """
+    return open_volume(plane.path, plane.inner).sizes_along(plane.axis)
+
+
+def pixel_sha256(pixels: Shaped[np.ndarray, "row col"]) -> str:
+    """Hex SHA-256 of the shape and values; the file's format and compression do not enter.
+
+    Args:
+        pixels: 8 bits, or 64-bit labels.
+    """
+    kind = b"u8:" if pixels.dtype == np.uint8 else b"i8:"
+    digest = hashlib.sha256(struct.pack("<3sQQ", kind, *pixels.shape))
     digest.update(np.ascontiguousarray(pixels).data)
     return digest.hexdigest()
-
-
-def _decode(path: Path) -> Image.Image:
-    with _opened(path) as picture:
-        _check_size(picture, path)
-        pages = getattr(picture, "n_frames", 1)
-        if pages != 1:
-            raise ImageError(
-                f"{path} holds {pages} pages; a file holds one slice: split it into "
-                f"single-page files.",
-                subject=path,
-            )
-        picture.load()
-        return picture
-
-
-def _check_size(picture: Image.Image, path: Path) -> None:
-    columns, rows = picture.size
-    if rows * columns > MOST_PIXELS:
-        raise ImageError(
-            f"{path} claims {rows} x {columns} pixels; expected at most {MOST_PIXELS}: cut "
-            f"it into smaller images.",
-            subject=path,
-        )
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
-    """An image file, with whatever goes wrong in it turned into a sentence."""
-    try:
-        with Image.open(path) as picture:
-            yield picture
-    except FileNotFoundError:
-        raise ImageError(f"{path} is not there; check its name.", subject=path) from None
-    except UnidentifiedImageError:
-        size = path.stat().st_size
-        what = "is empty (0 bytes)" if size == 0 else "is no image that can be recognised"
-        raise ImageError(
-            f"{path} {what}; expected PNG, TIFF or JPEG: restore the file.", subject=path
-        ) from None
-    except (OSError, EOFError, SyntaxError, ValueError, struct.error) as error:
-        # Pillow reports damaged files by any of these, depending on the format.
-        raise ImageError(
-            f"{path} cannot be decoded ({error}); restore the file.", subject=path
-        ) from None
-
-
-def _grey(picture: Image.Image, path: Path) -> UInt8[np.ndarray, "row col"]:
-    if picture.mode not in _GREY_MODES:
-        raise _unfit(picture, path)
-    if picture.mode == "P":
-        _check_grey_palette(picture, path)
-    return np.array(picture.convert("L"))
-
-
-def _unfit(picture: Image.Image, path: Path) -> ImageError:
-    return ImageError(
-        f"{path} has pixels of mode {picture.mode}; expected 8-bit grey: convert it to 8 bits.",
-        subject=path,
-    )
-
-
-def _check_grey_palette(picture: Image.Image, path: Path) -> None:
-    """Refuse colours, whose brightness says nothing about the label they stand for."""
-    used = np.unique(np.asarray(picture))
-    colours = np.asarray(picture.getpalette("RGB"), dtype=np.uint8).reshape(-1, 3)[used]
-    if (colours != colours[:, :1]).any():
-        raise ImageError(
-            f"{path} has a palette of colours; expected greys: save it as 8-bit grey.",
-            subject=path,
-        )

@@ -7,8 +7,10 @@ new label set and re-runs no backbone; the old one stays for the records that us
 
     cache/<feature-set>/labels/<key>/
         manifest.json
-        grids/19x19/mask         (slice, row, col) uint8: 0 background, 1 foreground; Zstd
-        grids/19x19/occupancy    (slice, row, col) float32: foreground share of each token's patch
+        grids/19x19/mask         (slice, row, col) uint8: 0 background, 1 foreground (or 1 and up
+                                 the named classes, 255 ignored); Zstd
+        grids/19x19/occupancy    (slice, row, col) float32: foreground share of each token's patch,
+                                 NaN where all of it is ignored
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from zarr.storage import LocalStore
 
 from emcache import atomic
 from emcache.canonical import json_sha256
+from emcache.classes import ClassRule
 from emcache.datasets import Slice
 from emcache.errors import DatasetError, StoreError
 from emcache.manifest import read_manifest, write_manifest
@@ -53,7 +56,7 @@ class LabelSet:
     _arrays: dict[str, zarr.Array[Any]] = field(default_factory=dict, repr=False)
 
     def mask(self, position: int) -> UInt8[np.ndarray, "row col"]:
-        """Mask at training size of the slice at ``position``: 0 background, 1 foreground.
+        """Labels at training size of the slice at ``position``; 0 is the background.
 
         Raises:
             StoreError: The bytes fail their checksum; the slice is named.
@@ -81,13 +84,16 @@ class LabelSet:
 
 
 def label_key(
-    slices: Sequence[Slice], threshold: int, preprocessing: Mapping[str, Any], grids: Sequence[Grid]
+    slices: Sequence[Slice],
+    classes: ClassRule,
+    preprocessing: Mapping[str, Any],
+    grids: Sequence[Grid],
 ) -> str:
     """Key of the labels of these slices, as every record of a training names them.
 
     Args:
         slices: Whose masks; all have one.
-        threshold: A mask pixel of at least this value is foreground.
+        classes: What the masks' values stand for.
         preprocessing: :meth:`emcache.preprocessing.Preprocessing.identity`.
         grids: Rows and columns of tokens of each slice.
 
@@ -109,21 +115,21 @@ def label_key(
         {
             "format": LABEL_FORMAT,
             "masks": [item.mask_sha256 for item in slices],
-            "classes": {"foreground": {"at_least": threshold}},
+            "classes": classes.identity(),
             "resize": resize,
         }
     )[:_KEY_LENGTH]
 
 
 def ensure_labels(
-    feature_set: FeatureSet, slices: Sequence[Slice], threshold: int, reporter: Reporter
+    feature_set: FeatureSet, slices: Sequence[Slice], classes: ClassRule, reporter: Reporter
 ) -> LabelSet:
     """The label set of these masks, made now where it is not there.
 
     Args:
         feature_set: Whose tokens the labels go with.
         slices: The dataset's slices, in the feature set's order; each has a mask.
-        threshold: A mask pixel of at least this value is foreground.
+        classes: What the masks' values stand for.
         reporter: Hears of the masks being read.
 
     Raises:
@@ -132,10 +138,10 @@ def ensure_labels(
     """
     preprocessing = feature_set.manifest["recipe"]["preprocessing"]
     grids = [item.grid for item in feature_set.slices]
-    key = label_key(slices, threshold, preprocessing, grids)
+    key = label_key(slices, classes, preprocessing, grids)
     folder = feature_set.folder / "labels" / key
     if not folder.is_dir():
-        _write(folder, feature_set, slices, threshold, reporter)
+        _write(folder, feature_set, slices, classes, reporter)
     read_manifest(folder, LABEL_FORMAT)
     return LabelSet(folder, key, feature_set.slices)
 
@@ -144,7 +150,7 @@ def _write(
     folder: Path,
     feature_set: FeatureSet,
     slices: Sequence[Slice],
-    threshold: int,
+    classes: ClassRule,
     reporter: Reporter,
 ) -> None:
     # A name of its own: two processes may make the same labels, and the first to finish wins.
@@ -153,7 +159,7 @@ def _write(
     try:
         with reporter.task("Resizing masks", len(slices), "slices") as task:
             for grid, positions in positions_by_grid(feature_set.slices).items():
-                _write_grid(partial, grid, [slices[p] for p in positions], threshold, patch)
+                _write_grid(partial, grid, [slices[p] for p in positions], classes, patch)
                 task.advance(len(positions))
         write_manifest(partial, {"format": LABEL_FORMAT, "key": folder.name}, {})
         try:
@@ -171,7 +177,7 @@ def _write_grid(
     partial: Path,
     grid: Grid,
     slices: Sequence[Slice],
-    threshold: int,
+    classes: ClassRule,
     patch: int,
 ) -> None:
     size = (grid[0] * patch, grid[1] * patch)
@@ -181,7 +187,7 @@ def _write_grid(
         for name, shape, dtype in (("mask", size, "uint8"), ("occupancy", grid, "float32"))
     )
     for start in range(0, len(slices), per_shard):
-        block = [training_mask(item, threshold, size) for item in slices[start : start + per_shard]]
+        block = [training_mask(item, classes, size) for item in slices[start : start + per_shard]]
         masks[start : start + len(block)] = np.stack(block)
         shares[start : start + len(block)] = np.stack([occupancy(mask, patch) for mask in block])
 

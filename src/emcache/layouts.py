@@ -1,21 +1,25 @@
 """Layouts: where a dataset keeps its slices and masks, and how they pair.
 
-A layout only lists files; nothing is decoded here. Every listing is in natural order.
+A layout only lists: of a file that may hold many planes their number is read, and nothing is
+decoded. Every listing is in natural order.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import isfinite
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
+from emcache.classes import class_rule
 from emcache.errors import DatasetError, PairingError, UsageError
-from emcache.images import IMAGE_SUFFIXES
-from emcache.natural import natural_sorted
-from emcache.pairing import Rule, pair
+from emcache.grey import GreyWindow
+from emcache.listing import glob_images, locate, slice_ids
+from emcache.pairing import Rule, pair, pair_by_position
+from emcache.planes import AXES, Plane
 from emcache.splits import DEFAULT_SPLIT, assign_splits
+from emcache.volumes.opening import IMAGE_SUFFIXES, TIFF_SUFFIXES
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,10 +28,10 @@ class Entry:
 
     id: str
     """Name of the slice within the dataset."""
-    image: str
-    """Path of the image relative to the dataset's root, ``/`` between folders."""
-    mask: str | None
-    """Path of the mask, or None where the slice has no label."""
+    image: Plane
+    """Where its pixels are."""
+    mask: Plane | None
+    """Where its mask is, or None where the slice has no label."""
     split: str | None
     """``train``, ``test``, another name, or None in an unlabelled folder."""
 
@@ -40,25 +44,36 @@ class Listing:
     pairing: str
     """The pairing rule in words."""
     voxel_size_nm: tuple[float, float, float] | None
-    """Section thickness, row and column pitch in nanometres; None where unknown."""
+    """Between sections, rows and columns, in nanometres; None where unknown."""
 
 
-ListFiles = Callable[[Path, Mapping[str, Any]], Listing]
+class FileFacts(NamedTuple):
+    """What a layout must know of a file."""
+
+    planes: int
+    """Number of planes along the axis in question."""
+    voxel_size_nm: tuple[float, float, float] | None
+    """Along z, y, x; None where the file does not say."""
+
+
+Probe = Callable[[Plane], FileFacts]
+"""Looks at the header of a plane's file."""
+ListFiles = Callable[[Path, Mapping[str, Any], Probe], Listing]
 
 # Sections are stated as 45 to 50 nm thick, pixels as 4.6 nm (Gerhard et al. 2013).
 _VNC_VOXEL_NM = (47.5, 4.6, 4.6)
 _LUCCHI_VOXEL_NM = (5.0, 5.0, 5.0)
 
 
-def list_vnc(root: Path, options: Mapping[str, Any]) -> Listing:
+def list_vnc(root: Path, options: Mapping[str, Any], probe: Probe) -> Listing:
     """The ssTEM *Drosophila* ventral nerve cord of Gerhard et al. 2013.
 
     ``stack1/raw/*.tif`` with ``stack1/mitochondria/*.png``, 17 + 3 slices by the published split;
     ``stack2/raw/*.tif``, where it is there, is the unlabelled split ``stack2``.
     """
-    del options
-    images = _glob(root, "stack1/raw/*.tif")
-    masks = _glob(root, "stack1/mitochondria/*.png")
+    del options, probe
+    images = glob_images(root, "stack1/raw/*.tif")
+    masks = glob_images(root, "stack1/mitochondria/*.png")
     if not images:
         raise DatasetError(
             f"{root} holds no stack1/raw/*.tif; layout vnc expects the folder with stack1 (and "
@@ -68,26 +83,29 @@ def list_vnc(root: Path, options: Mapping[str, Any]) -> Listing:
     pairs = pair(images, masks, Rule.STEM)
     ids = {image: f"stack1/{PurePosixPath(image).stem}" for image, _ in pairs}
     splits = assign_splits(list(ids.values()), [DEFAULT_SPLIT])
-    labelled = [Entry(ids[image], image, mask, splits[ids[image]]) for image, mask in pairs]
+    labelled = [
+        Entry(ids[image], Plane(root / image), Plane(root / mask), splits[ids[image]])
+        for image, mask in pairs
+    ]
     unlabelled = [
-        Entry(f"stack2/{PurePosixPath(image).stem}", image, None, "stack2")
-        for image in _glob(root, "stack2/raw/*.tif")
+        Entry(f"stack2/{PurePosixPath(image).stem}", Plane(root / image), None, "stack2")
+        for image in glob_images(root, "stack2/raw/*.tif")
     ]
     return Listing((*labelled, *unlabelled), f"{Rule.STEM.words}", _VNC_VOXEL_NM)
 
 
-def list_in_out(root: Path, options: Mapping[str, Any]) -> Listing:
+def list_in_out(root: Path, options: Mapping[str, Any], probe: Probe) -> Listing:
     """Lucchi++ and Kasthuri++ as Casser et al. publish them.
 
     ``Train_In`` and ``Test_In`` hold the images (in Lucchi++ they are called ``mask0000.png``),
     ``Train_Out`` and ``Test_Out`` the masks (``0.png``); each pair shares a number. Training and
     test volumes are separate stacks.
     """
-    del options
+    del options, probe
     entries = []
     for split in ("train", "test"):
         folders = [f"{split.capitalize()}_{kind}" for kind in ("In", "Out")]
-        images, masks = (_glob(root, f"{folder}/*") for folder in folders)
+        images, masks = (glob_images(root, f"{folder}/*") for folder in folders)
         if not images:
             raise DatasetError(
                 f"{root} holds no image in {folders[0]}; expected the folders Train_In, Train_Out, "
@@ -95,37 +113,43 @@ def list_in_out(root: Path, options: Mapping[str, Any]) -> Listing:
                 subject=root,
             )
         entries += [
-            Entry(f"{split}/{PurePosixPath(mask).stem}", image, mask, split)
+            Entry(
+                f"{split}/{PurePosixPath(mask).stem}",
+                Plane(root / image),
+                Plane(root / mask),
+                split,
+            )
             for image, mask in pair(images, masks, Rule.NUMBER)
         ]
     return Listing(tuple(entries), Rule.NUMBER.words, None)
 
 
-def list_lucchi(root: Path, options: Mapping[str, Any]) -> Listing:
+def list_lucchi(root: Path, options: Mapping[str, Any], probe: Probe) -> Listing:
     """Lucchi++: isotropic FIB-SEM of mouse hippocampus, 165 + 165 slices."""
-    return replace(list_in_out(root, options), voxel_size_nm=_LUCCHI_VOXEL_NM)
+    return replace(list_in_out(root, options, probe), voxel_size_nm=_LUCCHI_VOXEL_NM)
 
 
-def list_folder(root: Path, options: Mapping[str, Any]) -> Listing:
+def list_folder(root: Path, options: Mapping[str, Any], probe: Probe) -> Listing:
     """Any folder: ``images`` and ``masks`` are patterns below the root, ``pair`` the rule.
 
-    Files that match ``masks`` are never taken for images. Without ``masks`` every slice is
-    unlabelled and in no split.
+    Files that match ``masks`` are never taken for images. Every page of a TIFF is a slice. Without
+    ``masks`` every slice is unlabelled and in no split.
     """
-    masks = _glob(root, options["masks"]) if "masks" in options else []
+    masks = glob_images(root, options["masks"]) if "masks" in options else []
     mask_set = set(masks)
     pattern = options.get("images", "*")
-    images = [name for name in _glob(root, pattern) if name not in mask_set]
+    images = [name for name in glob_images(root, pattern) if name not in mask_set]
     if not images:
         raise DatasetError(
             f"{root} holds no image that matches {pattern!r} ({', '.join(IMAGE_SUFFIXES)}); check "
             f"--root and --images.",
             subject=root,
         )
-    ids = _folder_ids(images)
+    pages = _Pages(root, probe)
+    ids = pages.named(slice_ids(images))
     if "masks" not in options:
-        entries = tuple(Entry(ids[image], image, None, None) for image in images)
-        return Listing(entries, "no masks: every slice is unlabelled", None)
+        entries = tuple(Entry(name, plane, None, None) for plane, name in ids.items())
+        return Listing(entries, "no masks: every slice is unlabelled", pages.voxel_size_nm)
     if not masks:
         raise DatasetError(
             f"{root} holds no mask that matches {options['masks']!r}; check --masks, or leave it "
@@ -133,10 +157,104 @@ def list_folder(root: Path, options: Mapping[str, Any]) -> Listing:
             subject=root,
         )
     rule = Rule(options.get("pair", Rule.STEM))
-    pairs = pair(images, masks, rule)
+    if rule is Rule.ORDER:
+        pairs = pair_by_position(list(ids), [plane for mask in masks for plane in pages.of(mask)])
+        words = f"{rule.words} ({len(pairs)} of each)"
+    else:
+        pairs = []
+        for image, mask in pair(images, masks, rule):
+            pairs += pages.matched(image, mask)
+        words = rule.words + ("; page by page" if len(pairs) > len(images) else "")
     splits = assign_splits(list(ids.values()), options.get("split", [DEFAULT_SPLIT]))
     entries = tuple(Entry(ids[image], image, mask, splits[ids[image]]) for image, mask in pairs)
-    return Listing(entries, rule.words, None)
+    return Listing(entries, words, pages.voxel_size_nm)
+
+
+def list_stack(root: Path, options: Mapping[str, Any], probe: Probe) -> Listing:
+    """A volume in one file, and perhaps another with its masks, cut along ``axis``.
+
+    ``images`` and ``masks`` name files below the root; an array within HDF5 or Zarr stands behind
+    it, as ``volume.h5:/raw``. Plane by plane, the two pair by position.
+    """
+    if "images" not in options:
+        raise UsageError(
+            "layout stack needs the file of the volume; name it with --images, as raw.tif or "
+            "volume.h5:/raw.",
+            subject="images",
+        )
+    axis = AXES.index(options.get("axis", AXES[0]))
+    images, facts = _planes(root, options["images"], axis, probe)
+    voxel = facts.voxel_size_nm
+    if voxel is not None:
+        # Sections first, whatever the axis that they are cut along.
+        z, y, x = (voxel[axis], *(size for i, size in enumerate(voxel) if i != axis))
+        voxel = (z, y, x)
+    if "masks" not in options:
+        entries = tuple(Entry(str(i), plane, None, None) for i, plane in enumerate(images))
+        return Listing(entries, "no masks: every slice is unlabelled", voxel)
+    masks, _ = _planes(root, options["masks"], axis, probe)
+    pairs = pair_by_position(images, masks)
+    ids = [str(place) for place in range(len(pairs))]
+    splits = assign_splits(ids, options.get("split", [DEFAULT_SPLIT]))
+    return Listing(
+        tuple(Entry(i, *both, splits[i]) for i, both in zip(ids, pairs, strict=True)),
+        f"planes of two volumes along {AXES[axis]}, equally many ({len(pairs)} of each), are "
+        f"paired by position",
+        voxel,
+    )
+
+
+class _Pages:
+    """The planes of a folder's files."""
+
+    def __init__(self, root: Path, probe: Probe) -> None:
+        self._root = root
+        self._probe = probe
+        self._planes: dict[str, tuple[Plane, ...]] = {}
+        self._voxel_sizes: set[tuple[float, float, float] | None] = set()
+
+    def of(self, name: str) -> tuple[Plane, ...]:
+        """Every page of a file."""
+        if name not in self._planes:
+            planes: tuple[Plane, ...] = (Plane(self._root / name),)
+            if PurePosixPath(name).suffix.lower() in TIFF_SUFFIXES:
+                facts = self._probe(planes[0])
+                self._voxel_sizes.add(facts.voxel_size_nm)
+                if facts.planes != 1:
+                    planes = tuple(replace(planes[0], index=i) for i in range(facts.planes))
+            self._planes[name] = planes
+        return self._planes[name]
+
+    def named(self, ids: Mapping[str, str]) -> dict[Plane, str]:
+        """A slice's name for each page of the files with these names."""
+        return {
+            plane: slice_id if plane.index is None else f"{slice_id}/{plane.index}"
+            for name, slice_id in ids.items()
+            for plane in self.of(name)
+        }
+
+    def matched(self, image: str, mask: str) -> list[tuple[Plane, Plane]]:
+        """The pages of two files that belong together."""
+        images, masks = self.of(image), self.of(mask)
+        if len(images) != len(masks):
+            raise PairingError(
+                f"{image} holds {len(images)} pages, and its mask {mask} holds {len(masks)}; "
+                f"expected a page for each slice: mend one of the files.",
+                subject=(image, mask),
+            )
+        return list(zip(images, masks, strict=True))
+
+    @property
+    def voxel_size_nm(self) -> tuple[float, float, float] | None:
+        """What all files state alike."""
+        return next(iter(self._voxel_sizes)) if len(self._voxel_sizes) == 1 else None
+
+
+def _planes(root: Path, spec: str, axis: int, probe: Probe) -> tuple[list[Plane], FileFacts]:
+    path, inner = locate(root, spec)
+    first = Plane(path, inner, axis, 0)
+    facts = probe(first)
+    return [replace(first, index=place) for place in range(facts.planes)], facts
 
 
 LAYOUTS: Mapping[str, ListFiles] = {
@@ -144,12 +262,19 @@ LAYOUTS: Mapping[str, ListFiles] = {
     "kasthuri++": list_in_out,
     "vnc": list_vnc,
     "folder": list_folder,
+    "stack": list_stack,
 }
 """Every layout by its name."""
 
 
-def list_slices(layout: str, root: Path, options: Mapping[str, Any]) -> Listing:
-    """List a dataset's files.
+def list_slices(layout: str, root: Path, options: Mapping[str, Any], probe: Probe) -> Listing:
+    """List a dataset's slices.
+
+    Args:
+        layout: One of :data:`LAYOUTS`.
+        root: The dataset's folder.
+        options: What its table says.
+        probe: Looks into files that may hold many planes.
 
     Raises:
         UsageError: An unknown layout, or an option it does not have or cannot take.
@@ -163,7 +288,8 @@ def list_slices(layout: str, root: Path, options: Mapping[str, Any]) -> Listing:
     check_options(layout, options)
     if not root.is_dir():
         raise DatasetError(f"{root} is no folder; check --root.", subject=root)
-    listing = LAYOUTS[layout](root, options)
+    listing = LAYOUTS[layout](root, options, probe)
+    _check_names(listing.entries)
     if "voxel_size_nm" in options:
         z, y, x = (float(size) for size in options["voxel_size_nm"])
         return replace(listing, voxel_size_nm=(z, y, x))
@@ -190,8 +316,11 @@ def check_options(layout: str, options: Mapping[str, Any]) -> None:
         what, fits = allowed[name]
         if not fits(value):
             raise UsageError(f"{name} cannot be {value!r}; expected {what}.", subject=name)
-    for name in ("pair", "split", "mask_threshold"):
-        if layout == "folder" and name in options and "masks" not in options:
+    if "grey_window" in options:
+        GreyWindow(*map(float, options["grey_window"]))
+    class_rule(options.get("mask_threshold"), options.get("classes"))
+    for name in ("pair", "split", "mask_threshold", "classes"):
+        if layout in ("folder", "stack") and name in options and "masks" not in options:
             raise UsageError(
                 f"{name} says something of masks, and none are named; add masks, or leave {name} "
                 f"out.",
@@ -199,7 +328,21 @@ def check_options(layout: str, options: Mapping[str, Any]) -> None:
             )
 
 
-def _is_pattern(value: object) -> bool:
+def _check_names(entries: Sequence[Entry]) -> None:
+    """Refuse names that some file systems could not keep apart."""
+    seen: dict[str, str] = {}
+    for entry in entries:
+        folded = entry.id.casefold()
+        if folded in seen:
+            raise DatasetError(
+                f"slices {seen[folded]} and {entry.id} have names that differ only by case; "
+                f"predictions and pictures are files of these names: rename one.",
+                subject=(seen[folded], entry.id),
+            )
+        seen[folded] = entry.id
+
+
+def _is_text(value: object) -> bool:
     return isinstance(value, str) and bool(value)
 
 
@@ -207,80 +350,52 @@ def _is_threshold(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 255
 
 
-def _is_voxel_size(value: object) -> bool:
+def _are_numbers(value: object, count: int) -> bool:
     return (
         isinstance(value, list)
-        and len(value) == 3
-        and all(isinstance(v, int | float) and not isinstance(v, bool) and v > 0 for v in value)
+        and len(value) == count
+        and all(isinstance(v, int | float) and not isinstance(v, bool) for v in value)
         and all(isfinite(v) for v in value)
     )
 
 
+def _is_voxel_size(value: object) -> bool:
+    return _are_numbers(value, 3) and all(v > 0 for v in value)  # type: ignore[attr-defined]
+
+
 def _is_split(value: object) -> bool:
+    if isinstance(value, dict):
+        return bool(value) and all(isinstance(k, str) and _is_split(v) for k, v in value.items())
     return isinstance(value, list) and bool(value) and all(isinstance(v, str) for v in value)
 
 
-_THRESHOLD = ("a whole number from 1 to 255", _is_threshold)
-_VOXEL_SIZE = ("three positive numbers, [z, y, x] in nanometres", _is_voxel_size)
+def _are_classes(value: object) -> bool:
+    return isinstance(value, dict) and all(
+        isinstance(ids, list) and ids and all(type(i) is int for i in ids) for ids in value.values()
+    )
+
+
+_COMMON: Mapping[str, tuple[str, Callable[[object], bool]]] = {
+    "mask_threshold": ("a whole number from 1 to 255", _is_threshold),
+    "classes": ("a table of lists of whole numbers, NAME = [VALUE]", _are_classes),
+    "grey_window": ("two numbers, [black, white]", lambda value: _are_numbers(value, 2)),
+    "voxel_size_nm": ("three positive numbers, [z, y, x] in nanometres", _is_voxel_size),
+}
+_SPLIT = ("a list of split rules, or a table of lists of slices", _is_split)
 _OPTIONS: Mapping[str, Mapping[str, tuple[str, Callable[[object], bool]]]] = {
-    **{
-        name: {"mask_threshold": _THRESHOLD, "voxel_size_nm": _VOXEL_SIZE}
-        for name in ("lucchi++", "kasthuri++", "vnc")
-    },
+    **dict.fromkeys(("lucchi++", "kasthuri++", "vnc"), _COMMON),
     "folder": {
-        "images": ("a pattern below the root", _is_pattern),
-        "masks": ("a pattern below the root", _is_pattern),
+        "images": ("a pattern below the root", _is_text),
+        "masks": ("a pattern below the root", _is_text),
         "pair": (f"one of {', '.join(Rule)}", lambda value: value in list(Rule)),
-        "split": ("a list of split rules", _is_split),
-        "mask_threshold": _THRESHOLD,
-        "voxel_size_nm": _VOXEL_SIZE,
+        "split": _SPLIT,
+        **_COMMON,
+    },
+    "stack": {
+        "images": ("a file below the root, with :/ARRAY behind it in HDF5 and Zarr", _is_text),
+        "masks": ("a file below the root, with :/ARRAY behind it in HDF5 and Zarr", _is_text),
+        "axis": (f"one of {', '.join(AXES)}", lambda value: value in AXES),
+        "split": _SPLIT,
+        **_COMMON,
     },
 }
-
-
-def _glob(root: Path, pattern: str) -> list[str]:
-    if PurePosixPath(pattern).is_absolute() or ".." in PurePosixPath(pattern).parts:
-        raise UsageError(
-            f"pattern {pattern!r} leaves the root; expected a pattern below {root}.",
-            subject=pattern,
-        )
-    try:
-        return natural_sorted(_matching_files(root, pattern))
-    except ValueError as error:
-        raise UsageError(
-            f"{pattern!r} is no pattern ({error}); expected one as images/*.png.", subject=pattern
-        ) from error
-
-
-def _matching_files(root: Path, pattern: str) -> Iterator[str]:
-    for path in root.glob(pattern):
-        if path.suffix.lower() in IMAGE_SUFFIXES and path.name[0] != "." and path.is_file():
-            name = path.relative_to(root).as_posix()
-            if not name.isprintable():
-                raise DatasetError(
-                    f"a file in {root} has a name that cannot be shown ({name!r}); rename it.",
-                    subject=path,
-                )
-            yield name
-
-
-def _folder_ids(images: list[str]) -> dict[str, str]:
-    """Names of slices: the path without its ending, less the folders that all share."""
-    parents = [PurePosixPath(image).parent.parts for image in images]
-    shared = 0
-    while all(len(p) > shared and p[shared] == parents[0][shared] for p in parents):
-        shared += 1
-    ids: dict[str, str] = {}
-    taken: dict[str, str] = {}
-    for image in images:
-        path = PurePosixPath(image)
-        name = PurePosixPath(*path.parent.parts[shared:], path.stem).as_posix()
-        if name in taken:
-            raise PairingError(
-                f"images {taken[name]} and {image} have the same name without their endings; a "
-                f"slice needs a name of its own: rename one, or narrow --images.",
-                subject=(taken[name], image),
-            )
-        taken[name] = image
-        ids[image] = name
-    return ids

@@ -10,12 +10,14 @@ import re
 from collections.abc import Callable, Sequence
 from enum import StrEnum
 from pathlib import PurePosixPath
+from typing import TypeVar
 
 from emcache.errors import PairingError
 from emcache.natural import natural_sorted
 
 _NUMBER = re.compile(r"[0-9]+")
 _NAMED_LEFTOVERS = 3
+_Item = TypeVar("_Item")
 
 
 class Rule(StrEnum):
@@ -55,7 +57,7 @@ def pair(images: Sequence[str], masks: Sequence[str], rule: Rule) -> list[tuple[
             cannot read; the files are named.
     """
     if rule is Rule.ORDER:
-        return _pair_by_order(images, masks)
+        return pair_by_position(natural_sorted(images), natural_sorted(masks))
     key = _stem if rule is Rule.STEM else _number
     image_of = _index(images, key, "image", rule)
     mask_of = _index(masks, key, "mask", rule)
@@ -76,14 +78,19 @@ def pair(images: Sequence[str], masks: Sequence[str], rule: Rule) -> list[tuple[
     return [(image, by_image[image]) for image in natural_sorted(images)]
 
 
-def _pair_by_order(images: Sequence[str], masks: Sequence[str]) -> list[tuple[str, str]]:
+def pair_by_position(images: Sequence[_Item], masks: Sequence[_Item]) -> list[tuple[_Item, _Item]]:
+    """Pair what stands at the same place in two ordered lists.
+
+    Raises:
+        PairingError: They are not equally long.
+    """
     if len(images) != len(masks):
         raise PairingError(
             f"found {len(images)} images and {len(masks)} masks; pairing by order needs equally "
-            f"many: add or remove files, or choose another --pair rule.",
+            f"many: add or remove some, or choose another --pair rule.",
             subject=(len(images), len(masks)),
         )
-    return list(zip(natural_sorted(images), natural_sorted(masks), strict=True))
+    return list(zip(images, masks, strict=True))
 
 
 def _stem(path: str) -> str:

@@ -16,14 +16,17 @@ from emcache.datasets import open_file_index
 from emcache.devices import autocast, pick_device
 from emcache.errors import ImageError, UsageError
 from emcache.fingerprint import Recipe
+from emcache.grey import GreyWindow
 from emcache.heads import Head
-from emcache.images import read_pages
+from emcache.images import read_image
 from emcache.overlays import outline_overlay
+from emcache.planes import Plane
 from emcache.prediction_files import PlannedFile, plan_files, writers
 from emcache.preprocessing import Preprocessing, normalise, preprocessing_of, resize_image
 from emcache.progress import Reporter
 from emcache.records import Record, new_record
 from emcache.trained_runs import TrainedRun, find_run
+from emcache.volumes.opening import open_volume
 from emcache.weights import Weights, describe_untrained, find_weights, is_untrained
 from emcache.workspace import Workspace
 
@@ -40,6 +43,8 @@ class PredictionOptions:
     """Of the inputs, for a run that was trained at one physical scale."""
     overwrite: bool = False
     """Replace results that are there already; inputs never are."""
+    grey_window: GreyWindow | None = None
+    """For inputs of more than 8 bits, in place of the window that the run was trained with."""
     weights: str | None = None
     """File of the backbone's weights, where the run's record knows only their hash."""
     device: str = "auto"
@@ -49,13 +54,12 @@ class Prediction(NamedTuple):
     """What a run makes of one slice."""
 
     image: UInt8[np.ndarray, "row col"]
+    labels: UInt8[np.ndarray, "row col"]
+    """The likeliest class of each pixel; 0 is the background."""
+    mask: UInt8[np.ndarray, "row col"]
+    """The same as the training's masks have it: 0 and 255, or the values of named classes."""
     probability: Float32[np.ndarray, "row col"]
-    """Of the foreground, at the slice's own size."""
-
-    @property
-    def mask(self) -> UInt8[np.ndarray, "row col"]:
-        """255 where foreground is likelier than background, 0 elsewhere."""
-        return np.where(self.probability > 0.5, np.uint8(255), np.uint8(0))
+    """Of all classes but the background, at the slice's own size."""
 
 
 def predict(
@@ -97,12 +101,14 @@ def predict(
         overwrite=options.overwrite,
     )
     preprocessing = _preprocessing(trained, options)
+    window = options.grey_window or trained.grey_window
     for file in files:
         _check_sizes(file, preprocessing)
+        _check_depth(file, window, trained)
     weights = _find_weights(workspace, trained, preprocessing, options)
     if is_untrained(trained.config["weights"]):
         reporter.say(describe_untrained(trained.config["weights"]))
-    predictor = _Predictor(trained, weights, preprocessing, device)
+    predictor = _Predictor(trained, weights, preprocessing, window, device)
     with (
         new_record(workspace.runs, "predict") as draft,
         reporter.task("Predicting", sum(len(f.pages) for f in files), "slices") as task,
@@ -114,7 +120,7 @@ def predict(
                     if write.probability is not None:
                         write.probability(page.probability)
                     if write.overlay is not None:
-                        write.overlay(outline_overlay(page.image, None, page.mask))
+                        write.overlay(outline_overlay(page.image, None, page.labels))
                     task.advance()
         draft.config = {
             "run_id": trained.id,
@@ -135,8 +141,10 @@ class _Predictor:
         trained: TrainedRun,
         weights: Weights,
         preprocessing: Preprocessing,
+        window: GreyWindow | None,
         device: torch.device,
     ) -> None:
+        self._window = window
         self._trained = trained
         self._preprocessing = preprocessing
         self._device = device
@@ -145,10 +153,10 @@ class _Predictor:
 
     def pages(self, file: PlannedFile) -> Iterator[Prediction]:
         """Every page of a file, one after the other."""
-        for image in read_pages(file.input):
-            yield Prediction(image, self._probability(image))
+        for plane in file.planes:
+            yield self._predict(read_image(plane, self._window if _is_deep(plane) else None))
 
-    def _probability(self, image: UInt8[np.ndarray, "row col"]) -> Float32[np.ndarray, "row col"]:
+    def _predict(self, image: UInt8[np.ndarray, "row col"]) -> Prediction:
         height, width = image.shape
         pixels = resize_image(image, self._preprocessing.size_of(height, width))
         inputs = normalise(torch.from_numpy(pixels)[None].to(self._device))
@@ -160,8 +168,10 @@ class _Predictor:
             tokens = tokens.to(getattr(torch, trained.token_type)).float()
             with autocast(self._device, trained.precision):
                 logits: Float[torch.Tensor, "1 class row col"] = self._head(tokens, (height, width))
-            foreground = logits.softmax(dim=1)[0, 1]
-        return foreground.cpu().numpy()
+            labels = logits[0].argmax(dim=0).to(torch.uint8)
+            foreground = 1 - logits.float().softmax(dim=1)[0, 0]
+        mask = self._trained.classes.shown(labels.cpu().numpy())
+        return Prediction(image, labels.cpu().numpy(), mask, foreground.cpu().numpy())
 
 
 def _check_sizes(file: PlannedFile, preprocessing: Preprocessing) -> None:
@@ -171,6 +181,20 @@ def _check_sizes(file: PlannedFile, preprocessing: Preprocessing) -> None:
             preprocessing.grid_of(*size)
         except ImageError as error:
             raise ImageError(f"{file.input}: {error}", subject=file.input) from error
+
+
+def _is_deep(plane: Plane) -> bool:
+    """Whether a file holds more than 8 bits."""
+    return open_volume(plane.path, plane.inner).dtype not in (np.uint8, np.bool_)
+
+
+def _check_depth(file: PlannedFile, window: GreyWindow | None, trained: TrainedRun) -> None:
+    if window is None and _is_deep(file.planes[0]):
+        raise ImageError(
+            f"{file.input} has more than 8 bits, and run {trained.id} was trained on 8 bits; say "
+            f"which values are black and white with --grey-window.",
+            subject=file.input,
+        )
 
 
 def _preprocessing(trained: TrainedRun, options: PredictionOptions) -> Preprocessing:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,8 @@ from PIL import Image
 from emcache.errors import UsageError
 from emcache.images import IMAGE_SUFFIXES, PageSize, page_sizes
 from emcache.natural import natural_sorted
+from emcache.planes import Plane
+from emcache.volumes.zarr_array import is_zarr
 
 _TIFF = (".tif", ".tiff")
 _PARTIAL = ".partial"
@@ -34,10 +36,12 @@ class PlannedFile:
     """One input and where its results go."""
 
     input: Path
+    planes: tuple[Plane, ...]
+    """Every slice in it."""
     pages: tuple[PageSize, ...]
     """Rows and columns of every slice in the file."""
     mask: Path
-    """TIFF for TIFF, PNG for all others."""
+    """TIFF for TIFF and for all that holds several slices, PNG for all others."""
     probability: Path | None
     """None where it was not asked for."""
     overlays: tuple[Path, ...]
@@ -56,7 +60,8 @@ def plan_files(
     """Look at every page of every input and decide where its results go; nothing is written.
 
     Args:
-        inputs: Image files, and folders whose images are meant, in natural order.
+        inputs: Image files and volumes (``FILE:/ARRAY`` in HDF5 and Zarr), and folders whose
+            images are meant, in natural order.
         out: Folder of the results.
         probabilities: Whether they are asked for.
         overlays: Whether they are asked for.
@@ -155,7 +160,7 @@ def _open(
 
 def _listed(inputs: Sequence[Path]) -> Iterator[Path]:
     for path in inputs:
-        if not path.is_dir():
+        if not path.is_dir() or is_zarr(path):
             yield path
             continue
         names = [p.name for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES]
@@ -170,14 +175,18 @@ def _listed(inputs: Sequence[Path]) -> Iterator[Path]:
 
 
 def _plan(path: Path, out: Path, probabilities: bool, overlays: bool) -> PlannedFile:
-    pages = page_sizes(path)
-    suffix = path.suffix if path.suffix.lower() in _TIFF else ".png"
+    file, _, inner = str(path).partition(":/")
+    first = Plane(Path(file), inner, 0, 0)
+    pages = page_sizes(first)
+    several = ".tif" if len(pages) > 1 else ".png"
+    suffix = path.suffix if path.suffix.lower() in _TIFF else several
     pictures = [f"{path.stem}.png"]
     if len(pages) > 1:
         width = len(str(len(pages) - 1))
         pictures = [f"{path.stem}/{number:0{width}}.png" for number in range(len(pages))]
     return PlannedFile(
         path,
+        tuple(replace(first, index=place) for place in range(len(pages))),
         pages,
         out / f"{path.stem}{suffix}",
         out / "probabilities" / f"{path.stem}.tif" if probabilities else None,

@@ -16,6 +16,7 @@ from jaxtyping import Float32, UInt8
 from PIL import Image
 from torch import Tensor
 
+from emcache.classes import IGNORED
 from emcache.errors import ImageError, UsageError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -172,12 +173,25 @@ def normalise(pixels: UInt8[Tensor, "batch row col"]) -> Float32[Tensor, "batch 
 
 
 def occupancy(
-    foreground: UInt8[np.ndarray, "row col"], patch: int
+    labels: UInt8[np.ndarray, "row col"], patch: int
 ) -> Float32[np.ndarray, "token_row token_col"]:
-    """Share of each patch's pixels that are foreground (non-zero)."""
-    rows, columns = (side // patch for side in foreground.shape)
-    patches = (foreground != 0).reshape(rows, patch, columns, patch)
-    share: Float32[np.ndarray, "token_row token_col"] = patches.mean(axis=(1, 3), dtype=np.float32)
+    """Share of each patch's pixels that are foreground, of those that are not ignored.
+
+    Args:
+        labels: 0 background, :data:`emcache.classes.IGNORED`, anything else foreground.
+        patch: Side of a patch in pixels.
+
+    Returns:
+        NaN for a patch whose pixels are all ignored.
+    """
+    rows, columns = (side // patch for side in labels.shape)
+    patches = labels.reshape(rows, patch, columns, patch)
+    ignored = (patches == IGNORED).sum(axis=(1, 3))
+    foreground = (patches != 0).sum(axis=(1, 3)) - ignored
+    with np.errstate(invalid="ignore"):
+        share: Float32[np.ndarray, "token_row token_col"] = (
+            foreground / (patch * patch - ignored)
+        ).astype(np.float32)
     return share
 
 

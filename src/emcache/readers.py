@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Shaped, UInt8
 from torch import Tensor
 
+from emcache.classes import ClassRule
 from emcache.datasets import Slice
 from emcache.labels import LabelSet
 from emcache.preprocessing import normalise
@@ -25,7 +26,7 @@ class Example(NamedTuple):
     values: Shaped[Tensor, "row col *channel"]
     """Tokens, or 8-bit pixels."""
     mask: UInt8[Tensor, "height width"]
-    """0 background, 1 foreground."""
+    """Labels: 0 background, 1 and up the classes, 255 ignored."""
 
 
 @runtime_checkable
@@ -89,8 +90,8 @@ class SizedSlice:
     slice: Slice
     grid: Grid
     """Rows and columns of tokens."""
-    threshold: int
-    """A mask pixel of at least this value is foreground."""
+    classes: ClassRule
+    """What the mask's values stand for."""
 
 
 class PixelReader:
@@ -105,7 +106,7 @@ class PixelReader:
         item = self._slices[position]
         size = (item.grid[0] * self._patch, item.grid[1] * self._patch)
         pixels = training_image(item.slice, size)
-        mask = training_mask(item.slice, item.threshold, size)
+        mask = training_mask(item.slice, item.classes, size)
         return Example(torch.from_numpy(pixels), torch.from_numpy(mask))
 
     def inputs(

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 
-from emcache.datasets import Dataset, open_file_index, read_dataset, slice_table_rows
+from emcache.datasets import (
+    Dataset,
+    list_dataset,
+    open_file_index,
+    read_dataset,
+    slice_table_rows,
+)
 from emcache.errors import DatasetError
+from emcache.file_index import FileIndex
+from emcache.grey import DEFAULT_PERCENTILES, find_window
+from emcache.images import read_values
 from emcache.progress import Reporter
 from emcache.records import Record, new_record
+from emcache.volumes.opening import open_volume
 from emcache.workspace import Workspace, check_dataset_name
 
 
@@ -22,6 +33,7 @@ def add_dataset(
     root: Path,
     extras: Mapping[str, Any],
     reporter: Reporter,
+    percentiles: tuple[float, float] = DEFAULT_PERCENTILES,
 ) -> tuple[Dataset, Record]:
     """Check every slice and mask of a dataset and add it; a failure leaves nothing behind.
 
@@ -32,10 +44,13 @@ def add_dataset(
         root: Its folder; stored absolute, or relative where it lies in the workspace.
         extras: Further options of the layout; None values are left out.
         reporter: Hears of the reading.
+        percentiles: Of all values, become black and white where slices have more than 8 bits and
+            ``grey_window`` is not given.
 
     Raises:
         UsageError: A name or layout that cannot be.
-        DatasetError: The name is taken, or the root holds nothing that fits.
+        DatasetError: The name is taken, the root holds nothing that fits, or two slices have the
+            same pixels.
         PairingError: Leftovers on either side.
         ImageError: A file that cannot be read, or a mask of another size.
     """
@@ -51,7 +66,10 @@ def add_dataset(
         "root": _stored_root(workspace, root),
         **{key: value for key, value in extras.items() if value is not None},
     }
-    dataset = read_dataset(name, options, workspace.root, open_file_index(workspace), reporter)
+    index = open_file_index(workspace)
+    grey_rule = _settle_greys(name, options, workspace.root, index, percentiles, reporter)
+    dataset = read_dataset(name, options, workspace.root, index, reporter)
+    _check_distinct(dataset)
     with new_record(workspace.runs, "dataset") as draft:
         draft.config = {
             "dataset": name,
@@ -61,7 +79,10 @@ def add_dataset(
             "n_slices": len(dataset.slices),
             "n_labelled": len(dataset.labelled),
             "grey_pixels": dataset.grey_pixels,
-            "mask_threshold": dataset.mask_threshold,
+            "mask_threshold": dataset.classes.threshold,
+            "classes": options.get("classes"),
+            "grey_window": options.get("grey_window"),
+            "grey_rule": grey_rule,
             "voxel_size_nm": None if dataset.voxel_size_nm is None else list(dataset.voxel_size_nm),
         }
         rows = slice_table_rows(dataset.slices, dataset.root)
@@ -69,6 +90,51 @@ def add_dataset(
         workspace.add_dataset(name, options)
         record = draft.finish()
     return dataset, record
+
+
+def _settle_greys(
+    name: str,
+    options: dict[str, Any],
+    base: Path,
+    index: FileIndex,
+    percentiles: tuple[float, float],
+    reporter: Reporter,
+) -> str | None:
+    """Find the dataset's grey window where it needs one; what was done, in words.
+
+    The window goes into the options, so that it stands in ``emcache.toml`` from now on and does not
+    move when slices are added.
+    """
+    if "grey_window" in options:
+        return "stated"
+    _, _, listing = list_dataset(name, options, base, index)
+    planes = [entry.image for entry in listing.entries]
+    first = open_volume(planes[0].path, planes[0].inner)
+    if first.dtype in (np.uint8, np.bool_):
+        return None
+
+    def read() -> Iterator[tuple[str, Any]]:
+        with reporter.task(f"Finding the greys of {name}", len(planes), "slices") as task:
+            for plane in planes:
+                yield str(plane), read_values(plane)
+                task.advance()
+
+    window, rule = find_window(read, percentiles)
+    options["grey_window"] = [window.black, window.white]
+    return rule
+
+
+def _check_distinct(dataset: Dataset) -> None:
+    """A dataset holds each slice once: a copy is scored twice, or tested on what was trained."""
+    names: dict[str, str] = {}
+    for item in dataset.slices:
+        if item.pixel_sha256 in names:
+            raise DatasetError(
+                f"slices {names[item.pixel_sha256]} and {item.id} of {dataset.name} have the same "
+                f"pixels; expected each slice once: remove one of them.",
+                subject=(names[item.pixel_sha256], item.id),
+            )
+        names[item.pixel_sha256] = item.id
 
 
 def _stored_root(workspace: Workspace, root: Path) -> str:

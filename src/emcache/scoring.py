@@ -7,11 +7,10 @@ from dataclasses import asdict
 from pathlib import PurePosixPath
 from typing import Any
 
-import numpy as np
 import torch
-from jaxtyping import UInt8
 from PIL import Image
 
+from emcache.classes import FOREGROUND
 from emcache.counts import Counts
 from emcache.examples import Examples
 from emcache.records import Draft
@@ -28,7 +27,7 @@ def score_slices(
     batch: int,
     pictures: Draft | None,
 ) -> list[dict[str, Any]]:
-    """Predict slices and count; one row of ``slice_metrics.parquet`` a slice.
+    """Predict slices and count; a row of ``slice_metrics.parquet`` for each slice and class.
 
     Args:
         trainer: Whose model predicts.
@@ -42,25 +41,29 @@ def score_slices(
     for _, slices in trainer.predict(examples.steps(chunks(positions, batch))):
         for position, predicted, true in slices:
             source, item = sources.at(position)
-            rows[position] = {
-                "eval_on": source.dataset.name,
-                "split": item.split or "all",
-                "slice_id": item.id,
-                "class": "foreground",
-                **asdict(Counts.of(predicted, true)),
-            }
+            classes = source.dataset.classes
+            counts = {FOREGROUND: Counts.of(predicted, true)}
+            for name in classes.scored:
+                counts[name] = Counts.of_class(predicted, true, classes.names.index(name))
+            rows[position] = [
+                {
+                    "eval_on": source.dataset.name,
+                    "split": item.split or "all",
+                    "slice_id": item.id,
+                    "class": name,
+                    **asdict(count),
+                }
+                for name, count in counts.items()
+            ]
             if pictures is not None:
                 for kind, labels in (("predictions", predicted), ("masks", true)):
-                    name = PurePosixPath(kind, source.dataset.name, f"{item.id}.png")
-                    _save_labels(pictures, str(name), labels.to("cpu", torch.uint8).numpy())
-    return [rows[position] for position in positions]
+                    file = PurePosixPath(kind, source.dataset.name, f"{item.id}.png")
+                    shown = classes.shown(labels.to("cpu", torch.uint8).numpy())
+                    Image.fromarray(shown).save(pictures.path(str(file)))
+    return [row for position in positions for row in rows[position]]
 
 
 def iou_of(rows: Iterable[Mapping[str, Any]]) -> float:
-    """Foreground IoU over the pixel totals of some rows."""
-    return Counts.total(Counts(r["tp"], r["fp"], r["fn"], r["tn"]) for r in rows).iou
-
-
-def _save_labels(draft: Draft, name: str, labels: UInt8[np.ndarray, "row col"]) -> None:
-    """Write a label image that can be seen: foreground 255."""
-    Image.fromarray((labels > 0).astype(np.uint8) * 255).save(draft.path(name))
+    """Foreground IoU over the pixel totals of some rows; rows of single classes do not count."""
+    whole = (row for row in rows if row["class"] == FOREGROUND)
+    return Counts.total(Counts(r["tp"], r["fp"], r["fn"], r["tn"]) for r in whole).iou

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from emcache.classes import BACKGROUND, FOREGROUND
 from emcache.datasets import Dataset, Selection, Slice, load_dataset
 from emcache.errors import DatasetError, UsageError
 from emcache.progress import Reporter
@@ -40,6 +41,17 @@ class Sources:
             items.append(Source(dataset, slices, first))
             first += len(slices)
         return cls(tuple(items))
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Classes by their labels: those of all datasets, which agree."""
+        names = {source.dataset.classes.names for source in self.items}
+        return names.pop() if len(names) == 1 else (BACKGROUND, FOREGROUND)
+
+    @property
+    def ignores(self) -> bool:
+        """Whether there are pixels that neither the loss nor a score sees."""
+        return any(source.dataset.classes.ignores for source in self.items)
 
     @property
     def names(self) -> str:
@@ -89,7 +101,29 @@ def training_sources(workspace: Workspace, datasets: Sequence[str], reporter: Re
     found = [load_dataset(workspace, name, reporter) for name in dataset_names(datasets)]
     for dataset in found:
         _check_trainable(dataset)
+    for dataset in found[1:]:
+        check_classes(found[0].classes.names, f"dataset {found[0].name}", dataset)
     return Sources.of([(dataset, dataset.labelled) for dataset in found])
+
+
+def check_classes(names: Sequence[str], whose: str, dataset: Dataset) -> None:
+    """Refuse masks of other classes; two classes are background and foreground, however called.
+
+    Args:
+        names: The classes expected, by their labels.
+        whose: What has them, for the error.
+        dataset: Whose classes are looked at.
+
+    Raises:
+        UsageError: Both lists are named.
+    """
+    own = dataset.classes.names
+    if own != tuple(names) and not len(own) == len(names) == 2:
+        raise UsageError(
+            f"{whose} has the classes {', '.join(names)}, dataset {dataset.name} {', '.join(own)}; "
+            f"expected the same in the same order: set classes in emcache.toml alike.",
+            subject=dataset.name,
+        )
 
 
 def _check_trainable(dataset: Dataset) -> None:

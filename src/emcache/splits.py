@@ -12,13 +12,17 @@ A split rule is text, kept with the dataset:
     training slice.
 ``NAME=GLOB``
     Slices whose name matches the pattern are split ``NAME``; give one rule for each split.
+
+Or it is a table of lists, each slice in exactly one: ``{train = ["0", "1"], test = ["2"]}``;
+``NAME=@FILE`` on the command line reads such a list, a slice a line.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
+from pathlib import Path
 
 from emcache.errors import UsageError
 from emcache.natural import natural_sorted
@@ -26,16 +30,25 @@ from emcache.natural import natural_sorted
 DEFAULT_SPLIT = "random:0.15:42"
 """The published VNC split's rule."""
 
-_FORMS = "random:FRACTION:SEED or block:FRACTION:GAP with a fraction between 0 and 1, or NAME=GLOB"
+_FORMS = (
+    "random:FRACTION:SEED or block:FRACTION:GAP with a fraction between 0 and 1, NAME=GLOB "
+    "or, on the command line, NAME=@FILE"
+)
 
 
-def assign_splits(slice_ids: Sequence[str], rules: Sequence[str]) -> dict[str, str]:
+SplitRules = Sequence[str] | Mapping[str, Sequence[str]]
+"""Rules as text, or the names of each split's slices."""
+
+
+def assign_splits(slice_ids: Sequence[str], rules: SplitRules) -> dict[str, str]:
     """The split of every slice.
 
     Raises:
         UsageError: A rule that cannot be read, a slice in no split or in two, or a random rule
-            that would leave a split empty.
+            that would leave a split empty; a list that names a slice that is not there.
     """
+    if isinstance(rules, Mapping):
+        return _listed_split(slice_ids, rules)
     if len(rules) == 1 and rules[0].startswith("random:"):
         return _random_split(slice_ids, rules[0])
     if len(rules) == 1 and rules[0].startswith("block:"):
@@ -95,6 +108,65 @@ def _block_split(slice_ids: Sequence[str], rule: str) -> dict[str, str]:
         )
     names = ["train"] * n_train + ["gap"] * gap + ["test"] * n_test
     return dict(zip(order, names, strict=True))
+
+
+def _listed_split(slice_ids: Sequence[str], lists: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    splits: dict[str, str] = {}
+    known = set(slice_ids)
+    for split, names in lists.items():
+        if not split.isidentifier():
+            raise _unreadable(split)
+        for name in names:
+            if name not in known:
+                raise UsageError(
+                    f"split {split} lists slice {name!r}, which is not there; expected names as "
+                    f"{slice_ids[0]}: mend the list.",
+                    subject=name,
+                )
+            if name in splits:
+                raise UsageError(
+                    f"slice {name} is in the lists of {splits[name]} and {split}; expected one "
+                    f"split for each slice: mend the lists.",
+                    subject=name,
+                )
+            splits[name] = split
+    if len(splits) < len(known):
+        left = next(name for name in slice_ids if name not in splits)
+        raise UsageError(
+            f"slice {left} is in no split's list ({len(known) - len(splits)} slices are in none); "
+            f"expected each in one: add them, perhaps to a split called unused.",
+            subject=left,
+        )
+    return splits
+
+
+def read_split_lists(rules: Sequence[str]) -> SplitRules:
+    """Rules as they are, or, where they are ``NAME=@FILE``, the lists in those files.
+
+    Raises:
+        UsageError: A file that cannot be read, or lists beside other rules.
+    """
+    parted = [rule.partition("=@") for rule in rules]
+    if not any(at for _, at, _ in parted):
+        return rules
+    lists: dict[str, list[str]] = {}
+    for name, at, file in parted:
+        if not at or name in lists:
+            raise UsageError(
+                f"split rules {', '.join(rules)} do not go together; expected NAME=@FILE once for "
+                f"each split.",
+                subject=tuple(rules),
+            )
+        try:
+            lines = Path(file).read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(
+                f"list {file} of split {name} cannot be read ({error}); expected a text file with "
+                f"a slice's name in each line.",
+                subject=file,
+            ) from None
+        lists[name] = [line.strip() for line in lines if line.strip()]
+    return lists
 
 
 def _parse_pattern(rule: str) -> tuple[str, str]:

@@ -58,10 +58,10 @@ def train_head(
     protocol = setting.options.protocol
     grids = [[place.grid for place in item.feature_set.slices] for item in features]
     check_grids(setting.data.sources, grids, protocol)
-    dim = setting.data.description["dim"]
+    dim, classes = setting.data.description["dim"], len(setting.data.sources.class_names)
 
     def build(seed: int) -> Model:
-        head = build_head(protocol.head, dim, seed)
+        head = build_head(protocol.head, dim, seed, classes)
         return Model(head, head)
 
     return train_runs(workspace, setting, TokenReader(features), build, audits, reporter)

@@ -86,11 +86,12 @@ def train_lora(
     protocol, sources = setting.options.protocol, setting.data.sources
     check_grids(sources, [[place.grid for place in job.places] for job in jobs], protocol)
     slices = [
-        SizedSlice(item, place.grid, source.dataset.mask_threshold)
+        SizedSlice(item, place.grid, source.dataset.classes)
         for source, job in zip(sources.items, jobs, strict=True)
         for item, place in zip(source.slices, job.places, strict=True)
     ]
     spec, weights = jobs[0].spec, jobs[0].weights
+    classes = len(sources.class_names)
 
     def build(seed: int) -> Model:
         backbone = load_backbone(spec, weights, setting.device)
@@ -98,7 +99,7 @@ def train_lora(
         adapter = attach_adapter(backbone, protocol.lora_rank, protocol.lora_alpha, targets, seed)
         if savings.checkpoint:
             backbone.checkpoint_activations()
-        head = build_head(protocol.head, spec.dim, seed)
+        head = build_head(protocol.head, spec.dim, seed, classes)
         return Model(Segmenter(backbone, head, savings.accumulate), head, adapter)
 
     extra = {**audits, "accumulate": savings.accumulate, "checkpoint": savings.checkpoint}
@@ -148,7 +149,7 @@ def plan_lora_training(
         tuple(
             label_key(
                 source.slices,
-                source.dataset.mask_threshold,
+                source.dataset.classes,
                 job.recipe.preprocessing.identity(),
                 [place.grid for place in job.places],
             )

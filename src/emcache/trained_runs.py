@@ -13,9 +13,11 @@ from emcache.adapters import load_adapter
 from emcache.backbone_loading import load_backbone
 from emcache.backbones.module import BackboneModule
 from emcache.backbones.registry import BackboneSpec, find_backbone
+from emcache.classes import ClassRule, class_rule
 from emcache.devices import Precision
 from emcache.errors import RecordError
 from emcache.fingerprint import TokenType
+from emcache.grey import GreyWindow
 from emcache.heads import Head, build_head
 from emcache.protocol import Protocol
 from emcache.records import Record, list_record_ids, read_record
@@ -61,6 +63,18 @@ class TrainedRun:
         return find_backbone(self.config["backbone"])
 
     @property
+    def classes(self) -> ClassRule:
+        """The classes that its head tells apart; records of older versions know only two."""
+        values = self.config.get("classes")
+        return class_rule(None, None if values is None else dict(values))
+
+    @property
+    def grey_window(self) -> GreyWindow | None:
+        """The one that all the slices it was trained on were scaled by."""
+        window = self.config.get("grey_window")
+        return None if window is None else GreyWindow(*window)
+
+    @property
     def precision(self) -> Precision:
         """Arithmetic of the training."""
         return Precision(self.config["precision"])
@@ -78,7 +92,8 @@ class TrainedRun:
 
     def load_head(self, device: torch.device) -> Head:
         """The trained head, ready for inference."""
-        head = build_head(self.protocol.head, self.config["dim"], seed=0)
+        classes = len(self.classes.names)
+        head = build_head(self.protocol.head, self.config["dim"], seed=0, classes=classes)
         head.load_state_dict(load_file(self.record.file(HEAD_FILE)))
         return head.eval().to(device)
 

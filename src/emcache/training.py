@@ -16,8 +16,10 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Float, Int64, UInt8
 from monai.losses import DiceLoss
+from monai.networks import one_hot
 from torch import Tensor, nn
 
+from emcache.classes import IGNORED
 from emcache.counts import Counts
 from emcache.devices import Precision, autocast
 from emcache.errors import TrainingError
@@ -77,14 +79,21 @@ class Trainer:
     """
 
     def __init__(
-        self, model: nn.Module, protocol: Protocol, device: torch.device, precision: Precision
+        self,
+        model: nn.Module,
+        protocol: Protocol,
+        device: torch.device,
+        precision: Precision,
+        *,
+        ignores: bool = False,
     ) -> None:
         self.model = model.to(device)
         self._trained = [p for p in model.parameters() if p.requires_grad]
         self._protocol = protocol
         self._device = device
         self._precision = precision
-        self._loss = DiceLoss(softmax=True, to_onehot_y=True, include_background=True)
+        self._ignores = ignores
+        self._loss = DiceLoss(softmax=not ignores, to_onehot_y=not ignores, include_background=True)
         self._optimizer = torch.optim.AdamW(
             self._trained, lr=protocol.learning_rate, weight_decay=protocol.weight_decay
         )
@@ -120,8 +129,16 @@ class Trainer:
         logits: Float[Tensor, "batch classes height width"],
         masks: UInt8[Tensor, "batch height width"],
     ) -> Float[Tensor, ""]:
-        """MONAI's Dice loss in float32."""
-        loss: Tensor = self._loss(logits, masks[:, None].long())
+        """MONAI's Dice loss in float32, over the pixels that are not ignored."""
+        labels = masks[:, None].long()
+        loss: Tensor
+        if self._ignores:
+            seen = labels != IGNORED
+            wanted = one_hot(labels.where(seen, 0), logits.shape[1])
+            # Zero in both, so that these pixels are in no sum and have no gradient.
+            loss = self._loss(logits.softmax(dim=1) * seen, wanted * seen)
+        else:
+            loss = self._loss(logits, labels)
         return loss
 
     def predict(self, steps: Iterator[Sequence[Batch]]) -> Iterator[Prediction]:

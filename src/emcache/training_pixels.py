@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import UInt8
 
+from emcache.classes import ClassRule
 from emcache.datasets import Slice
 from emcache.errors import StoreError
 from emcache.images import pixel_sha256, read_image, read_mask
@@ -22,7 +23,7 @@ def training_image(item: Slice, size: tuple[int, int]) -> UInt8[np.ndarray, "row
         StoreError: The file changed since the slice was described.
         ImageError: The file cannot be read.
     """
-    pixels = read_image(item.image)
+    pixels = read_image(item.image, item.grey_window)
     if pixel_sha256(pixels) != item.pixel_sha256:
         raise StoreError(
             f"slice {item.image} changed while it was in use; run the command again.",
@@ -32,9 +33,9 @@ def training_image(item: Slice, size: tuple[int, int]) -> UInt8[np.ndarray, "row
 
 
 def training_mask(
-    item: Slice, threshold: int, size: tuple[int, int]
+    item: Slice, classes: ClassRule, size: tuple[int, int]
 ) -> UInt8[np.ndarray, "row col"]:
-    """The mask at training size: 0 background, 1 foreground (at least ``threshold``).
+    """The mask at training size, as labels: see :meth:`emcache.classes.ClassRule.labels`.
 
     Raises:
         StoreError: The file changed since the slice was described.
@@ -47,4 +48,4 @@ def training_mask(
             f"mask {item.mask} changed while it was in use; run the command again.",
             subject=item.mask,
         )
-    return (resize_mask(pixels, size) >= threshold).astype(np.uint8)
+    return resize_mask(classes.labels(pixels), size)

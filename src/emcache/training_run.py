@@ -209,7 +209,13 @@ class _Runs:
         protocol = options.protocol
         with new_record(self.workspace.runs, self.setting.kind) as draft:
             model = build(seed)
-            trainer = Trainer(model.module, protocol, self.setting.device, self.setting.precision)
+            trainer = Trainer(
+                model.module,
+                protocol,
+                self.setting.device,
+                self.setting.precision,
+                ignores=sources.ignores,
+            )
             try:
                 result = fit(
                     trainer,
@@ -289,13 +295,30 @@ def _tell(
     record: Record,
 ) -> None:
     names = [source.dataset.name for source in sources.items]
+    n_test = len(sources.positions("test"))
     scores = ", ".join(
         f"{name} {iou_of(row for row in rows if row['eval_on'] == name):.4f}" for name in names
     )
     reporter.say(
-        f"Seed {seed}: test IoU {scores} on {len(rows)} slices, best epoch {result.best_epoch} of "
+        f"Seed {seed}: test IoU {scores} on {n_test} slices, best epoch {result.best_epoch} of "
         f"{len(result.epochs)} ({result.seconds:.1f} s); record {record.id}."
     )
+
+
+def _class_values(sources: Sources) -> list[tuple[str, list[int]]] | None:
+    """The values of each class, in the order of the labels; None where a threshold divides."""
+    values = sources.items[0].dataset.classes.values
+    if values is None or tuple(sources.class_names) != sources.items[0].dataset.classes.names:
+        return None
+    # Pairs, since their order is that of the labels.
+    return [(name, list(ids)) for name, ids in values.items()]
+
+
+def _shared_window(sources: Sources) -> list[float] | None:
+    """The grey window that all datasets have in common."""
+    windows = {source.dataset.grey_window for source in sources.items}
+    window = windows.pop()
+    return None if windows or window is None else [window.black, window.white]
 
 
 def _config(setting: Setting, seed: int, result: Fit) -> dict[str, Any]:
@@ -316,6 +339,8 @@ def _config(setting: Setting, seed: int, result: Fit) -> dict[str, Any]:
         "precision": setting.precision,
         "device": setting.device.type,
         "dim": data.description["dim"],
+        "classes": _class_values(data.sources),
+        "grey_window": _shared_window(data.sources),
         "recipe": data.recipe,
         "feature_sets": list(data.feature_sets),
         "feature_fingerprints": list(data.fingerprints),

@@ -25,6 +25,9 @@ def files(folder: Path) -> dict[str, bytes]:
     }
 
 
+ADD_STACK = ("dataset", "add", "n", "--layout", "stack", "--root", ".")
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -65,6 +68,12 @@ def files(folder: Path) -> dict[str, bytes]:
         (("dataset", "add", "a:b", "--layout", "vnc", "--root", "."), "cannot name a dataset"),
         (("dataset", "add", "n", "--layout", "vnc", "--root", "nowhere"), "nowhere is no folder"),
         (("dataset", "add", "n", "--layout", "vnc", "--root", "."), "holds no stack1/raw/*.tif"),
+        (("dataset", "add", "n", "--layout", "stack", "--root", "."), "needs the file of the"),
+        ((*ADD_STACK, "--images", "gone.tif"), "gone.tif is not there"),
+        ((*ADD_STACK, "--images", "../a.tif"), "leaves the root"),
+        ((*ADD_STACK, "--images", "a.tif", "--grey-window", "9,3"), "--grey-window '9,3'"),
+        ((*ADD_STACK, "--images", "a.tif", "--classes", "a", "b=1"), "class 'a' cannot be read"),
+        ((*ADD_STACK, "--images", "a.tif", "--split", "train=@gone"), "list gone of split train"),
         (("demo", "."), "holds something already"),
         (("extrct",), "Did you mean 'extract'?"),
         (("extract", "cells", "--backbon", "tiny"), "--backbon"),

@@ -1,4 +1,5 @@
 import re
+import time
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +10,13 @@ from emcache.audit.findings import Verdict
 from emcache.audit.run import audit_dataset
 from emcache.datasets import Selection, load_dataset
 from emcache.errors import DatasetError, EmcacheError, ImageError, PairingError, UsageError
+from emcache.layouts import FileFacts, list_slices
 from emcache.progress import Quiet
 from emcache.registration import add_dataset
 from emcache.synthetic import STYLES, write_domain
 from emcache.workspace import Workspace
 
+ONE_PLANE = FileFacts(1, None)
 FOLDER = {"images": "images/*.png", "masks": "masks/*.png"}
 
 
@@ -115,7 +118,7 @@ def test_masks_are_never_taken_for_images(workspace: Workspace, tmp_path: Path) 
     root = tmp_path / "mixed"
     root.mkdir()
     for number in range(4):
-        Image.new("L", (28, 28), 90).save(root / f"slice{number}.png")
+        Image.new("L", (28, 28), 90 + number).save(root / f"slice{number}.png")
         Image.new("L", (28, 28), 255).save(root / f"slice{number}_mask.png")
     options = {
         "images": "*.png",
@@ -124,7 +127,7 @@ def test_masks_are_never_taken_for_images(workspace: Workspace, tmp_path: Path) 
         "split": ["random:0.3:1"],
     }
     dataset, _ = add_dataset(workspace, "mixed", "folder", root, options, Quiet())
-    assert [item.image.name for item in dataset.slices] == [f"slice{i}.png" for i in range(4)]
+    assert [item.image.path.name for item in dataset.slices] == [f"slice{i}.png" for i in range(4)]
 
 
 @pytest.mark.parametrize(
@@ -171,7 +174,7 @@ def test_vnc_as_shipped(workspace: Workspace, vnc_root: Path) -> None:
     greys = 0
     for item in dataset.labelled:
         # Independent of images.read_mask: a 1-bit file gives booleans.
-        raw = np.asarray(Image.open(item.mask))
+        raw = np.asarray(Image.open(item.mask.path))
         pixels = raw.astype(np.uint8) * 255 if raw.dtype == bool else raw
         assert item.foreground_pixels == np.count_nonzero(pixels >= 128)
         greys += np.count_nonzero((pixels > 0) & (pixels < 255))
@@ -200,8 +203,8 @@ def test_the_layout_of_lucchi(workspace: Workspace, tmp_path: Path, layout: str)
     assert found.voxel_size_nm == ((5.0, 5.0, 5.0) if layout == "lucchi++" else None)
     for item in found.slices:
         assert item.mask is not None
-        assert int(item.image.stem.removeprefix("mask")) == int(item.mask.stem)
-        assert item.image.parent.name.split("_")[0] == item.mask.parent.name.split("_")[0]
+        assert int(item.image.path.stem.removeprefix("mask")) == int(item.mask.path.stem)
+        assert item.image.path.parent.name.split("_")[0] == item.mask.path.parent.name.split("_")[0]
     assert [item.id for item in found.slices][9:13] == ["train/9", "train/10", "train/11", "test/0"]
     audit, _ = audit_dataset(workspace, found, Quiet())
     assert audit.verdict is not Verdict.FAIL
@@ -215,3 +218,75 @@ def test_a_leftover_in_the_layout_of_lucchi(workspace: Workspace, tmp_path: Path
         add_dataset(workspace, "l", "lucchi++", root, {}, Quiet())
     with pytest.raises(DatasetError, match=r"holds no image in Train_In"):
         add_dataset(workspace, "l", "lucchi++", tmp_path, {}, Quiet())
+
+
+# Where files may lie, and what they may be called
+
+
+def test_a_link_must_not_leave_the_root(
+    workspace: Workspace, cells_root: Path, tmp_path: Path
+) -> None:
+    image = cells_root / "images" / "3.png"
+    image.rename(tmp_path / "outside.png")
+    image.symlink_to(tmp_path / "outside.png")
+    with pytest.raises(DatasetError, match=r"3\.png is a link to .*outside\.png, outside the"):
+        add(workspace, cells_root)
+    image.unlink()
+    (tmp_path / "outside.png").rename(image)
+    (cells_root / "masks").rename(tmp_path / "elsewhere")
+    (cells_root / "masks").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(DatasetError, match="outside the dataset's root"):
+        add(workspace, cells_root)
+    (cells_root / "masks").unlink()
+    (tmp_path / "elsewhere").rename(cells_root / "masks")
+    # A link that stays inside is fine, and so is a root that is a link itself.
+    (cells_root / "images").rename(cells_root / "pictures")
+    (cells_root / "images").symlink_to(cells_root / "pictures")
+    (tmp_path / "alias").symlink_to(cells_root)
+    add(workspace, tmp_path / "alias")
+    (cells_root / "v.tif").symlink_to(tmp_path / "v.tif")
+    with pytest.raises(DatasetError, match="outside the dataset's root"):
+        add_dataset(workspace, "v", "stack", cells_root, {"images": "v.tif"}, Quiet())
+
+
+def test_names_that_differ_only_by_case(workspace: Workspace, tmp_path: Path) -> None:
+    for place, name in enumerate(("a", "A")):
+        Image.new("L", (28, 28), 90 + place).save(tmp_path / f"{name}.png")
+    with pytest.raises(DatasetError, match=r"slices (A and a|a and A) have names that differ only"):
+        add_dataset(workspace, "case", "folder", tmp_path, {}, Quiet())
+
+
+def test_the_same_pixels_twice(workspace: Workspace, cells_root: Path) -> None:
+    images = cells_root / "images"
+    (images / "4.png").write_bytes((images / "7.png").read_bytes())
+    with pytest.raises(DatasetError, match="slices 4 and 7 of cells have the same pixels"):
+        add(workspace, cells_root)
+    assert workspace.dataset_names() == []
+
+
+def test_splits_by_list_stand_in_the_workspace(workspace: Workspace, cells_root: Path) -> None:
+    lists = {"train": ["0", "1", "2", "3"], "test": ["8"], "unused": ["4", "5", "6", "7", "9"]}
+    add(workspace, cells_root, split=lists)
+    dataset = load_dataset(workspace, "cells")
+    assert {item.id: item.split for item in dataset.slices} == {
+        name: split for split, names in lists.items() for name in names
+    }
+    with pytest.raises(UsageError, match="slice 4 is in no split's list"):
+        add(workspace, cells_root, "few", split={"train": ["0", "1", "2", "3"], "test": ["8"]})
+
+
+def test_listing_takes_time_in_proportion(tmp_path: Path) -> None:
+    def seconds(count: int) -> float:
+        root = tmp_path / str(count)
+        for kind in ("images", "masks"):
+            (root / kind).mkdir(parents=True)
+            for place in range(count):
+                (root / kind / f"{place}.png").touch()
+        lists = {"train": list(map(str, range(count - 1))), "test": [str(count - 1)]}
+        began = time.perf_counter()
+        listing = list_slices("folder", root, {**FOLDER, "split": lists}, lambda _: ONE_PLANE)
+        assert len(listing.entries) == count
+        return time.perf_counter() - began
+
+    # A listing that grew with the square would take 64 times as long.
+    assert seconds(8000) / min(seconds(1000 + extra) for extra in range(3)) < 30

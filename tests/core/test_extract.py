@@ -19,12 +19,14 @@ import emcache.labels
 from emcache.backbones.build import random_backbone
 from emcache.backbones.registry import TINY
 from emcache.canonical import json_sha256
+from emcache.classes import ClassRule
 from emcache.datasets import Selection
 from emcache.errors import FormatVersionError, StoreError, WeightsError
 from emcache.extract import Extraction, run_extraction
 from emcache.images import read_image
 from emcache.jobs import ExtractOptions, Job, plan_extraction
 from emcache.labels import ensure_labels
+from emcache.planes import Plane
 from emcache.preprocessing import normalise, resize_image
 from emcache.progress import Quiet
 from emcache.records import list_record_ids, read_record
@@ -72,11 +74,11 @@ def forbid_computing(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
 
 
 def test_tokens_are_the_backbones(cells: Workspace) -> None:
-    feature_set = extract(cells, replace(OPTIONS, dtype="float32")).feature_set
+    feature_set = extract(cells, replace(OPTIONS, dtype="float32", precision="float32")).feature_set
     model = random_backbone(TINY, 0).eval().model
 
     for position, item in enumerate(feature_set.slices):
-        image = read_image(cells.root.parent / "cells" / "images" / f"{item.id}.png")
+        image = read_image(Plane(cells.root.parent / "cells" / "images" / f"{item.id}.png"))
         pixels = torch.from_numpy(resize_image(image, (70, 70)))
         with torch.inference_mode():
             sequence = model.forward_features(normalise(pixels[None]))[0]
@@ -162,7 +164,7 @@ def test_a_corrected_mask_runs_no_backbone(
 def test_labels_are_the_resized_masks(cells: Workspace, cells_root: Path) -> None:
     job = plan_extraction(cells, Selection.parse("cells"), OPTIONS, Quiet())
     feature_set = run_extraction(job, Quiet()).feature_set
-    labels = ensure_labels(feature_set, job.slices, 128, Quiet())
+    labels = ensure_labels(feature_set, job.slices, ClassRule(), Quiet())
     for position, item in enumerate(job.slices):
         mask = Image.open(cells_root / "masks" / f"{item.id}.png")
         small = np.asarray(mask.resize((70, 70), Image.Resampling.NEAREST)) >= 128

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from emcache.classes import ClassRule
 from emcache.datasets import Selection, load_dataset
 from emcache.errors import ImageError, UsageError
 from emcache.extract import run_extraction
@@ -84,7 +85,9 @@ def test_the_same_pixels_at_another_scale_are_other_tokens(scaled: Workspace) ->
 def test_labels_follow_the_tokens(scaled: Workspace, tmp_path: Path) -> None:
     options = ExtractOptions("tiny", "random:0", pixel_size_nm=10.0)
     job = plan_extraction(scaled, Selection("fine", None), options, Quiet())
-    labels = ensure_labels(run_extraction(job, Quiet()).feature_set, job.slices, 128, Quiet())
+    labels = ensure_labels(
+        run_extraction(job, Quiet()).feature_set, job.slices, ClassRule(), Quiet()
+    )
     mask = Image.open(tmp_path / "cells" / "masks" / f"{job.slices[0].id}.png")
     expected = mask.resize((42, 42), Image.Resampling.NEAREST).point(lambda v: v >= 128)
     assert (labels.mask(0) == expected).all()

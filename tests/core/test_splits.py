@@ -1,9 +1,10 @@
 import random
+from pathlib import Path
 
 import pytest
 
 from emcache.errors import UsageError
-from emcache.splits import DEFAULT_SPLIT, assign_splits
+from emcache.splits import DEFAULT_SPLIT, assign_splits, read_split_lists
 
 
 def test_default_is_the_published_vnc_split() -> None:
@@ -58,3 +59,28 @@ def test_a_block_with_a_gap() -> None:
 def test_blocks_that_cannot_be(rule: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         assign_splits([str(place) for place in range(20)], [rule])
+
+
+def test_lists() -> None:
+    lists = {"train": ["a", "c"], "test": ["b"]}
+    assert assign_splits(["a", "b", "c"], lists) == {"a": "train", "b": "test", "c": "train"}
+    for wrong, reason in (
+        ({"train": ["a", "b"], "test": ["b", "c"]}, "slice b is in the lists of train and test"),
+        ({"train": ["a", "d"], "test": ["b", "c"]}, "lists slice 'd', which is not there"),
+        ({"train": ["a"], "test": ["b"]}, "slice c is in no split's list"),
+        ({"my train": ["a", "b", "c"]}, "split rule 'my train' cannot be read"),
+    ):
+        with pytest.raises(UsageError, match=reason):
+            assign_splits(["a", "b", "c"], wrong)
+
+
+def test_lists_in_files(tmp_path: Path) -> None:
+    (tmp_path / "train.txt").write_text("a\n b \n\n")
+    (tmp_path / "test.txt").write_text("c\n")
+    rules = [f"{name}=@{tmp_path}/{name}.txt" for name in ("train", "test")]
+    assert read_split_lists(rules) == {"train": ["a", "b"], "test": ["c"]}
+    assert read_split_lists(["train=a*"]) == ["train=a*"]
+    with pytest.raises(UsageError, match="do not go together"):
+        read_split_lists([rules[0], "test=c"])
+    with pytest.raises(UsageError, match=r"list .*gone\.txt of split train cannot be read"):
+        read_split_lists(["train=@gone.txt"])

@@ -74,7 +74,7 @@ def test_no_image_is_decoded_and_no_backbone_built(
     def fail(*_: object) -> None:
         pytest.fail("an image was decoded or a backbone built")
 
-    for module in ("emcache.datasets", "emcache.training_pixels"):
+    for module in ("emcache.plane_facts", "emcache.training_pixels"):
         monkeypatch.setattr(f"{module}.read_image", fail)
         monkeypatch.setattr(f"{module}.read_mask", fail)
     monkeypatch.setattr("emcache.extract.load_backbone", fail)

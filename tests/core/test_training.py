@@ -9,6 +9,7 @@ from PIL import Image
 
 from emcache.backbones.build import random_backbone
 from emcache.backbones.registry import TINY
+from emcache.classes import ClassRule
 from emcache.counts import Counts
 from emcache.datasets import Selection
 from emcache.devices import Precision
@@ -39,7 +40,7 @@ def features(cells: Workspace) -> tuple[Job, FeatureSet, LabelSet]:
     )
     job = plan_extraction(cells, Selection.parse("cells"), options, Quiet())
     feature_set = run_extraction(job, Quiet()).feature_set
-    return job, feature_set, ensure_labels(feature_set, job.slices, 128, Quiet())
+    return job, feature_set, ensure_labels(feature_set, job.slices, ClassRule(), Quiet())
 
 
 def trainer(protocol: Protocol, seed: int = 0, dim: int = 64) -> Trainer:
@@ -185,7 +186,7 @@ def test_a_step_on_two_sizes_is_one_step_on_all_its_slices(
     options = ExtractOptions("tiny", "random:0", 70, "float32", "float32")
     job = plan_extraction(cells, Selection.parse("cells"), options, Quiet())
     feature_set = run_extraction(job, Quiet()).feature_set
-    labels = ensure_labels(feature_set, job.slices, 128, Quiet())
+    labels = ensure_labels(feature_set, job.slices, ClassRule(), Quiet())
     sources = TokenReader([LabelledFeatures(feature_set, labels)])
     examples, _ = open_examples(sources, CPU, Residency.RAM, POSITIONS)
     (batches,) = examples.steps([[1, 3, 2]])

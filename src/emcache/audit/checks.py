@@ -115,14 +115,16 @@ def _foreground(labelled: Sequence[Slice]) -> Check:
 def _grey_values(dataset: Dataset) -> Check:
     pixels = sum(item.height * item.width for item in dataset.labelled)
     grey = dataset.grey_pixels
+    if dataset.classes.values is not None:
+        return Check("grey values", Verdict.PASS, "Every mask pixel belongs to a named class.")
     if not grey:
-        return Check("grey values", Verdict.PASS, "Every mask pixel is 0 or 255.")
+        return Check("grey values", Verdict.PASS, "No mask pixel lies between 0 and 255.")
     return Check(
         "grey values",
         Verdict.WARN,
         f"{grey} mask pixels ({grey / pixels:.2g} of all) lie strictly between 0 and 255; those of "
-        f"at least {dataset.mask_threshold} count as foreground: set --mask-threshold if that is "
-        f"not what they mean.",
+        f"at least {dataset.classes.threshold} count as foreground: set --mask-threshold if "
+        f"that is not what they mean.",
     )
 
 
@@ -154,9 +156,16 @@ def _neighbours(
         if not 0 <= place < len(slices):
             return None
         other = slices[place]
-        return other if other.image.parent == item.image.parent else None
+        return other if _same_stack(other, item) else None
 
     return [(beside(s, place - 1), s, beside(s, place + 1)) for place, s in enumerate(slices)]
+
+
+def _same_stack(one: Slice, other: Slice) -> bool:
+    """Planes of one volume, or files of one folder."""
+    if one.image.index is None or other.image.index is None:
+        return one.image.path.parent == other.image.path.parent
+    return one.image.volume == other.image.volume
 
 
 def _brightness(brightness: Sequence[Brightness]) -> Check:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from emcache.datasets import Dataset, Slice
 from emcache.errors import AuditError, RecordError
 from emcache.images import read_image, read_mask
 from emcache.overlays import outline_overlay
+from emcache.planes import Plane
 from emcache.progress import Reporter
 from emcache.records import Draft, Record, list_record_ids, new_record, read_record
 from emcache.workspace import Workspace
@@ -151,7 +151,7 @@ def audit_key(dataset: Dataset) -> str:
     return json_sha256(
         {
             "version": AUDIT_VERSION,
-            "threshold": dataset.mask_threshold,
+            **dataset.classes.key(),
             "voxel_size_nm": dataset.voxel_size_nm,
             "slices": [[s.id, s.split, s.pixel_sha256, s.mask_sha256] for s in dataset.slices],
         }
@@ -204,9 +204,9 @@ def _judge(
     ):
         for item in examined:
             assert item.mask is not None  # noqa: S101 - only labelled slices are examined
-            pixels = read_image(item.image)
+            pixels = read_image(item.image, item.grey_window)
             brightness.append(Brightness(item, float(pixels.mean())))
-            scratch.add(pixels, read_mask(item.mask) >= dataset.mask_threshold)
+            scratch.add(pixels, dataset.classes.foreground(read_mask(item.mask)))
             task.advance()
         return judge_pairing(candidates, scratch.affinity, scratch.orientations)
 
@@ -241,14 +241,14 @@ def _write_pictures(
     for place in np.argsort(own)[:_PICTURES]:
         item = examined[int(place)]
         assert item.mask is not None  # noqa: S101 - only labelled slices are examined
-        mask = (read_mask(item.mask) >= dataset.mask_threshold).astype(np.uint8)
-        picture = Image.fromarray(read_image(item.image))
+        mask = dataset.classes.foreground(read_mask(item.mask)).astype(np.uint8)
+        picture = Image.fromarray(read_image(item.image, item.grey_window))
         # Made small first: an outline on the large picture would be lost in the small one.
         picture.thumbnail((_PIXELS, _PIXELS), Image.Resampling.LANCZOS)
         outlined = outline_overlay(np.asarray(picture), mask, None)
         Image.fromarray(outlined).save(draft.path(f"worst/{item.id}.png"))
 
 
-def _below(dataset: Dataset, path: Path | None) -> str:
-    assert path is not None  # noqa: S101 - only labelled slices are examined
-    return path.relative_to(dataset.root).as_posix()
+def _below(dataset: Dataset, plane: Plane | None) -> str:
+    assert plane is not None  # noqa: S101 - only labelled slices are examined
+    return plane.below(dataset.root)

@@ -1,0 +1,1 @@
+"""Readers of image files and volumes, one module for each format."""

@@ -1,0 +1,47 @@
+"""MRC, by mrcfile: mapped, so that a plane is read without the rest."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from emcache.errors import ImageError
+from emcache.volumes.extras import require
+from emcache.volumes.volume import ArrayVolume, VoxelSize, missing_file
+
+_ANGSTROM_NM = 0.1
+
+
+def open_mrc(path: Path) -> ArrayVolume:
+    """Open an MRC file; rows are in the file's own order, which some programs show upside down.
+
+    Raises:
+        ImageError: No such file, or one that is damaged or no volume.
+    """
+    mrcfile = require("mrcfile", "mrc", path)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            file = mrcfile.mmap(path, mode="r")
+    except FileNotFoundError:
+        raise missing_file(path) from None
+    except (ValueError, OSError, RuntimeWarning, OverflowError) as error:
+        raise ImageError(
+            f"{path} cannot be read as MRC ({error}); restore the file.", subject=path
+        ) from None
+    if np.iscomplexobj(file.data):
+        raise ImageError(
+            f"{path} holds complex values; expected grey values: save it in another mode.",
+            subject=path,
+        )
+    return ArrayVolume(str(path), file.data, _voxel_size(file.voxel_size))
+
+
+def _voxel_size(stated: Any) -> VoxelSize | None:
+    """In nanometres; None for 0, and for the 1 angstrom that programs write by default."""
+    z, y, x = (float(stated[axis]) * _ANGSTROM_NM for axis in "zyx")
+    unset = z == y == x and abs(z - _ANGSTROM_NM) < 1e-6
+    return None if unset or not min(z, y, x) > 0 else (z, y, x)

@@ -1,0 +1,81 @@
+"""Opening a file by its name's ending."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from importlib.metadata import version
+from pathlib import Path
+
+from emcache.errors import ImageError
+from emcache.volumes.hdf5 import open_hdf5
+from emcache.volumes.mrc import open_mrc
+from emcache.volumes.picture import Picture
+from emcache.volumes.tiff import TiffVolume
+from emcache.volumes.volume import Volume
+from emcache.volumes.zarr_array import is_zarr, open_zarr
+
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg")
+"""Files with one picture."""
+TIFF_SUFFIXES = (".tif", ".tiff", ".btf", ".tf8")
+"""Files with one page or many."""
+HDF5_SUFFIXES = (".h5", ".hdf5", ".hdf")
+"""Files with arrays by name."""
+MRC_SUFFIXES = (".mrc", ".rec", ".st", ".map")
+"""Files with one volume."""
+
+IMAGE_SUFFIXES = (*PICTURE_SUFFIXES, *TIFF_SUFFIXES)
+"""Endings that count as images where a folder is looked through."""
+
+DECODER = "2:" + " ".join(
+    f"{library}-{version(library)}" for library in ("pillow", "tifffile", "imagecodecs")
+)
+"""Changes whenever the same file might decode to other values."""
+
+_KEPT_OPEN = 8
+
+
+def open_volume(path: Path, inner: str = "") -> Volume:
+    """Open an image file; the last few stay open, until they change.
+
+    Args:
+        path: A file, or the folder of a Zarr array or group.
+        inner: Path of the array within HDF5 or Zarr.
+
+    Raises:
+        ImageError: Missing, empty, damaged, of no kind that is known, or no volume.
+    """
+    if path.suffix.lower() in PICTURE_SUFFIXES:
+        return Picture(path)
+    if path.suffix.lower() in HDF5_SUFFIXES:
+        # An open HDF5 file cannot be written by anyone, so it is let go of at once.
+        return open_hdf5(path, inner)
+    try:
+        facts = path.stat()
+    except OSError:
+        return _open(path, inner)
+    return _kept(path, inner, (facts.st_size, facts.st_mtime_ns, facts.st_ino))
+
+
+def _open(path: Path, inner: str) -> Volume:
+    suffix = path.suffix.lower()
+    if suffix == ".zarr" or is_zarr(path):
+        return open_zarr(path, inner)
+    if inner:
+        raise ImageError(
+            f"{path} holds no arrays by name; expected HDF5 or Zarr before :/{inner}.",
+            subject=path,
+        )
+    if suffix in TIFF_SUFFIXES:
+        return TiffVolume(path)
+    if suffix in MRC_SUFFIXES:
+        return open_mrc(path)
+    known = (*IMAGE_SUFFIXES, *HDF5_SUFFIXES, *MRC_SUFFIXES, ".zarr")
+    raise ImageError(
+        f"{path} is of no kind that can be read; expected one of {', '.join(known)}.", subject=path
+    )
+
+
+@lru_cache(_KEPT_OPEN)
+def _kept(path: Path, inner: str, stamp: tuple[int, ...]) -> Volume:
+    del stamp
+    return _open(path, inner)

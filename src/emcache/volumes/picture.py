@@ -1,0 +1,101 @@
+"""PNG and JPEG, by Pillow: one picture a file."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from emcache.errors import ImageError
+from emcache.volumes.volume import MOST_PIXELS, PageSize, Volume, missing_file
+
+# Sections of 100 megapixels are everyday here; MOST_PIXELS stands in for Pillow's own limit.
+Image.MAX_IMAGE_PIXELS = None
+
+_DTYPES = {
+    "1": "bool",
+    "L": "uint8",
+    "LA": "uint8",
+    "P": "uint8",
+    "RGB": "uint8",
+    "RGBA": "uint8",
+    "I;16": "uint16",
+    "I;16B": "uint16",
+    "I": "int32",
+    "F": "float32",
+}
+
+
+class Picture(Volume):
+    """A file with one picture; it is opened again for every reading."""
+
+    def __init__(self, path: Path) -> None:
+        with _opened(path) as picture:
+            if picture.mode not in _DTYPES:
+                raise ImageError(
+                    f"{path} has pixels of mode {picture.mode}; expected grey: convert it to grey.",
+                    subject=path,
+                )
+            if getattr(picture, "n_frames", 1) != 1:
+                raise ImageError(
+                    f"{path} is animated ({getattr(picture, 'n_frames', 1)} frames); expected one "
+                    f"picture: save its frames as files, or as a TIFF of many pages.",
+                    subject=path,
+                )
+            size, dtype = PageSize(picture.height, picture.width), _DTYPES[picture.mode]
+        super().__init__(str(path), (size,), np.dtype(dtype), None)
+        self._path = path
+
+    def _read(self, axis: int, index: int) -> np.ndarray:
+        with _opened(self._path) as picture:
+            picture.load()
+            if picture.mode == "P":
+                _check_grey_palette(picture, self._path)
+            grey = picture.convert("L") if picture.mode in ("P", "LA") else picture
+            plane = np.array(grey)
+        # Rows (y) or columns (x) of the only section.
+        return plane if axis == 0 else plane[None].take(index, axis=axis)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """An image file, with whatever goes wrong in it turned into a sentence."""
+    try:
+        with Image.open(path, formats=("PNG", "JPEG")) as picture:
+            columns, rows = picture.size
+            if rows * columns > MOST_PIXELS:
+                raise ImageError(
+                    f"{path} claims {rows} x {columns} pixels; expected at most {MOST_PIXELS}: cut "
+                    f"it into smaller images.",
+                    subject=path,
+                )
+            yield picture
+    except FileNotFoundError:
+        raise missing_file(path) from None
+    except UnidentifiedImageError:
+        size = path.stat().st_size
+        what = "is empty (0 bytes)" if size == 0 else "is no image that can be recognised"
+        raise ImageError(
+            f"{path} {what}; expected PNG or JPEG as its name says: restore the file.",
+            subject=path,
+        ) from None
+    except (OSError, EOFError, SyntaxError, ValueError, struct.error) as error:
+        # Pillow reports damaged files by any of these, depending on the format.
+        raise ImageError(
+            f"{path} cannot be decoded ({error}); restore the file.", subject=path
+        ) from None
+
+
+def _check_grey_palette(picture: Image.Image, path: Path) -> None:
+    """Refuse colours, whose brightness says nothing about the label they stand for."""
+    used = np.unique(np.asarray(picture))
+    colours = np.asarray(picture.getpalette("RGB"), dtype=np.uint8).reshape(-1, 3)[used]
+    if (colours != colours[:, :1]).any():
+        raise ImageError(
+            f"{path} has a palette of colours; expected greys: save it as 8-bit grey.",
+            subject=path,
+        )

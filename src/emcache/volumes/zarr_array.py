@@ -1,0 +1,98 @@
+"""Plain Zarr and OME-Zarr, by zarr-python."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from zarr.storage import LocalStore
+
+from emcache.errors import ImageError
+from emcache.volumes.volume import NM_PER_UNIT, ArrayVolume, VoxelSize, missing_file
+
+_MARKS = ("zarr.json", ".zarray", ".zgroup")
+
+
+def is_zarr(path: Path) -> bool:
+    """Whether a folder is a Zarr group or array."""
+    return any((path / mark).is_file() for mark in _MARKS)
+
+
+def open_zarr(path: Path, inner: str) -> ArrayVolume:
+    """Open an array, or the finest level of an OME-Zarr image (versions 0.4 and 0.5).
+
+    Raises:
+        ImageError: Nothing there, or no volume.
+    """
+    name = f"{path}:/{inner}" if inner else str(path)
+    if not path.exists():
+        raise missing_file(path)
+    try:
+        node = zarr.open(LocalStore(path, read_only=True), path=inner, mode="r")
+        if isinstance(node, zarr.Array):
+            return _ZarrVolume(name, node, None)
+        attributes: Any = node.attrs.asdict()
+        attributes = attributes.get("ome", attributes)
+        images = attributes.get("multiscales")
+        if not images:
+            arrays = ", ".join(f"{path.name}:/{key}" for key, _ in sorted(node.arrays()))
+            raise ImageError(
+                f"{name} is a Zarr group and no OME-Zarr image; expected one array: name it"
+                f"{f', as {arrays}' if arrays else ' by its path'}.",
+                subject=name,
+            )
+        finest = node[images[0]["datasets"][0]["path"]]
+        if not isinstance(finest, zarr.Array):
+            raise TypeError("its first level is no array")
+        return _ZarrVolume(name, finest, _voxel_size(images[0], name))
+    except ImageError:
+        raise
+    except FileNotFoundError:
+        raise ImageError(
+            f"{name} is not there; check the path within {path.name}.", subject=name
+        ) from None
+    except (ValueError, KeyError, TypeError, IndexError, OSError, AttributeError) as error:
+        raise ImageError(
+            f"{name} cannot be read as Zarr ({error}); restore it, or name another array.",
+            subject=name,
+        ) from None
+
+
+class _ZarrVolume(ArrayVolume):
+    def _read(self, axis: int, index: int) -> np.ndarray:
+        try:
+            return super()._read(axis, index)
+        except (OSError, RuntimeError, ValueError, TypeError) as error:
+            raise ImageError(
+                f"a chunk of {self.name} cannot be read ({error}); restore it.", subject=self.name
+            ) from None
+
+
+def _voxel_size(image: Mapping[str, Any], name: str) -> VoxelSize | None:
+    """From the scales of the finest level and of the image, by the units of the axes.
+
+    Raises:
+        ImageError: Axes in another order than z, y, x.
+    """
+    axes = [axis if isinstance(axis, dict) else {"name": axis} for axis in image.get("axes", [])]
+    names = [str(axis.get("name")) for axis in axes][-3:]
+    if axes and names not in (["z", "y", "x"], ["y", "x"]):
+        raise ImageError(
+            f"{name} has the axes {', '.join(names)}; expected z, y, x in this order: save it so.",
+            subject=name,
+        )
+    nanometres = [NM_PER_UNIT.get(str(axis.get("unit", "")).lower()) for axis in axes][-3:]
+    if len(nanometres) != 3 or None in nanometres:
+        return None
+    sizes = [float(unit) for unit in nanometres if unit is not None]
+    finest = image["datasets"][0]
+    for place in (finest, image):
+        for change in place.get("coordinateTransformations", []):
+            if change.get("type") == "scale":
+                scale: Sequence[float] = change["scale"][-3:]
+                sizes = [size * float(factor) for size, factor in zip(sizes, scale, strict=True)]
+    z, y, x = sizes
+    return (z, y, x) if min(sizes) > 0 else None
