@@ -17,6 +17,7 @@ from emcache_cli import (
     demo,
     evaluate,
     extract,
+    gap,
     init,
     params,
     predict,
@@ -60,6 +61,7 @@ app.command("train-lora")(train_lora.train_lora)
 app.command("evaluate")(evaluate.evaluate)
 app.command("predict")(predict.predict)
 app.command("run")(run.run)
+app.command("gap")(gap.gap)
 app.command("query")(query.query)
 app.add_typer(chart.app, name="chart")
 app.add_typer(warehouse.app, name="warehouse")

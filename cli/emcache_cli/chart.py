@@ -1,4 +1,4 @@
-"""``emcache chart iou | curves | table | paper-comparison | audit``."""
+"""``emcache chart``: iou, curves, table, paper-comparison, audit, gap, pca, transfer, cost."""
 
 from __future__ import annotations
 
@@ -70,3 +70,39 @@ def audit(
     from emcache_cli.drawing import draw_audit
 
     draw_audit(workspace, dataset, out, Console())
+
+
+@app.command()
+def gap(out: OutOption, workspace: WorkspaceOption = None) -> None:
+    """How far apart domains lie: every pair, and what LoRA did to the distances."""
+    from emcache_cli.console import Console
+    from emcache_cli.drawing import draw_gap
+
+    draw_gap(workspace, out, Console())
+
+
+@app.command()
+def pca(out: OutOption, workspace: WorkspaceOption = None) -> None:
+    """Slices in the plane of their first two principal components; hover shows the slice."""
+    from emcache_cli.console import Console
+    from emcache_cli.drawing import draw_pca
+
+    draw_pca(workspace, out, Console())
+
+
+@app.command()
+def transfer(out: OutOption, workspace: WorkspaceOption = None) -> None:
+    """What runs lose on other datasets, against the distance to them."""
+    from emcache_cli.console import Console
+    from emcache_cli.drawing import draw_transfer
+
+    draw_transfer(workspace, out, Console())
+
+
+@app.command()
+def cost(out: OutOption, workspace: WorkspaceOption = None) -> None:
+    """Seconds and bytes of the cache, against the seconds that training saved."""
+    from emcache_cli.console import Console
+    from emcache_cli.drawing import draw_cost
+
+    draw_cost(workspace, out, Console())

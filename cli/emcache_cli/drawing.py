@@ -10,12 +10,16 @@ from emcache.errors import UsageError
 from emcache.progress import Reporter
 from emcache_cli.asking import synced_workspace
 from emcache_warehouse.charts.audit import audit_chart, audit_rows, worst_slices
+from emcache_warehouse.charts.cost import cost_chart, cost_rows
 from emcache_warehouse.charts.curves import curve_rows, curves_chart
 from emcache_warehouse.charts.custom import mark_chart
+from emcache_warehouse.charts.gap import gap_chart, gap_rows
 from emcache_warehouse.charts.iou import iou_chart, iou_rows
 from emcache_warehouse.charts.paper import paper_rows, score_chart, table_chart
+from emcache_warehouse.charts.pca import pca_chart, pca_rows
 from emcache_warehouse.charts.render import save_chart
 from emcache_warehouse.charts.theme import Whole
+from emcache_warehouse.charts.transfer import transfer_chart, transfer_rows
 
 
 def draw_iou(workspace: Path | None, out: Path, reporter: Reporter) -> None:
@@ -49,6 +53,30 @@ def draw_audit(workspace: Path | None, dataset: str, out: Path, reporter: Report
     rows = audit_rows(place.warehouse, dataset)
     worst = [] if rows.is_empty() else worst_slices(place.runs, rows["audit_id"][0])
     _save(audit_chart(rows, worst), out, reporter)
+
+
+def draw_gap(workspace: Path | None, out: Path, reporter: Reporter) -> None:
+    """Draw the distances of all pairs."""
+    database = synced_workspace(workspace, reporter).warehouse
+    _save(gap_chart(gap_rows(database)), out, reporter)
+
+
+def draw_pca(workspace: Path | None, out: Path, reporter: Reporter) -> None:
+    """Draw every slice by its principal components."""
+    database = synced_workspace(workspace, reporter).warehouse
+    _save(pca_chart(pca_rows(database)), out, reporter)
+
+
+def draw_transfer(workspace: Path | None, out: Path, reporter: Reporter) -> None:
+    """Draw lost score against distance."""
+    database = synced_workspace(workspace, reporter).warehouse
+    _save(transfer_chart(transfer_rows(database)), out, reporter)
+
+
+def draw_cost(workspace: Path | None, out: Path, reporter: Reporter) -> None:
+    """Draw what the cache cost and saved."""
+    database = synced_workspace(workspace, reporter).warehouse
+    _save(cost_chart(cost_rows(database)), out, reporter)
 
 
 def draw_query(

@@ -21,12 +21,15 @@ import torch
 from filelock import FileLock, Timeout
 from jaxtyping import Float, Float32, UInt8
 
+from emcache.adapters import adapter_sha256, load_adapter
 from emcache.audit.run import ensure_audited
 from emcache.backbone_loading import load_backbone
+from emcache.backbones.module import BackboneModule
 from emcache.backbones.protocol import Backbone
 from emcache.datasets import slice_table_rows
 from emcache.devices import Precision, autocast
-from emcache.errors import StoreError
+from emcache.embeddings import slice_embeddings
+from emcache.errors import AdapterError, StoreError
 from emcache.jobs import Job
 from emcache.labels import ensure_labels
 from emcache.manifest import MANIFEST_NAME
@@ -106,9 +109,7 @@ def _extract(job: Job, reporter: Reporter) -> Extraction:
     donors = Donors.find(job.workspace.cache, job.recipe.sha256(), job.places)
     copied = sum(item in donors for item in job.places)
     # Before anything is written, so that weights that do not fit leave nothing behind.
-    backbone = (
-        load_backbone(job.spec, job.weights, job.device) if copied < len(job.places) else None
-    )
+    backbone = _load(job) if copied < len(job.places) else None
     final = job.workspace.cache / job.name
     partial = final.with_name(final.name + PARTIAL_SUFFIX)
     writer = FeatureSetWriter(partial, job.places, job.spec.dim, job.recipe.dtype)
@@ -140,6 +141,20 @@ def _extract(job: Job, reporter: Reporter) -> Extraction:
     return Extraction(feature_set, len(job.places) - copied, copied, record)
 
 
+def _load(job: Job) -> BackboneModule:
+    backbone = load_backbone(job.spec, job.weights, job.device)
+    if job.adapter is not None:
+        load_adapter(backbone, job.adapter.folder)
+        if adapter_sha256(job.adapter.folder) != job.recipe.adapter_sha256:
+            raise AdapterError(
+                f"the adapter of run {job.adapter.run_id} changed while it was in use; run the "
+                f"command again.",
+                subject=job.adapter.folder,
+            )
+        backbone.eval().requires_grad_(False).to(job.device)
+    return backbone
+
+
 def _write_record(job: Job, feature_set: FeatureSet) -> Record:
     """The record of an extraction, from what the feature set's manifest says of it."""
     extraction = dict(feature_set.manifest["extraction"])
@@ -159,6 +174,7 @@ def _write_record(job: Job, feature_set: FeatureSet) -> Record:
         }
         rows = slice_table_rows(job.slices, job.dataset.root)
         draft.write_table("slices.parquet", pl.DataFrame(rows, infer_schema_length=None))
+        draft.write_table("embeddings.parquet", slice_embeddings(job, feature_set))
         return draft.finish()
 
 

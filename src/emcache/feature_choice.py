@@ -79,7 +79,7 @@ def choose_feature_set(
         feature_set
         for feature_set in list_feature_sets(workspace.cache)
         if [item.pixel_sha256 for item in feature_set.slices] == hashes
-        and _fits(workspace, feature_set, request)
+        and fits(workspace, feature_set, request)
         and _of_this_scale(feature_set, dataset)
     ]
     if len(fitting) > 1:
@@ -102,7 +102,8 @@ def choose_feature_set(
     return fitting[0] if fitting else None
 
 
-def _fits(workspace: Workspace, feature_set: FeatureSet, request: FeatureRequest) -> bool:
+def fits(workspace: Workspace, feature_set: FeatureSet, request: FeatureRequest) -> bool:
+    """Whether a feature set of a bare backbone is one that was asked for."""
     facts = feature_set.description
     if request.feature_set not in (None, feature_set.name):
         return False
@@ -110,6 +111,9 @@ def _fits(workspace: Workspace, feature_set: FeatureSet, request: FeatureRequest
         asked = getattr(request, name)
         if asked is not None and facts.get(name) != asked:
             return False
+    if facts.get("adapter_sha256") is not None:
+        # Tokens of an adapted backbone are measured, and no head is trained on them.
+        return False
     return request.weights is None or _same_weights(workspace, feature_set, request.weights)
 
 

@@ -39,14 +39,20 @@ class Recipe:
     """Type the tokens are stored in."""
     layer: str = "last"
     """Which block's output, after the final normalisation."""
+    adapter_sha256: str | None = None
+    """Of the bytes of the adapter that the tokens go through; None for the bare backbone."""
 
     def identity(self) -> dict[str, Any]:
         """Canonical JSON value of everything that enters the fingerprint."""
-        return {
+        identity = {
             **asdict(self),
             "preprocessing": self.preprocessing.identity(),
             "format": FORMAT_VERSION,
         }
+        if self.adapter_sha256 is None:
+            # Bare backbones have the key that they had before there were adapters.
+            del identity["adapter_sha256"]
+        return identity
 
     def sha256(self) -> str:
         """Hash of the identity."""

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from emcache.adapters import AdapterChoice
 from emcache.backbones.registry import BackboneSpec, find_backbone
 from emcache.datasets import Dataset, Selection, Slice, load_dataset, open_file_index
 from emcache.devices import pick_device, pick_precision
@@ -38,6 +39,8 @@ class ExtractOptions:
     """Slices in one forward pass; it does not enter the fingerprint."""
     pixel_size_nm: float | None = None
     """Pitch that every dataset is brought to, in place of ``longest_edge``."""
+    adapter: AdapterChoice | None = None
+    """A trained adapter that the tokens go through."""
 
     def __post_init__(self) -> None:
         if self.batch < 1:
@@ -61,6 +64,7 @@ class Job:
     batch: int
     places: tuple[StoredSlice, ...]
     fingerprint: str
+    adapter: AdapterChoice | None = None
 
     @property
     def name(self) -> str:
@@ -70,7 +74,8 @@ class Job:
         # A backbone of any library may be named with a colon, which some file systems refuse.
         backbone = self.spec.name.replace(":", "-")
         size = self.recipe.preprocessing.words
-        return f"{selection}-{backbone}-{weights}-{size}-{self.fingerprint[:_NAME_HASH]}"
+        adapted = "" if self.adapter is None else "-lora"
+        return f"{selection}-{backbone}{adapted}-{weights}-{size}-{self.fingerprint[:_NAME_HASH]}"
 
     @property
     def token_bytes(self) -> int:
@@ -100,6 +105,8 @@ class Job:
             "dtype": self.recipe.dtype,
             "precision": self.recipe.precision,
             "device": self.device.type,
+            "adapter_run": None if self.adapter is None else self.adapter.run_id,
+            "adapter_sha256": self.recipe.adapter_sha256,
         }
 
 
@@ -128,7 +135,13 @@ def plan_extraction(
     weights = find_weights(options.weights, spec, index)
     index.save()
     recipe = Recipe(
-        spec.name, spec.architecture, weights.sha256, preprocessing, precision, options.dtype
+        spec.name,
+        spec.architecture,
+        weights.sha256,
+        preprocessing,
+        precision,
+        options.dtype,
+        adapter_sha256=None if options.adapter is None else options.adapter.sha256,
     )
     hashes = [item.pixel_sha256 for item in slices]
     places = place_slices([item.id for item in slices], hashes, grids)
@@ -144,4 +157,5 @@ def plan_extraction(
         options.batch,
         places,
         feature_set_fingerprint(recipe, hashes, grids),
+        options.adapter,
     )

@@ -6,6 +6,7 @@ import hashlib
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,17 @@ import numpy as np
 import polars as pl
 import pytest
 
+from emcache.embeddings import embedding_table
+from emcache.gap.blocks import Sample
+from emcache.gap.measure import measure
 from emcache.records import Record, new_record, read_record
 from emcache_warehouse.sync import SyncReport, sync
 
 SLICE_PIXELS = 64 * 64
+GREY_DOT = (
+    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNoAAAAggCB"
+    "d81ytgAAAABJRU5ErkJggg=="
+)
 
 
 @dataclass
@@ -80,6 +88,23 @@ class MadeUp:
                 "compute_seconds": 12.5,
                 **config,
             }
+            table = embedding_table("vnc", ["00", "01"], "slice", np.eye(2, 384, dtype=np.float32))
+            draft.write_table("embeddings.parquet", table)
+        return self._finished(draft.id)
+
+    def evaluate(self, run: Record, on: str, *, iou: float = 0.4) -> Record:
+        """A later evaluation of a run on another dataset."""
+        with new_record(self.runs, "evaluate") as draft:
+            draft.config = {
+                "run_id": run.id,
+                "regime": run.config["regime"],
+                "train_on": run.config["train_on"],
+                "eval_on": [on],
+                "data_keys": [sha(on)],
+                "whole": [],
+                "device": "cpu",
+            }
+            draft.write_table("slice_metrics.parquet", self.counts([on], 3, iou=iou))
         return self._finished(draft.id)
 
     def train(
@@ -133,6 +158,64 @@ class MadeUp:
             }
             draft.write_table("epochs.parquet", spoil(epochs))
             draft.write_table("slice_metrics.parquet", counts)
+        return self._finished(draft.id)
+
+    def gap(
+        self,
+        domains: Sequence[str] = ("lucchi++", "vnc"),
+        regime: str = "frozen",
+        run_id: str | None = None,
+        *,
+        shift: float = 1.0,
+        **facts: Any,
+    ) -> Record:
+        """Distances between made-up vectors, measured as the command measures them."""
+        sides = [
+            Sample.of_slices(self.random.normal(size=(16, 6)) + shift * place)
+            for place in range(len(domains))
+        ]
+        key = {
+            "backbone": "dinov2-small",
+            "weights": "random:0",
+            "longest_edge": 266,
+            "pixel_size_nm": None,
+            "regime": regime,
+            "run_id": run_id,
+            "recipe_sha256": sha(f"{regime} {run_id}"),
+            "level": "slice",
+            "class": None,
+            **facts,
+        }
+        rows = [
+            {
+                "domain_a": domains[a],
+                "domain_b": domains[b],
+                **key,
+                **measure(sides[a], sides[b], (domains[a], domains[b])).as_dict(),
+            }
+            for a, b in combinations(range(len(domains)), 2)
+        ]
+        with new_record(self.runs, "gap") as draft:
+            draft.config = {**key, "selections": list(domains)}
+            draft.write_table("gaps.parquet", pl.DataFrame(rows, infer_schema_length=None))
+            points = [
+                {
+                    "domain": name,
+                    "slice_id": f"{place:02d}",
+                    "pc1": float(vector[0]),
+                    "pc2": float(vector[1]),
+                    "explained1": 0.7,
+                    "explained2": 0.1,
+                    "thumbnail": GREY_DOT,
+                }
+                for name, side in zip(domains, sides, strict=True)
+                for place, vector in enumerate(side.vectors)
+            ]
+            draft.write_table("gap_points.parquet", pl.DataFrame(points))
+            vectors = self.random.normal(size=(3, 384)).astype(np.float32)
+            ids = ["00", "01", "02"]
+            table = embedding_table("vnc", ids, "token", vectors, name_of_class="foreground")
+            draft.write_table("embeddings.parquet", table)
         return self._finished(draft.id)
 
     def counts(
@@ -240,6 +323,9 @@ def filled_once(tmp_path_factory: pytest.TempPathFactory) -> MadeUp:
     for seed in (0, 1):
         made_up.train(("vnc",), seed)
         made_up.train(("lucchi++", "vnc"), seed)
+    run = made_up.train(("vnc",), 2)
+    made_up.evaluate(run, "lucchi++")
+    made_up.gap()
     made_up.other("benchmark", seconds=1.0)
     made_up.sync()
     return made_up

@@ -30,6 +30,11 @@ class Kind:
 
 _COUNTS = ("eval_on", "split", "slice_id", "class", "tp", "fp", "fn", "tn")
 
+_EMBEDDINGS = ParquetTable(
+    "tables/embeddings.sql",
+    ("dataset", "slice_id", "level", "class", "token_row", "token_col", "vector"),
+)
+
 _TRAINING = Kind(
     required=("regime", "backbone", "weights", "protocol", "train_on", "sampling", "seed"),
     rows="tables/runs.sql",
@@ -67,6 +72,52 @@ KINDS: Mapping[str, Kind] = {
     "extract": Kind(
         required=("feature_set", "dataset", "backbone", "weights"),
         rows="tables/feature_sets.sql",
+        files={"embeddings.parquet": _EMBEDDINGS},
+    ),
+    "gap": Kind(
+        required=("backbone", "weights", "regime", "selections"),
+        rows="tables/gap_measurements.sql",
+        files={
+            "gaps.parquet": ParquetTable(
+                "tables/gaps.sql",
+                (
+                    "domain_a",
+                    "domain_b",
+                    "backbone",
+                    "weights",
+                    "longest_edge",
+                    "pixel_size_nm",
+                    "regime",
+                    "run_id",
+                    "recipe_sha256",
+                    "level",
+                    "class",
+                    "n_a",
+                    "n_b",
+                    "dim",
+                    "effective_rank",
+                    "frechet",
+                    "frechet_se",
+                    "frechet_low",
+                    "frechet_high",
+                    "n_yardstick",
+                    "frechet_within_a",
+                    "frechet_within_b",
+                    "frechet_at_n",
+                    "frechet_infinity",
+                    "kernel",
+                    "kernel_name",
+                    "probe_accuracy",
+                    "probe_auroc",
+                    "probe_p_value",
+                ),
+            ),
+            "gap_points.parquet": ParquetTable(
+                "tables/gap_points.sql",
+                ("domain", "slice_id", "pc1", "pc2", "explained1", "explained2", "thumbnail"),
+            ),
+            "embeddings.parquet": _EMBEDDINGS,
+        },
     ),
     "train-head": _TRAINING,
     "train-lora": _TRAINING,

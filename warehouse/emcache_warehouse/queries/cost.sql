@@ -1,5 +1,5 @@
--- What each feature set cost, and the training that read it; a run that read two counts for both.
--- columns: feature_set, dataset, backbone, weights, longest_edge, n_slices, n_files, token_bytes, total_bytes, n_extractions, extract_seconds, n_runs, train_seconds, train_seconds_per_run
+-- What each feature set cost, and what the training that read it saved; a run that read two counts for both.
+-- columns: feature_set, dataset, backbone, weights, longest_edge, n_slices, n_files, token_bytes, total_bytes, n_extractions, extract_seconds, n_runs, train_seconds, train_seconds_per_run, backbone_seconds_saved, break_even_epoch
 WITH extractions AS (
     -- Size and slices as of the newest extraction; seconds of all of them.
     SELECT
@@ -18,13 +18,23 @@ WITH extractions AS (
     GROUP BY feature_set
 ),
 reads AS (
-    SELECT run_id, train_seconds, unnest(feature_sets) AS feature_set FROM runs
+    SELECT
+        run_id,
+        train_seconds,
+        epochs_run,
+        n_train + n_val AS slices_per_epoch,
+        feature_sets,
+        unnest(feature_sets) AS feature_set
+    FROM runs
 ),
 training AS (
     SELECT
         feature_set,
         count(DISTINCT run_id) AS n_runs,
-        sum(train_seconds) AS train_seconds
+        sum(train_seconds) AS train_seconds,
+        -- Slices of a run on several datasets count for each by its share of the sets.
+        sum(epochs_run * slices_per_epoch / len(feature_sets)) AS slice_passes,
+        avg(slices_per_epoch / len(feature_sets)) AS slices_per_epoch
     FROM (SELECT DISTINCT * FROM reads)
     GROUP BY feature_set
 )
@@ -32,7 +42,11 @@ SELECT
     extractions.*,
     coalesce(training.n_runs, 0) AS n_runs,
     training.train_seconds,
-    training.train_seconds / training.n_runs AS train_seconds_per_run
+    training.train_seconds / training.n_runs AS train_seconds_per_run,
+    -- Without the cache the backbone would run over these slices in every epoch.
+    training.slice_passes * extractions.extract_seconds / extractions.n_slices
+        AS backbone_seconds_saved,
+    extractions.n_slices / training.slices_per_epoch AS break_even_epoch
 FROM extractions
 LEFT JOIN training USING (feature_set)
 ORDER BY extract_seconds DESC, feature_set;

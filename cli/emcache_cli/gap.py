@@ -1,0 +1,62 @@
+"""``emcache gap``."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from emcache_cli.options import DeviceOption, FormatOption, WorkspaceOption
+
+
+class Level(StrEnum):
+    """What a vector is of."""
+
+    SLICE = "slice"
+    CLS = "cls"
+    TOKEN = "token"  # noqa: S105 - a patch token
+
+
+def gap(
+    datasets: Annotated[
+        list[str], typer.Argument(metavar="DATASET...", help="Two or more; NAME or NAME:SPLIT.")
+    ],
+    backbone: Annotated[
+        str | None, typer.Option(help="Whose tokens; needed where the cache leaves a choice.")
+    ] = None,
+    weights: Annotated[str | None, typer.Option(help="pretrained, random:SEED, or a file.")] = None,
+    run: Annotated[
+        str | None,
+        typer.Option(help="A trained run: its backbone, with its adapter where it has one."),
+    ] = None,
+    longest_edge: Annotated[
+        int | None, typer.Option(min=1, help="Longest edge of the slices in pixels.")
+    ] = None,
+    pixel_size: Annotated[
+        float | None, typer.Option(metavar="NM", help="One physical scale for all datasets.")
+    ] = None,
+    level: Annotated[
+        list[Level] | None,
+        typer.Option(help="slice (mean of the patch tokens), cls, token. (default: slice)"),
+    ] = None,
+    by_class: Annotated[
+        bool,
+        typer.Option("--by-class", help="Also foreground against foreground, token by token."),
+    ] = False,
+    device: DeviceOption = "auto",
+    chosen: FormatOption = None,
+    workspace: WorkspaceOption = None,
+) -> None:
+    """Measure how far apart datasets lie in a backbone's feature space, pair by pair."""
+    from emcache.feature_choice import FeatureRequest
+    from emcache.gap.run import GapOptions, measure_gaps
+    from emcache.workspace import find_workspace
+    from emcache_cli.console import Console, show_rows
+    from emcache_cli.gap_summaries import gap_rows
+
+    request = FeatureRequest(backbone, weights, longest_edge, pixel_size_nm=pixel_size)
+    levels = [item.value for item in level or [Level.SLICE]]
+    options = GapOptions(request, run, levels, by_class, device)
+    rows, _ = measure_gaps(find_workspace(workspace), datasets, options, Console())
+    show_rows(gap_rows(rows, chosen), chosen)

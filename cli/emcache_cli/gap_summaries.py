@@ -1,0 +1,47 @@
+"""Gaps for people."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from emcache_cli.options import Format
+
+
+def gap_rows(rows: Sequence[Mapping[str, Any]], chosen: Format | None) -> list[dict[str, Any]]:
+    """Every column for a program; for a person the distances with what to read them beside."""
+    for_people = chosen in (Format.TABLE, Format.MARKDOWN) or (
+        chosen is None and sys.stdout.isatty()
+    )
+    return [_in_words(row) if for_people else dict(row) for row in rows]
+
+
+def _in_words(row: Mapping[str, Any]) -> dict[str, Any]:
+    interval = "too few blocks"
+    if row["frechet_low"] is not None:
+        interval = f"{row['frechet_low']:.4g} to {row['frechet_high']:.4g}"
+    probe = "too few slices to tell"
+    if row["probe_auroc"] is not None:
+        probe = f"AUROC {row['probe_auroc']:.3f}, p = {row['probe_p_value']:.3g}"
+    at_n = "too few slices"
+    if row["n_yardstick"] is not None:
+        at_n = (
+            f"{row['frechet_at_n']:.4g} (within {row['frechet_within_a']:.4g} and "
+            f"{row['frechet_within_b']:.4g}) at N = {row['n_yardstick']}"
+        )
+    infinity = row["frechet_infinity"]
+    return {
+        "domain_a": row["domain_a"],
+        "domain_b": row["domain_b"],
+        "regime": row["regime"],
+        "level": row["level"] if row["class"] is None else f"{row['level']}, {row['class']}",
+        "N": f"{row['n_a']}, {row['n_b']} of D = {row['dim']}",
+        "effective_rank": f"{row['effective_rank']:.1f}",
+        "frechet": f"{row['frechet']:.4g}",
+        "95 % interval": interval,
+        "at equal N": at_n,
+        "at infinite N": "not estimable" if infinity is None else f"{infinity:.4g}",
+        "kernel": None if row["kernel"] is None else f"{row['kernel']:.4g}",
+        "probe": probe,
+    }

@@ -1,0 +1,1 @@
+"""How far apart two sets of slices lie in a backbone's feature space."""

@@ -1,0 +1,95 @@
+"""Everything that is measured between two sets of vectors, as one row."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+from emcache.errors import UsageError
+from emcache.gap.blocks import Sample
+from emcache.gap.frechet import effective_rank, frechet_distance
+from emcache.gap.intervals import at_infinity, jackknife_interval, yardstick
+from emcache.gap.kernel import KERNEL, kernel_distance
+from emcache.gap.probe import probe
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Distances between two sets, with what they must be read beside."""
+
+    n_a: int
+    """Vectors of the first set."""
+    n_b: int
+    """Vectors of the second."""
+    dim: int
+    """Numbers in a vector, D."""
+    effective_rank: float
+    """Of the set with the lower one; see :func:`emcache.gap.frechet.effective_rank`."""
+    frechet: float
+    """Squared Frechet distance, exact for these vectors."""
+    frechet_se: float | None
+    """Jackknife standard error over blocks of slices; None where there are too few."""
+    frechet_low: float | None
+    """Lower end of the 95 % interval."""
+    frechet_high: float | None
+    """Upper end."""
+    n_yardstick: int | None
+    """Vectors on each side of the next three, which therefore compare with one another."""
+    frechet_within_a: float | None
+    """Between contiguous halves of the first set."""
+    frechet_within_b: float | None
+    """Between contiguous halves of the second."""
+    frechet_at_n: float | None
+    """Between contiguous pieces of the two sets."""
+    frechet_infinity: float | None
+    """Extrapolated to infinitely many vectors; None where that cannot be estimated."""
+    kernel: float | None
+    """Squared MMD, neighbouring slices left out."""
+    kernel_name: str
+    """Its kernel."""
+    probe_accuracy: float | None
+    """Balanced accuracy of the linear probe; None where there are too few blocks to tell."""
+    probe_auroc: float | None
+    probe_p_value: float | None
+    """Share of permutations of blocks with an AUROC at least as high."""
+
+    def as_dict(self) -> dict[str, object]:
+        """Columns of a row."""
+        return asdict(self)
+
+
+def measure(one: Sample, other: Sample, names: tuple[str, str]) -> Gap:
+    """Measure two sets of vectors of one backbone.
+
+    Raises:
+        UsageError: A set has fewer than two vectors.
+    """
+    for side, name in zip((one, other), names, strict=True):
+        if len(side) < 2:
+            raise UsageError(
+                f"{name} has {len(side)} of the vectors to compare; a distance needs at least two "
+                f"on each side: choose a larger selection.",
+                subject=name,
+            )
+    interval = jackknife_interval(one, other)
+    rods = yardstick(one, other)
+    told = probe(one, other)
+    return Gap(
+        n_a=len(one),
+        n_b=len(other),
+        dim=one.vectors.shape[1],
+        effective_rank=min(effective_rank(side.vectors) for side in (one, other)),
+        frechet=frechet_distance(one.vectors, other.vectors),
+        frechet_se=None if interval is None else interval.standard_error,
+        frechet_low=None if interval is None else interval.low,
+        frechet_high=None if interval is None else interval.high,
+        n_yardstick=None if rods is None else rods.vectors,
+        frechet_within_a=None if rods is None else rods.within_one,
+        frechet_within_b=None if rods is None else rods.within_other,
+        frechet_at_n=None if rods is None else rods.between,
+        frechet_infinity=at_infinity(one, other),
+        kernel=kernel_distance(one, other),
+        kernel_name=KERNEL,
+        probe_accuracy=None if told is None else told.accuracy,
+        probe_auroc=None if told is None else told.auroc,
+        probe_p_value=None if told is None else told.p_value,
+    )

@@ -1,0 +1,275 @@
+"""``gap``: the distances between all pairs of some selections, as one record."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+from typing import Any
+
+import polars as pl
+
+from emcache.adapters import AdapterChoice, adapter_sha256
+from emcache.datasets import Selection, load_dataset
+from emcache.embeddings import embedding_table
+from emcache.errors import StoreError, UsageError
+from emcache.extract import run_extraction
+from emcache.feature_choice import FeatureRequest, fits
+from emcache.gap.blocks import Sample
+from emcache.gap.measure import measure
+from emcache.gap.projection import project
+from emcache.gap.samples import CLASSES, LEVELS, SelectedFeatures
+from emcache.jobs import ExtractOptions, Job, plan_extraction
+from emcache.progress import Reporter
+from emcache.records import Record, new_record
+from emcache.reuse import Donors
+from emcache.store import list_feature_sets
+from emcache.trained_runs import TrainedRun, find_run
+from emcache.training_run import ADAPTER_FOLDER
+from emcache.weights import describe_untrained, is_untrained
+from emcache.workspace import Workspace
+
+KIND = "gap"
+"""Kind of the records."""
+
+_FACTS = ("backbone", "weights", "longest_edge", "pixel_size_nm", "dtype", "precision")
+
+
+@dataclass(frozen=True, slots=True)
+class GapOptions:
+    """What the user may choose about a measurement."""
+
+    request: FeatureRequest = FeatureRequest()  # noqa: RUF009 - frozen
+    run: str | None = None
+    """A trained run whose backbone, with its adapter where it has one, makes the tokens."""
+    levels: Sequence[str] = ("slice",)
+    """Of :data:`emcache.gap.samples.LEVELS`."""
+    by_class: bool = False
+    """Also token by token, foreground against foreground and background against background."""
+    device: str = "auto"
+
+
+def measure_gaps(
+    workspace: Workspace, selections: Sequence[str], options: GapOptions, reporter: Reporter
+) -> tuple[list[dict[str, Any]], Record]:
+    """Measure every pair of some selections of slices; what is not in the cache is extracted.
+
+    Args:
+        workspace: Where.
+        selections: ``NAME`` or ``NAME:SPLIT``, two or more.
+        options: Which features, and what of them.
+        reporter: Hears of everything that takes long, and of too few slices.
+
+    Returns:
+        A row for each pair, level and class, and the record that keeps them.
+
+    Raises:
+        UsageError: Fewer than two selections, one of them twice, or one of a single slice.
+        StoreError: The cache leaves several choices, or features are not finite.
+        DatasetError: No such dataset or split; a distance by class without masks.
+    """
+    chosen = [Selection.parse(text) for text in selections]
+    if len(chosen) < 2 or len(set(chosen)) < len(chosen):
+        raise UsageError(
+            f"a gap lies between two or more different selections of slices; found "
+            f"{', '.join(selections)}: name each once.",
+            subject=tuple(selections),
+        )
+    unknown = [level for level in options.levels if level not in LEVELS]
+    if unknown:
+        raise UsageError(
+            f"there is no level {unknown[0]!r}; known: {', '.join(LEVELS)}.", subject=unknown[0]
+        )
+    trained = None if options.run is None else find_run(workspace, options.run)
+    extraction = (
+        _options_of_run(trained, options)
+        if trained is not None
+        else _options_of_cache(workspace, chosen, options, reporter)
+    )
+    jobs = [plan_extraction(workspace, item, extraction, reporter) for item in chosen]
+    for job in jobs:
+        if len(job.slices) < 2:
+            raise UsageError(
+                f"{job.selection} has one slice; a distance needs at least two on each side: "
+                f"choose a larger selection.",
+                subject=str(job.selection),
+            )
+    features = [_features(job, reporter) for job in jobs]
+    facts = _facts(jobs[0], trained)
+    if is_untrained(facts["weights"]):
+        reporter.say(describe_untrained(facts["weights"]))
+    with new_record(workspace.runs, KIND) as draft:
+        levels = _Levels(features, options)
+        rows = _measure_pairs(features, levels, facts, reporter)
+        _warn_of_few(rows, reporter)
+        draft.config = {**facts, "selections": list(selections), "levels": list(options.levels)}
+        draft.write_table("gaps.parquet", pl.DataFrame(rows, infer_schema_length=None))
+        draft.write_table("gap_points.parquet", project(features))
+        if levels.embeddings:
+            draft.write_table("embeddings.parquet", pl.concat(levels.embeddings))
+        record = draft.finish()
+    return rows, record
+
+
+def _measure_pairs(
+    features: Sequence[SelectedFeatures],
+    levels: _Levels,
+    facts: Mapping[str, Any],
+    reporter: Reporter,
+) -> list[dict[str, Any]]:
+    rows = []
+    pairs = list(combinations(range(len(features)), 2))
+    total = len(pairs) * len(levels.names)
+    with reporter.task("Measuring gaps", total, "distances") as task:
+        for level, name_of_class, samples in levels:
+            for a, b in pairs:
+                names = (features[a].name, features[b].name)
+                bare = [features[i].name for i in (a, b) if len(samples[i]) < 2]
+                if bare:
+                    # Whole slices are counted before anything is measured; only tokens can lack.
+                    reporter.say(
+                        f"{bare[0]} has fewer than two {name_of_class} tokens at this size: no "
+                        f"distance of {name_of_class} from {names[0]} to {names[1]}."
+                    )
+                else:
+                    gap = measure(samples[a], samples[b], names)
+                    key = {"domain_a": names[0], "domain_b": names[1], **facts}
+                    key |= {"level": level, "class": name_of_class}
+                    rows.append({**key, **gap.as_dict()})
+                task.advance()
+    return rows
+
+
+class _Levels:
+    """Samples of every selection, level by level."""
+
+    def __init__(self, features: Sequence[SelectedFeatures], options: GapOptions) -> None:
+        self._features = features
+        self.names: list[tuple[str, str | None]] = [(level, None) for level in options.levels]
+        if options.by_class:
+            self.names += [("token", name) for name in CLASSES]
+        self.embeddings: list[pl.DataFrame] = []
+
+    def __iter__(self) -> Iterator[tuple[str, str | None, list[Sample]]]:
+        for level, name_of_class in self.names:
+            if level == "token":
+                yield level, name_of_class, self._tokens(name_of_class)
+            else:
+                yield level, None, [item.slices(level) for item in self._features]
+
+    def _tokens(self, name_of_class: str | None) -> list[Sample]:
+        samples = []
+        for item in self._features:
+            sample, tokens = item.tokens(name_of_class)
+            samples.append(sample)
+            if tokens:
+                self.embeddings.append(
+                    embedding_table(
+                        item.job.dataset.name,
+                        [token.slice_id for token in tokens],
+                        "token",
+                        sample.vectors,
+                        name_of_class=name_of_class,
+                        places=[(token.row, token.col) for token in tokens],
+                    )
+                )
+        return samples
+
+
+def _facts(job: Job, trained: TrainedRun | None) -> dict[str, Any]:
+    """What identifies the features of every row."""
+    description = job.description()
+    return {
+        "backbone": description["backbone"],
+        "weights": description["weights"],
+        "longest_edge": description["longest_edge"],
+        "pixel_size_nm": description["pixel_size_nm"],
+        "regime": "frozen" if job.adapter is None else "lora",
+        "run_id": None if trained is None else trained.id,
+        "recipe_sha256": job.recipe.sha256(),
+    }
+
+
+def _options_of_run(trained: TrainedRun, options: GapOptions) -> ExtractOptions:
+    """How to make the tokens that a run's head sees."""
+    config = trained.config
+    folder = trained.record.folder / ADAPTER_FOLDER
+    adapter = AdapterChoice(folder, trained.id, adapter_sha256(folder)) if trained.is_lora else None
+    return ExtractOptions(
+        config["backbone"],
+        options.request.weights or config["weights"],
+        config["longest_edge"],
+        # A head on an adapter reads tokens as they are computed; halves of the bytes do to measure.
+        "float16" if trained.is_lora else trained.token_type,
+        trained.token_precision,
+        options.device,
+        pixel_size_nm=config["pixel_size_nm"],
+        adapter=adapter,
+    )
+
+
+def _options_of_cache(
+    workspace: Workspace, chosen: Sequence[Selection], options: GapOptions, reporter: Reporter
+) -> ExtractOptions:
+    """How the features were made that the cache holds of these slices, or as they were asked for.
+
+    Raises:
+        StoreError: The cache holds several kinds, and the request fits more than one.
+        UsageError: It holds none, and no backbone was named.
+    """
+    wanted = {
+        item.pixel_sha256
+        for selection in chosen
+        for item in selection.of(load_dataset(workspace, selection.dataset, reporter))
+    }
+    kinds: dict[tuple[Any, ...], Mapping[str, Any]] = {}
+    for feature_set in list_feature_sets(workspace.cache):
+        held = any(item.pixel_sha256 in wanted for item in feature_set.slices)
+        if held and fits(workspace, feature_set, options.request):
+            facts = feature_set.description
+            kinds[tuple(facts.get(name) for name in (*_FACTS, "weights_sha256"))] = facts
+    if not kinds:
+        return options.request.extract_options(str(chosen[0]), options.device)
+    if len(kinds) > 1:
+        listed = "; ".join(
+            ", ".join(f"{name} {facts.get(name)}" for name in _FACTS if facts.get(name) is not None)
+            for facts in kinds.values()
+        )
+        raise StoreError(
+            f"the cache holds features of these slices of {len(kinds)} kinds ({listed}); say which "
+            f"with --backbone, --weights, --longest-edge, --pixel-size or --dtype.",
+            subject=tuple(kinds),
+        )
+    (found,) = kinds.values()
+    made = {name: found.get(name) for name in _FACTS if name != "weights"}
+    weights = options.request.weights or found["weights"]
+    return replace(
+        replace(options.request, **made, weights=weights).extract_options(
+            str(chosen[0]), options.device
+        ),
+        longest_edge=found["longest_edge"],
+    )
+
+
+def _features(job: Job, reporter: Reporter) -> SelectedFeatures:
+    """The vectors of a job's slices: in the cache already, under whatever name, or made now."""
+    cache, recipe = job.workspace.cache, job.recipe.sha256()
+    donors = Donors.find(cache, recipe, job.places)
+    if not all(place in donors for place in job.places):
+        reporter.say(f"No features of {job.selection} for {job.spec.name} yet: extracting first.")
+        run_extraction(job, reporter)
+        donors = Donors.find(cache, recipe, job.places)
+    return SelectedFeatures(job, donors)
+
+
+def _warn_of_few(rows: Sequence[Mapping[str, Any]], reporter: Reporter) -> None:
+    few = [row for row in rows if min(row["n_a"], row["n_b"]) < row["dim"]]
+    if few:
+        least, dim = min(min(row["n_a"], row["n_b"]) for row in few), few[0]["dim"]
+        reporter.say(
+            f"Warning: N is below D ({least} vectors of {dim} numbers): the covariances are not of "
+            f"full rank, and the distance is too high by an amount that falls with N; compare it "
+            f"with the yardsticks, which have one N."
+        )
+    if any(row["probe_p_value"] is None for row in rows):
+        reporter.say("Too few slices for the linear probe: it needs four blocks on each side.")

@@ -1,0 +1,135 @@
+"""Vectors of a selection of slices, whichever feature sets of the cache hold them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float32, Int64
+
+from emcache.errors import DatasetError, StoreError
+from emcache.gap.blocks import Sample
+from emcache.jobs import Job
+from emcache.preprocessing import occupancy
+from emcache.reuse import Donors
+from emcache.training_pixels import training_mask
+
+LEVELS = ("slice", "cls", "token")
+"""Mean of the patch tokens, class token, single patch tokens."""
+CLASSES = ("foreground", "background")
+"""Classes of tokens; a token of neither is left out."""
+FULL = 0.9
+"""A token is foreground where at least this share of its patch is."""
+EMPTY = 0.1
+"""A token is background where at most this share of its patch is foreground."""
+
+_MOST_TOKENS = 2048
+_NAMED = 3
+
+
+class Token(NamedTuple):
+    """Where a sampled token lies."""
+
+    slice_id: str
+    row: int
+    col: int
+
+
+@dataclass(frozen=True, slots=True)
+class SelectedFeatures:
+    """Slices of one dataset with their vectors."""
+
+    job: Job
+    """Names the slices, the backbone and the sizes."""
+    donors: Donors
+    """Holds the vectors."""
+
+    @property
+    def name(self) -> str:
+        """``NAME`` or ``NAME:SPLIT``."""
+        return str(self.job.selection)
+
+    def slices(self, level: str) -> Sample:
+        """One vector a slice.
+
+        Raises:
+            StoreError: Vectors that are not finite; the slices are named.
+        """
+        donated = [self.donors.read(place) for place in self.job.places]
+        vectors = np.stack([item.pooled if level == "slice" else item.cls for item in donated])
+        self._check_finite(np.isfinite(vectors).all(axis=1))
+        return Sample(vectors, np.arange(len(vectors)))
+
+    def tokens(self, name_of_class: str | None) -> tuple[Sample, list[Token]]:
+        """A sample of patch tokens, equally many of each slice where it has them.
+
+        Args:
+            name_of_class: One of :data:`CLASSES`, or None for any token.
+
+        Returns:
+            At most about 2,000 tokens in the order of the slices, and where they lie.
+
+        Raises:
+            DatasetError: A class is asked for, and a slice has no mask.
+            StoreError: Tokens that are not finite; the slices are named.
+        """
+        share = max(1, _MOST_TOKENS // len(self.job.places))
+        vectors: list[Float32[np.ndarray, "token channel"]] = []
+        owners: list[Int64[np.ndarray, " token"]] = []
+        tokens: list[Token] = []
+        finite = np.ones(len(self.job.places), dtype=bool)
+        for position, (item, place) in enumerate(
+            zip(self.job.slices, self.job.places, strict=True)
+        ):
+            grid = self.donors.read(place).tokens.astype(np.float32)
+            finite[position] = np.isfinite(grid).all()
+            candidates = self._candidates(position, name_of_class)
+            # The slice's pixels decide, so that the sample is the same in every command.
+            rng = np.random.default_rng(int(item.pixel_sha256[:12], 16))
+            chosen = np.sort(rng.permutation(len(candidates))[:share])
+            flat = candidates[chosen]
+            rows, columns = np.divmod(flat, place.grid[1])
+            vectors.append(grid.reshape(-1, grid.shape[-1])[flat])
+            owners.append(np.full(len(flat), position))
+            tokens += [
+                Token(item.id, int(row), int(column))
+                for row, column in zip(rows, columns, strict=True)
+            ]
+        self._check_finite(finite)
+        return Sample(np.concatenate(vectors), np.concatenate(owners)), tokens
+
+    @property
+    def labelled(self) -> bool:
+        """Whether every slice has a mask."""
+        return all(item.mask is not None for item in self.job.slices)
+
+    def _candidates(self, position: int, name_of_class: str | None) -> Int64[np.ndarray, " token"]:
+        """Flat positions of the tokens of a class in one slice."""
+        rows, columns = self.job.places[position].grid
+        if name_of_class is None:
+            return np.arange(rows * columns)
+        if not self.labelled:
+            raise DatasetError(
+                f"not every slice of {self.name} has a mask; a distance by class needs them: "
+                f"leave --by-class out, or choose a labelled split.",
+                subject=self.name,
+            )
+        patch = self.job.spec.patch
+        item = self.job.slices[position]
+        labels = training_mask(item, self.job.dataset.classes, (rows * patch, columns * patch))
+        share = occupancy(labels, patch).ravel()
+        # Patches that are ignored are NaN, and neither.
+        of_class = share >= FULL if name_of_class == "foreground" else share <= EMPTY
+        return np.flatnonzero(of_class)
+
+    def _check_finite(self, finite: np.ndarray) -> None:
+        broken = [item.id for item, fine in zip(self.job.slices, finite, strict=True) if not fine]
+        if broken:
+            more = len(broken) - _NAMED
+            raise StoreError(
+                f"the features of {', '.join(broken[:_NAMED])}"
+                f"{f' and {more} more' if more > 0 else ''} in {self.name} are not finite; "
+                f"expected numbers: extract again with --dtype float32 or --precision float32.",
+                subject=tuple(broken),
+            )

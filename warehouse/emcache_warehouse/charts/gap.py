@@ -1,0 +1,213 @@
+"""Domain gaps: every pair as a heat map, and what LoRA did to each distance as a slope."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import altair as alt
+import polars as pl
+
+from emcache.errors import WarehouseError
+from emcache_warehouse.charts import theme
+from emcache_warehouse.query import run_named_query
+
+_CELL = 76
+_SLOPE = 200
+_KINDS = {
+    "slice": "mean of the patch tokens, one vector a slice",
+    "cls": "class token, one vector a slice",
+    "token": "single patch tokens",
+}
+
+
+def gap_rows(database: Path) -> pl.DataFrame:
+    """The rows that :func:`gap_chart` draws: the newest distance of every pair at slice level.
+
+    Raises:
+        WarehouseError: The warehouse cannot be read.
+    """
+    rows = run_named_query(database, "gap")
+    return rows.filter(pl.col("level") == "slice") if not rows.is_empty() else rows
+
+
+def gap_chart(rows: pl.DataFrame) -> alt.VConcatChart:
+    """Draw distances: a heat map for each backbone and regime, then frozen against LoRA.
+
+    Args:
+        rows: Columns of the named query ``gap``, one row a pair.
+
+    Raises:
+        WarehouseError: There are no rows.
+    """
+    if rows.is_empty():
+        raise WarehouseError(
+            "no gap has been measured yet; measure one with `emcache gap DATASET DATASET "
+            "--backbone NAME`."
+        )
+    rows = rows.with_columns(
+        backbone_setup=setup_words(), panel=panel_words(), pair=_pair(), text=_text()
+    )
+    domains = list(dict.fromkeys([*rows["domain_a"].to_list(), *rows["domain_b"].to_list()]))
+    panels = rows["panel"].unique(maintain_order=True).to_list()
+    top = float(rows["frechet"].max() or 1.0)  # type: ignore[arg-type]
+    heat = [_heat_map(panel, domains, top) for panel in panels]
+    parts: list[theme.Panel | alt.HConcatChart] = [
+        alt.hconcat(*heat[start : start + 3], spacing=26) for start in range(0, len(heat), 3)
+    ]
+    if set(rows["regime"]) == {"frozen", "lora"}:
+        parts.append(_slopes(rows))
+    chart: alt.VConcatChart = alt.vconcat(*parts, spacing=30).resolve_scale(color="independent")
+    few = (rows["n_a"] < rows["dim"]) | (rows["n_b"] < rows["dim"])
+    facts = [
+        _KINDS["slice"],
+        "second line: 95 % interval, leaving out blocks of slices",
+        "third: the same at equal N, and within each domain",
+        "N is below D: distances are biased upwards, compare them at equal N" if few.any() else "",
+    ]
+    width = max(420.0, min(3, len(panels)) * (len(domains) * _CELL + 110.0))
+    return theme.finished(
+        chart,
+        rows.to_dicts(),
+        "Squared Frechet distance between domains",
+        [theme.SEPARATOR.join(fact for fact in facts if fact)],
+        width=width,
+    )
+
+
+def setup_words() -> pl.Expr:
+    """Backbone, weights and size in words."""
+    size = (
+        pl.when(pl.col("longest_edge").is_null())
+        .then(pl.format("{} nm a pixel", "pixel_size_nm"))
+        .otherwise(pl.format("{} px", "longest_edge"))
+    )
+    weights = (
+        pl.when(pl.col("weights").str.starts_with("random:"))
+        .then(pl.format("{} (untrained)", "weights"))
+        .otherwise(pl.col("weights"))
+    )
+    return pl.format("{}, {}, {}", "backbone", weights, size)
+
+
+def panel_words() -> pl.Expr:
+    """The same with the regime, and the run where it has an adapter of its own."""
+    regime = (
+        pl.when(pl.col("regime") == "lora")
+        .then(pl.format("LoRA of run {}", pl.col("run_id").str.slice(-6)))
+        .otherwise(pl.lit("frozen"))
+    )
+    return pl.format("{}: {}", setup_words(), regime)
+
+
+def _pair() -> pl.Expr:
+    return pl.format("{} and {}", "domain_a", "domain_b")
+
+
+def _short(column: str) -> pl.Expr:
+    value = pl.col(column)
+    return (
+        pl.when(value.abs() >= 100)
+        .then(value.round(0).cast(pl.Int64, strict=False).cast(pl.String))
+        .otherwise(value.round_sig_figs(3).cast(pl.String))
+    )
+
+
+def _text() -> pl.Expr:
+    """Three lines: the distance, its interval, the yardsticks."""
+    interval = (
+        pl.when(pl.col("frechet_low").is_null())
+        .then(pl.lit("no interval"))
+        .otherwise(pl.format("{} to {}", _short("frechet_low"), _short("frechet_high")))
+    )
+    rods = (
+        pl.when(pl.col("frechet_at_n").is_null())
+        .then(pl.lit(""))
+        .otherwise(
+            pl.format(
+                "{} | {}, {}",
+                _short("frechet_at_n"),
+                _short("frechet_within_a"),
+                _short("frechet_within_b"),
+            )
+        )
+    )
+    return pl.concat_list(_short("frechet"), interval, rods)
+
+
+def _heat_map(panel: str, domains: list[str], top: float) -> theme.Panel:
+    axis = alt.Axis(labelAngle=0, ticks=False, domain=False, labelLimit=0)
+    base = (
+        alt.Chart(theme.ROWS)
+        .transform_filter(alt.FieldEqualPredicate(field="panel", equal=panel))
+        .encode(
+            x=alt.X("domain_a:N", title=None, scale=alt.Scale(domain=domains[:-1]), axis=axis),
+            y=alt.Y("domain_b:N", title=None, scale=alt.Scale(domain=domains[1:]), axis=axis),
+            tooltip=[
+                alt.Tooltip("domain_a:N"),
+                alt.Tooltip("domain_b:N"),
+                alt.Tooltip("n_a:Q", title="N of the first"),
+                alt.Tooltip("n_b:Q", title="N of the second"),
+                alt.Tooltip("dim:Q", title="D"),
+                alt.Tooltip("effective_rank:Q", format=".1f"),
+                alt.Tooltip("frechet:Q", format=".4g"),
+                alt.Tooltip("frechet_low:Q", format=".4g"),
+                alt.Tooltip("frechet_high:Q", format=".4g"),
+                alt.Tooltip("n_yardstick:Q", title="N of the next three"),
+                alt.Tooltip("frechet_at_n:Q", format=".4g"),
+                alt.Tooltip("frechet_within_a:Q", format=".4g"),
+                alt.Tooltip("frechet_within_b:Q", format=".4g"),
+                alt.Tooltip("kernel:Q", title="kernel distance", format=".4g"),
+                alt.Tooltip("probe_auroc:Q", title="AUROC of the probe", format=".3f"),
+                alt.Tooltip("probe_p_value:Q", title="p of the probe", format=".3f"),
+            ],
+        )
+    )
+    cells = base.mark_rect(stroke="white", strokeWidth=2).encode(
+        color=alt.Color(
+            "frechet:Q",
+            title="distance",
+            scale=alt.Scale(scheme="blues", domain=[0, top]),
+            legend=None,
+        )
+    )
+    ink = alt.condition(f"datum.frechet > {0.55 * top}", alt.value("white"), alt.value(theme.INK))
+    numbers = base.mark_text(fontSize=10.5, lineHeight=14, baseline="middle", dy=-13).encode(
+        text="text:N", color=ink
+    )
+    return alt.layer(cells, numbers).properties(
+        width=max(1, len(domains) - 1) * (_CELL + 40),
+        height=max(1, len(domains) - 1) * _CELL,
+        title=theme.panel_title(panel),
+    )
+
+
+def _slopes(rows: pl.DataFrame) -> theme.Panel:
+    """From the frozen backbone to each LoRA run, one line a pair."""
+    pairs = rows["pair"].unique(maintain_order=True).to_list()
+    palette = [theme.PALETTE[i % len(theme.PALETTE)] for i in range(len(pairs))]
+    base = alt.Chart(theme.ROWS).encode(
+        x=alt.X(
+            "regime:N",
+            title=None,
+            scale=alt.Scale(domain=["frozen", "lora"], padding=0.4),
+            axis=alt.Axis(labelAngle=0, labelExpr="datum.label == 'lora' ? 'LoRA' : 'frozen'"),
+        ),
+        y=alt.Y("mean(frechet):Q", title="squared Frechet distance", scale=alt.Scale(zero=True)),
+        color=alt.Color("pair:N", title=None, scale=alt.Scale(domain=pairs, range=palette)),
+    )
+    if rows["backbone_setup"].n_unique() > 1:
+        base = base.encode(strokeDash=alt.StrokeDash("backbone_setup:N", title=None))
+    line = base.mark_line(strokeWidth=2)
+    dots = base.mark_point(filled=True, size=40, opacity=1).encode(
+        y=alt.Y("frechet:Q", title="squared Frechet distance"),
+        tooltip=[
+            alt.Tooltip("pair:N"),
+            alt.Tooltip("panel:N", title="features"),
+            alt.Tooltip("frechet:Q", format=".4g"),
+        ],
+    )
+    return alt.layer(line, dots).properties(
+        width=_SLOPE,
+        height=220,
+        title=theme.panel_title("Did LoRA bring them closer? Line: mean of the runs; dot: one run"),
+    )

@@ -1,0 +1,101 @@
+"""Slices in the plane of their first two principal components, with their pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import altair as alt
+import polars as pl
+
+from emcache.errors import WarehouseError
+from emcache_warehouse.charts import theme
+from emcache_warehouse.charts.gap import panel_words
+from emcache_warehouse.query import run_named_query
+
+_SIDE = 300
+_COLUMNS = 3
+_SHAPES = ("circle", "triangle-up", "square", "diamond", "cross", "triangle-down")
+
+
+def pca_rows(database: Path) -> pl.DataFrame:
+    """The rows that :func:`pca_chart` draws: a slice each.
+
+    Raises:
+        WarehouseError: The warehouse cannot be read.
+    """
+    return run_named_query(database, "gap-points")
+
+
+def pca_chart(rows: pl.DataFrame) -> alt.VConcatChart:
+    """Draw every slice as a point, a panel for each backbone and regime.
+
+    Args:
+        rows: Columns of the named query ``gap-points``.
+
+    Raises:
+        WarehouseError: There are no rows.
+    """
+    if rows.is_empty():
+        raise WarehouseError(
+            "no gap has been measured yet, so there are no components to draw; measure one with "
+            "`emcache gap DATASET DATASET --backbone NAME`."
+        )
+    # Vega shows a column called image as a picture.
+    rows = rows.with_columns(panel=panel_words(), image=pl.col("thumbnail")).drop("thumbnail")
+    domains = rows["domain"].unique(maintain_order=True).to_list()
+    panels = [
+        _panel(rows.filter(pl.col("panel") == panel), domains)
+        for panel in rows["panel"].unique(maintain_order=True)
+    ]
+    lines = [
+        alt.hconcat(*panels[start : start + _COLUMNS], spacing=30)
+        for start in range(0, len(panels), _COLUMNS)
+    ]
+    chart: alt.VConcatChart = alt.vconcat(*lines, spacing=26)
+    return theme.finished(
+        chart,
+        rows.to_dicts(),
+        "Slices in the plane of their principal components",
+        ["mean of the patch tokens; components fitted to all domains of a panel jointly"],
+        width=min(len(panels), _COLUMNS) * (_SIDE + 60.0) + 90,
+    )
+
+
+def _panel(rows: pl.DataFrame, domains: list[str]) -> alt.Chart:
+    first = rows.row(0, named=True)
+    count = len(domains)
+    titles = [f"component {i} ({first[f'explained{i}']:.0%} of the variance)" for i in (1, 2)]
+    zoomed = alt.Scale(zero=False, nice=True)
+    # Colour and shape say the same, for print in grey and for eyes that see few colours.
+    legend = alt.Legend(title=None, orient="right")
+    panel: alt.Chart = (
+        alt.Chart(theme.ROWS)
+        .transform_filter(alt.FieldEqualPredicate(field="panel", equal=first["panel"]))
+        .mark_point(filled=True, size=46, opacity=0.85)
+        .encode(
+            x=alt.X("pc1:Q", title=titles[0], scale=zoomed),
+            y=alt.Y("pc2:Q", title=titles[1], scale=zoomed),
+            color=alt.Color(
+                "domain:N",
+                scale=alt.Scale(
+                    domain=domains,
+                    range=[theme.PALETTE[i % len(theme.PALETTE)] for i in range(count)],
+                ),
+                legend=legend,
+            ),
+            shape=alt.Shape(
+                "domain:N",
+                scale=alt.Scale(
+                    domain=domains, range=[_SHAPES[i % len(_SHAPES)] for i in range(count)]
+                ),
+                legend=legend,
+            ),
+            tooltip=[
+                alt.Tooltip("domain:N"),
+                alt.Tooltip("slice_id:N", title="slice"),
+                alt.Tooltip("image:N"),
+            ],
+        )
+        .properties(width=_SIDE, height=_SIDE, title=theme.panel_title(first["panel"]))
+    )
+    return panel

@@ -1,0 +1,40 @@
+-- Slices in the plane of their principal components, by the newest measurement of each backbone and regime.
+-- columns: gap_id, backbone, weights, longest_edge, pixel_size_nm, regime, run_id, domain, slice_id, pc1, pc2, explained1, explained2, thumbnail
+WITH measurements AS (
+    SELECT DISTINCT
+        gap_id,
+        backbone,
+        weights,
+        longest_edge,
+        pixel_size_nm,
+        regime,
+        run_id,
+        recipe_sha256
+    FROM gaps
+    QUALIFY gap_id = max(gap_id) OVER (PARTITION BY recipe_sha256)
+)
+SELECT
+    gap_id,
+    measurements.backbone,
+    measurements.weights,
+    measurements.longest_edge,
+    measurements.pixel_size_nm,
+    measurements.regime,
+    measurements.run_id,
+    points.domain,
+    points.slice_id,
+    points.pc1,
+    points.pc2,
+    points.explained1,
+    points.explained2,
+    points.thumbnail
+FROM gap_points AS points
+JOIN measurements USING (gap_id)
+ORDER BY
+    measurements.backbone,
+    measurements.weights,
+    measurements.longest_edge,
+    measurements.regime,
+    gap_id,
+    points.domain,
+    points.rowid;
