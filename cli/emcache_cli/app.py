@@ -22,6 +22,7 @@ from emcache_cli import (
     params,
     predict,
     query,
+    report,
     run,
     train_head,
     train_lora,
@@ -64,6 +65,7 @@ app.command("run")(run.run)
 app.command("gap")(gap.gap)
 app.command("query")(query.query)
 app.add_typer(chart.app, name="chart")
+app.command("report")(report.report)
 app.add_typer(warehouse.app, name="warehouse")
 app.command("params")(params.params)
 app.command("demo")(demo.demo)

@@ -20,6 +20,7 @@ from emcache_warehouse.charts.pca import pca_chart, pca_rows
 from emcache_warehouse.charts.render import save_chart
 from emcache_warehouse.charts.theme import Whole
 from emcache_warehouse.charts.transfer import transfer_chart, transfer_rows
+from emcache_warehouse.report.page import write_report
 
 
 def draw_iou(workspace: Path | None, out: Path, reporter: Reporter) -> None:
@@ -77,6 +78,18 @@ def draw_cost(workspace: Path | None, out: Path, reporter: Reporter) -> None:
     """Draw what the cache cost and saved."""
     database = synced_workspace(workspace, reporter).warehouse
     _save(cost_chart(cost_rows(database)), out, reporter)
+
+
+def draw_report(workspace: Path | None, out: Path, reporter: Reporter) -> None:
+    """Write the report of a workspace."""
+    place = synced_workspace(workspace, reporter)
+    try:
+        write_report(place, out)
+    except OSError as error:
+        raise UsageError(
+            f"{out} cannot be written ({error.strerror}); choose another --out."
+        ) from error
+    reporter.say(f"Wrote {out}.")
 
 
 def draw_query(

@@ -34,7 +34,7 @@ def packaged_files(folder: str) -> tuple[PackagedFile, ...]:
     return tuple(
         PackagedFile(f"{folder}/{entry.name}", entry.read_text(encoding="utf-8"))
         for entry in sorted(files("emcache_warehouse").joinpath(folder).iterdir(), key=_name)
-        if entry.name.endswith((".sql", ".csv"))
+        if entry.name.endswith((".sql", ".csv", ".j2"))
     )
 
 

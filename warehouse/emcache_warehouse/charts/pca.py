@@ -14,6 +14,7 @@ from emcache_warehouse.query import run_named_query
 
 _SIDE = 300
 _COLUMNS = 3
+_PICTURES = alt.NamedData("pictures")
 _SHAPES = ("circle", "triangle-up", "square", "diamond", "cross", "triangle-down")
 
 
@@ -40,8 +41,10 @@ def pca_chart(rows: pl.DataFrame) -> alt.VConcatChart:
             "no gap has been measured yet, so there are no components to draw; measure one with "
             "`emcache gap DATASET DATASET --backbone NAME`."
         )
-    # Vega shows a column called image as a picture.
-    rows = rows.with_columns(panel=panel_words(), image=pl.col("thumbnail")).drop("thumbnail")
+    # Vega's tooltip shows a value called image as a picture.
+    rows = rows.with_columns(panel=panel_words(), slice=pl.format("{}/{}", "domain", "slice_id"))
+    pictures = rows.select("slice", image="thumbnail").unique("slice", maintain_order=True)
+    rows = rows.drop("thumbnail")
     domains = rows["domain"].unique(maintain_order=True).to_list()
     panels = [
         _panel(rows.filter(pl.col("panel") == panel), domains)
@@ -52,13 +55,16 @@ def pca_chart(rows: pl.DataFrame) -> alt.VConcatChart:
         for start in range(0, len(panels), _COLUMNS)
     ]
     chart: alt.VConcatChart = alt.vconcat(*lines, spacing=26)
-    return theme.finished(
+    whole = theme.finished(
         chart,
         rows.to_dicts(),
         "Slices in the plane of their principal components",
         ["mean of the patch tokens; components fitted to all domains of a panel jointly"],
         width=min(len(panels), _COLUMNS) * (_SIDE + 60.0) + 90,
     )
+    # Each picture once, however many panels its slice stands in.
+    whole.datasets = {**whole.datasets, _PICTURES.name: pictures.to_dicts()}
+    return whole
 
 
 def _panel(rows: pl.DataFrame, domains: list[str]) -> alt.Chart:
@@ -71,6 +77,9 @@ def _panel(rows: pl.DataFrame, domains: list[str]) -> alt.Chart:
     panel: alt.Chart = (
         alt.Chart(theme.ROWS)
         .transform_filter(alt.FieldEqualPredicate(field="panel", equal=first["panel"]))
+        .transform_lookup(
+            lookup="slice", from_=alt.LookupData(data=_PICTURES, key="slice", fields=["image"])
+        )
         .mark_point(filled=True, size=46, opacity=0.85)
         .encode(
             x=alt.X("pc1:Q", title=titles[0], scale=zoomed),

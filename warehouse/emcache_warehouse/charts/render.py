@@ -63,19 +63,19 @@ def _html(spec: Mapping[str, Any]) -> bytes:
     # Inside a script, "</script>" in a name would end it.
     text = json.dumps(spec).replace("<", "\\u003c")
     # The signature in the package's stub asks for a snippet; without one comes the whole library.
-    library = vl_convert.javascript_bundle(vl_version=_VEGA_LITE)  # type: ignore[call-arg]
+    library = vl_convert.javascript_bundle(vl_version=VEGA_LITE)  # type: ignore[call-arg]
     return _PAGE.format(title=escape(_title(spec)), library=library, spec=text).encode()
 
 
 def _png(spec: Mapping[str, Any]) -> bytes:
     png: bytes = vl_convert.vegalite_to_png(
-        dict(spec), vl_version=_VEGA_LITE, scale=_PIXELS_PER_POINT
+        dict(spec), vl_version=VEGA_LITE, scale=_PIXELS_PER_POINT
     )
     return png
 
 
 def _svg(spec: Mapping[str, Any]) -> bytes:
-    svg: str = vl_convert.vegalite_to_svg(dict(spec), vl_version=_VEGA_LITE)
+    svg: str = vl_convert.vegalite_to_svg(dict(spec), vl_version=VEGA_LITE)
     return svg.encode()
 
 
@@ -89,7 +89,7 @@ def _title(spec: Mapping[str, Any]) -> str:
 
 
 # The version that the charts are written in: v6.4.1 is 6.4 to the renderer.
-_VEGA_LITE = ".".join(alt.SCHEMA_VERSION.removeprefix("v").split(".")[:2])
+VEGA_LITE = ".".join(alt.SCHEMA_VERSION.removeprefix("v").split(".")[:2])
 
 _WRITERS: Mapping[str, Callable[[Mapping[str, Any]], bytes]] = {
     ".html": _html,

@@ -1,0 +1,82 @@
+"""The worst slices of a workspace with the outlines of mask and prediction."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from pathlib import PurePosixPath
+from typing import Any
+
+import numpy as np
+import polars as pl
+from PIL import Image
+
+from emcache.datasets import Dataset, load_dataset
+from emcache.errors import EmcacheError
+from emcache.images import read_image, read_mask
+from emcache.overlays import outline_overlay
+from emcache.planes import Plane
+from emcache.records import read_record
+from emcache.workspace import Workspace
+from emcache_warehouse.pages import Picture
+
+_PIXELS = 360
+
+
+def worst_pictures(
+    workspace: Workspace, worst: pl.DataFrame, most: int
+) -> tuple[list[Picture], str]:
+    """Pictures of the slices that were segmented worst.
+
+    Args:
+        workspace: Where records and slices are.
+        worst: Rows of the named query ``worst-slices``.
+        most: How many, each slice once.
+
+    Returns:
+        The pictures, and a sentence on what could not be shown (empty where all could).
+    """
+    datasets: dict[str, Dataset] = {}
+    pictures: list[Picture] = []
+    missing = 0
+    seen: set[tuple[str, str]] = set()
+    for row in worst.iter_rows(named=True):
+        key = (row["eval_on"], row["slice_id"])
+        if key in seen or len(pictures) == most:
+            continue
+        try:
+            pictures.append(_picture(workspace, row, datasets))
+            seen.add(key)
+        except (EmcacheError, OSError):
+            # Its run kept no predictions, or its slice or record has gone since.
+            missing += 1
+    note = ""
+    if missing:
+        note = (
+            f"{missing} scores of slices that went as badly are not shown: their runs kept no "
+            f"predictions (train with --save-predictions), or the data has moved."
+        )
+    return pictures, note
+
+
+def _picture(workspace: Workspace, row: Mapping[str, Any], datasets: dict[str, Dataset]) -> Picture:
+    record = read_record(workspace.runs / row["run_id"], verify_files=False)
+    place = str(PurePosixPath(row["eval_on"], f"{row['slice_id']}.png"))
+    masks = [Plane(record.file(f"{kind}/{place}")) for kind in ("masks", "predictions")]
+    if row["eval_on"] not in datasets:
+        datasets[row["eval_on"]] = load_dataset(workspace, row["eval_on"])
+    (item,) = (s for s in datasets[row["eval_on"]].slices if s.id == row["slice_id"])
+    picture = Image.fromarray(read_image(item.image, item.grey_window))
+    # Made small first: an outline on the large picture would be lost in the small one.
+    picture.thumbnail((_PIXELS, _PIXELS), Image.Resampling.LANCZOS)
+    true, predicted = (read_mask(mask).astype(np.uint8) for mask in masks)
+    drawn = Image.fromarray(outline_overlay(np.asarray(picture), true, predicted))
+    buffer = io.BytesIO()
+    drawn.save(buffer, "PNG", optimize=True)
+    what = f"slice {row['slice_id']} of {row['eval_on']}"
+    return Picture(
+        buffer.getvalue(),
+        f"{what}: IoU {row['iou_fg']:.3f}, {row['backbone']} {row['weights']}, trained on "
+        f"{row['train_on']}, seed {row['seed']}",
+        f"{what} with the outlines of its mask (blue) and of the prediction (orange)",
+    )

@@ -1,0 +1,328 @@
+"""The sections of a report, each from named queries and the charts of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import polars as pl
+
+from emcache.workspace import Workspace
+from emcache_warehouse.charts.audit import audit_chart, audit_rows, worst_slices
+from emcache_warehouse.charts.cost import cost_chart, cost_rows
+from emcache_warehouse.charts.curves import curve_rows, curves_chart
+from emcache_warehouse.charts.gap import gap_chart, gap_rows
+from emcache_warehouse.charts.iou import iou_chart, iou_rows
+from emcache_warehouse.charts.paper import paper_rows, score_chart
+from emcache_warehouse.charts.pca import pca_chart, pca_rows
+from emcache_warehouse.charts.theme import Whole
+from emcache_warehouse.charts.transfer import transfer_chart, transfer_rows
+from emcache_warehouse.query import run_named_query, run_query
+from emcache_warehouse.report.content import Section, table_of
+from emcache_warehouse.report.pictures import worst_pictures
+
+_PICTURES = 8
+_MOST_EPOCHS = 6000
+
+_DATASETS = """
+SELECT
+    datasets.dataset,
+    datasets.n_slices,
+    datasets.n_labelled,
+    datasets.voxel_size_nm,
+    datasets.pairing,
+    (SELECT arg_max(verdict, audit_id) FROM audits WHERE audits.dataset = datasets.dataset) AS audit
+FROM datasets
+QUALIFY record_id = max(record_id) OVER (PARTITION BY dataset)
+ORDER BY dataset
+"""
+_RUNS = """
+SELECT
+    backbone, weights, longest_edge, pixel_size_nm, regime, protocol, train_on, sampling,
+    count(*) AS runs, list(DISTINCT seed ORDER BY seed) AS seeds, sum(train_seconds) AS seconds
+FROM runs GROUP BY ALL ORDER BY ALL
+"""
+_VERSIONS = """
+SELECT package, string_agg(DISTINCT version, ', ' ORDER BY version) AS versions
+FROM (
+    SELECT unnest(json_keys(versions)) AS package, versions->>package AS version FROM records
+)
+GROUP BY package ORDER BY package
+"""
+_CHECKS = """
+SELECT audits.dataset, checks.name, checks.verdict, checks.message
+FROM audit_checks AS checks
+JOIN (SELECT * FROM audits QUALIFY audit_id = max(audit_id) OVER (PARTITION BY dataset)) AS audits
+    USING (audit_id)
+ORDER BY audits.dataset, checks.rowid
+"""
+
+
+def all_sections(workspace: Workspace) -> list[Section]:
+    """Every section, in order; one without data says which command fills it."""
+    build: tuple[Callable[[Workspace], Section], ...] = (
+        what_was_run,
+        scores,
+        paper,
+        gaps,
+        curves,
+        worst,
+        audits,
+        cost,
+    )
+    return [section(workspace) for section in build]
+
+
+def what_was_run(workspace: Workspace) -> Section:
+    """Datasets, trainings and versions."""
+    section = Section("run", "What was run")
+    database = workspace.warehouse
+    datasets = run_query(database, _DATASETS, {})
+    if datasets.is_empty():
+        section.notes.append("No dataset yet; add one with `emcache dataset add`.")
+    else:
+        headings = {
+            "dataset": "dataset",
+            "n_slices": "slices",
+            "n_labelled": "with masks",
+            "voxel_size_nm": "voxel size z, y, x (nm)",
+            "pairing": "pairing",
+            "audit": "audit",
+        }
+        section.tables.append(table_of("Datasets", datasets, headings))
+    runs = run_query(database, _RUNS, {})
+    if runs.is_empty():
+        section.notes.append("No training yet; start one with `emcache train-head`.")
+    else:
+        headings = {
+            "backbone": "backbone",
+            "weights": "weights",
+            "longest_edge": "longest edge (px)",
+            "pixel_size_nm": "pixel (nm)",
+            "regime": "regime",
+            "protocol": "protocol",
+            "train_on": "trained on",
+            "sampling": "sampling",
+            "runs": "runs",
+            "seeds": "seeds",
+            "seconds": "seconds",
+        }
+        section.tables.append(table_of("Trainings", runs, headings))
+        if runs["weights"].str.starts_with("random:").any():
+            section.notes.append(
+                "Weights called random are untrained: those scores say what a head learned, not "
+                "what a backbone knows."
+            )
+    versions = run_query(database, _VERSIONS, {})
+    headings = {"package": "package", "versions": "versions"}
+    section.tables.append(table_of("Versions", versions, headings))
+    return section
+
+
+def scores(workspace: Workspace) -> Section:
+    """The leaderboard and its chart."""
+    section = Section("scores", "Scores")
+    rows = run_named_query(workspace.warehouse, "leaderboard")
+    if not rows.is_empty():
+        headings = {
+            "train_on": "trained on",
+            "eval_on": "scored on",
+            "split": "split",
+            "backbone": "backbone",
+            "weights": "weights",
+            "longest_edge": "px",
+            "regime": "regime",
+            "protocol": "protocol",
+            "n_slices": "slices",
+            "n_runs": "runs",
+            "distinct_results": "distinct",
+            "iou_fg_mean": "IoU, mean",
+            "iou_fg_std": "IoU, std",
+            "audit_accepted": "failed audit accepted",
+        }
+        section.tables.append(table_of("Leaderboard: foreground IoU over seeds", rows, headings))
+    section.draw(
+        "chart-iou",
+        "Foreground IoU on the test slices: a bar for the mean over seeds, a dot for each run.",
+        lambda: iou_chart(iou_rows(workspace.warehouse)),
+    )
+    return section
+
+
+def paper(workspace: Workspace) -> Section:
+    """Our figures beside the study's."""
+    section = Section("paper", "Beside the study (arXiv 2602.08505)")
+    rows = run_named_query(workspace.warehouse, "paper-comparison").filter(
+        pl.col("iou_fg_mean").is_not_null()
+    )
+    if rows.is_empty():
+        section.notes.append(
+            "No run is of a cell of the study's tables yet; `emcache run studies/paper.toml` "
+            "trains them."
+        )
+        return section
+    headings = {
+        "paper_table": "table",
+        "backbone": "backbone",
+        "regime": "regime",
+        "train_on": "trained on",
+        "our_eval_on": "scored on",
+        "weights": "our weights",
+        "longest_edge": "px",
+        "paper_iou_fg_mean": "the study",
+        "iou_fg_mean": "ours",
+        "iou_fg_std": "std",
+        "difference": "difference",
+    }
+    section.tables.append(table_of("Cell by cell", rows, headings))
+    section.draw(
+        "chart-paper",
+        "Every score of the study with our own beside it.",
+        lambda: score_chart(paper_rows(workspace.warehouse), "Every score of the paper, and ours"),
+    )
+    return section
+
+
+def gaps(workspace: Workspace) -> Section:
+    """Distances between domains."""
+    section = Section("gaps", "Gaps between domains")
+    database = workspace.warehouse
+    rows = run_named_query(database, "gap")
+    if not rows.is_empty():
+        headings = {
+            "domain_a": "first",
+            "domain_b": "second",
+            "backbone": "backbone",
+            "weights": "weights",
+            "regime": "regime",
+            "level": "level",
+            "class": "class",
+            "n_a": "N",
+            "n_b": "N",
+            "dim": "D",
+            "effective_rank": "effective rank",
+            "frechet": "Frechet",
+            "frechet_low": "low",
+            "frechet_high": "high",
+            "n_yardstick": "yardstick N",
+            "frechet_at_n": "between",
+            "frechet_within_a": "within first",
+            "frechet_within_b": "within second",
+            "kernel": "kernel",
+            "probe_auroc": "AUROC",
+            "probe_p_value": "p",
+        }
+        section.tables.append(table_of("Distances, with 95 % intervals", rows, headings))
+        section.notes.append(
+            "Distances compare at one N: those under the yardstick N do. A dash means that there "
+            "are too few slices to tell."
+        )
+    section.draw(
+        "chart-gap",
+        "Squared Frechet distance of every pair of domains.",
+        lambda: gap_chart(gap_rows(database)),
+    )
+    if not rows.is_empty():
+        section.draw(
+            "chart-pca",
+            "Slices in the plane of their first two principal components; hover shows the slice.",
+            lambda: pca_chart(pca_rows(database)),
+        )
+        section.draw(
+            "chart-transfer",
+            "What runs lose on other datasets, against the distance to them.",
+            lambda: transfer_chart(transfer_rows(database)),
+        )
+    return section
+
+
+def curves(workspace: Workspace) -> Section:
+    """Losses by epoch."""
+    section = Section("curves", "Learning curves")
+    rows = curve_rows(workspace.warehouse)
+    every = -(-rows.height // _MOST_EPOCHS) if rows.height else 1
+    if every > 1:
+        section.notes.append(f"Every {every}th epoch is drawn; `emcache chart curves` draws all.")
+        rows = rows.filter((pl.col("epoch") - 1) % every == 0)
+    section.draw(
+        "chart-curves", "Training and validation loss by epoch.", lambda: curves_chart(rows)
+    )
+    return section
+
+
+def worst(workspace: Workspace) -> Section:
+    """Slices with the lowest scores."""
+    section = Section("worst", "Worst slices")
+    rows = run_named_query(workspace.warehouse, "worst-slices", {"limit": "200"})
+    if rows.is_empty():
+        section.notes.append("No slice has been scored yet; `emcache train-head` does so.")
+        return section
+    section.pictures, note = worst_pictures(workspace, rows, _PICTURES)
+    section.notes.append("Mask in blue, prediction in orange.")
+    if note:
+        section.notes.append(note)
+    headings = {
+        "eval_on": "dataset",
+        "slice_id": "slice",
+        "split": "split",
+        "iou_fg": "IoU",
+        "backbone": "backbone",
+        "weights": "weights",
+        "train_on": "trained on",
+        "seed": "seed",
+    }
+    section.tables.append(table_of("Lowest foreground IoU", rows, headings, most=12))
+    return section
+
+
+def audits(workspace: Workspace) -> Section:
+    """What the audits found."""
+    section = Section("audits", "Audits: do the masks belong to the slices?")
+    database = workspace.warehouse
+    rows = run_query(database, _CHECKS, {})
+    if rows.is_empty():
+        section.notes.append("No audit yet; `emcache dataset audit NAME` makes one.")
+        return section
+    headings = {"dataset": "dataset", "name": "check", "verdict": "verdict", "message": "finding"}
+    section.tables.append(table_of("Checks of the newest audits", rows, headings))
+    for number, dataset in enumerate(rows["dataset"].unique(maintain_order=True)):
+        found = audit_rows(database, dataset)
+        if not found.is_empty():
+            section.draw(
+                f"chart-audit-{number}",
+                f"How well every mask fits every image of {dataset}.",
+                _audit_chart(workspace.runs, found),
+            )
+    return section
+
+
+def _audit_chart(runs: Path, rows: pl.DataFrame) -> Callable[[], Whole]:
+    return lambda: audit_chart(rows, worst_slices(runs, rows["audit_id"][0]))
+
+
+def cost(workspace: Workspace) -> Section:
+    """What the cache cost and saved."""
+    section = Section("cost", "Cost")
+    rows = cost_rows(workspace.warehouse)
+    if not rows.is_empty():
+        shown = rows.with_columns(gigabytes=pl.col("total_bytes") / 1e9)
+        headings = {
+            "feature_set": "feature set",
+            "n_slices": "slices",
+            "gigabytes": "GB",
+            "extract_seconds": "extraction (s)",
+            "n_runs": "runs",
+            "backbone_seconds_saved": "saved (s)",
+            "break_even_epoch": "break-even epoch",
+        }
+        section.tables.append(table_of("The cache", shown, headings))
+        section.notes.append(
+            "Break-even epoch: how many epochs of one run through the backbone cost as much as the "
+            "extraction did."
+        )
+    section.draw(
+        "chart-cost",
+        "Seconds of the backbone spent and saved, and the size on disk.",
+        lambda: cost_chart(rows),
+    )
+    return section
