@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
@@ -167,12 +167,14 @@ class MadeUp:
         run_id: str | None = None,
         *,
         shift: float = 1.0,
+        sizes: Sequence[int] = (),
+        thumbnail: str = GREY_DOT,
         **facts: Any,
     ) -> Record:
         """Distances between made-up vectors, measured as the command measures them."""
         sides = [
-            Sample.of_slices(self.random.normal(size=(16, 6)) + shift * place)
-            for place in range(len(domains))
+            Sample.of_slices(self.random.normal(size=(size, 6)) + shift * place)
+            for place, size in enumerate(sizes or [16] * len(domains))
         ]
         key = {
             "backbone": "dinov2-small",
@@ -206,7 +208,7 @@ class MadeUp:
                     "pc2": float(vector[1]),
                     "explained1": 0.7,
                     "explained2": 0.1,
-                    "thumbnail": GREY_DOT,
+                    "thumbnail": thumbnail,
                 }
                 for name, side in zip(domains, sides, strict=True)
                 for place, vector in enumerate(side.vectors)
@@ -298,6 +300,14 @@ def slice_table(name: str, n_slices: int) -> pl.DataFrame:
 
 def sha(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def few_permutations() -> Iterator[None]:
+    """What a probe comes to matters in tests of the gap; here there only has to be one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("emcache.gap.probe._PERMUTATIONS", 3)
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -50,12 +50,14 @@ $links$sections</body>
 class Picture:
     """One picture of a gallery."""
 
-    png: bytes
-    """The picture, PNG."""
+    data: bytes
+    """The picture's file."""
     caption: str
     """What stands below it."""
     alt: str
     """What it shows, for those who do not see it."""
+    media: str = "image/png"
+    """The kind of file."""
 
 
 def gallery_page(
@@ -95,8 +97,8 @@ def _section(heading: str, pictures: Sequence[Picture]) -> str:
 
 
 def _figure(picture: Picture) -> str:
-    data = base64.b64encode(picture.png).decode()
+    data = base64.b64encode(picture.data).decode()
     return (
-        f'<figure><img src="data:image/png;base64,{data}" alt="{escape(picture.alt)}">'
+        f'<figure><img src="data:{picture.media};base64,{data}" alt="{escape(picture.alt)}">'
         f"<figcaption>{escape(picture.caption)}</figcaption></figure>\n"
     )

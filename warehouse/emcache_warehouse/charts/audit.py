@@ -25,7 +25,10 @@ class Worst:
     """A slice whose own mask fits worst, with the mask's outline."""
 
     slice_id: str
-    png: bytes
+    data: bytes
+    """The picture's file."""
+    media: str = "image/png"
+    """The kind of file."""
 
 
 def audit_rows(database: Path, dataset: str) -> pl.DataFrame:
@@ -120,7 +123,7 @@ def _heat_map(rows: pl.DataFrame, order: list[str]) -> theme.Panel:
 
 
 def _picture(item: Worst) -> alt.Chart:
-    url = "data:image/png;base64," + base64.b64encode(item.png).decode()
+    url = f"data:{item.media};base64,{base64.b64encode(item.data).decode()}"
     picture: alt.Chart = (
         alt.Chart(alt.InlineData(values=[{"url": url, "slice": item.slice_id}]))
         .mark_image(width=_PICTURE, height=_PICTURE, aspect=True)

@@ -20,6 +20,9 @@ from emcache.records import read_record
 from emcache.workspace import Workspace
 from emcache_warehouse.pages import Picture
 
+JPEG = "image/jpeg"
+"""Kind of what :func:`as_jpeg` gives."""
+
 _PIXELS = 360
 
 
@@ -71,12 +74,18 @@ def _picture(workspace: Workspace, row: Mapping[str, Any], datasets: dict[str, D
     picture.thumbnail((_PIXELS, _PIXELS), Image.Resampling.LANCZOS)
     true, predicted = (read_mask(mask).astype(np.uint8) for mask in masks)
     drawn = Image.fromarray(outline_overlay(np.asarray(picture), true, predicted))
-    buffer = io.BytesIO()
-    drawn.save(buffer, "PNG", optimize=True)
     what = f"slice {row['slice_id']} of {row['eval_on']}"
     return Picture(
-        buffer.getvalue(),
+        as_jpeg(drawn),
         f"{what}: IoU {row['iou_fg']:.3f}, {row['backbone']} {row['weights']}, trained on "
         f"{row['train_on']}, seed {row['seed']}",
         f"{what} with the outlines of its mask (blue) and of the prediction (orange)",
+        JPEG,
     )
+
+
+def as_jpeg(picture: Image.Image) -> bytes:
+    """A slice as a quarter of the bytes that PNG takes; for looking at, not for counting."""
+    buffer = io.BytesIO()
+    picture.convert("RGB").save(buffer, "JPEG", quality=82, subsampling=0)
+    return buffer.getvalue()

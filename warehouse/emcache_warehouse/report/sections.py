@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import polars as pl
+from PIL import Image
 
 from emcache.workspace import Workspace
-from emcache_warehouse.charts.audit import audit_chart, audit_rows, worst_slices
+from emcache_warehouse.charts.audit import Worst, audit_chart, audit_rows, worst_slices
 from emcache_warehouse.charts.cost import cost_chart, cost_rows
 from emcache_warehouse.charts.curves import curve_rows, curves_chart
 from emcache_warehouse.charts.gap import gap_chart, gap_rows
@@ -17,12 +19,14 @@ from emcache_warehouse.charts.paper import paper_rows, score_chart
 from emcache_warehouse.charts.pca import pca_chart, pca_rows
 from emcache_warehouse.charts.theme import Whole
 from emcache_warehouse.charts.transfer import transfer_chart, transfer_rows
+from emcache_warehouse.pages import Picture
 from emcache_warehouse.query import run_named_query, run_query
 from emcache_warehouse.report.content import Section, table_of
-from emcache_warehouse.report.pictures import worst_pictures
+from emcache_warehouse.report.pictures import JPEG, as_jpeg, worst_pictures
 
 _PICTURES = 8
-_MOST_EPOCHS = 6000
+_MOST_EPOCHS = 3000
+_MOST_SCORES = 3600
 
 _DATASETS = """
 SELECT
@@ -287,17 +291,38 @@ def audits(workspace: Workspace) -> Section:
     section.tables.append(table_of("Checks of the newest audits", rows, headings))
     for number, dataset in enumerate(rows["dataset"].unique(maintain_order=True)):
         found = audit_rows(database, dataset)
-        if not found.is_empty():
+        if found.is_empty():
+            continue
+        pictures = [
+            replace(item, data=as_jpeg(Image.open(io.BytesIO(item.data))), media=JPEG)
+            for item in worst_slices(workspace.runs, found["audit_id"][0])
+        ]
+        if found.height <= _MOST_SCORES:
             section.draw(
                 f"chart-audit-{number}",
                 f"How well every mask fits every image of {dataset}.",
-                _audit_chart(workspace.runs, found),
+                _audit_chart(found, pictures),
             )
+            continue
+        section.notes.append(
+            f"Slices of {dataset} whose own masks fit worst stand below; `emcache chart audit "
+            f"{dataset}` draws all {found.height} scores."
+        )
+        what = "the outline of its mask (blue)"
+        section.pictures += [
+            Picture(
+                item.data,
+                f"slice {item.slice_id} of {dataset}",
+                f"slice {item.slice_id} of {dataset} with {what}",
+                item.media,
+            )
+            for item in pictures
+        ]
     return section
 
 
-def _audit_chart(runs: Path, rows: pl.DataFrame) -> Callable[[], Whole]:
-    return lambda: audit_chart(rows, worst_slices(runs, rows["audit_id"][0]))
+def _audit_chart(rows: pl.DataFrame, pictures: Sequence[Worst]) -> Callable[[], Whole]:
+    return lambda: audit_chart(rows, pictures)
 
 
 def cost(workspace: Workspace) -> Section:

@@ -1,0 +1,80 @@
+"""The report of the study's whole grid stays a file that can be mailed."""
+
+from __future__ import annotations
+
+import base64
+import io
+
+import numpy as np
+import polars as pl
+import pytest
+from PIL import Image
+
+from emcache.records import new_record
+from emcache.workspace import init_workspace
+from emcache_warehouse.report.page import write_report
+
+BACKBONES = (
+    *(f"dinov2-{size}" for size in ("small", "base", "large", "giant")),
+    *(f"dinov3-{size}" for size in ("small", "base", "large")),
+    *(f"openclip-vit-{size}-14" for size in ("l", "h")),
+)
+# 165 + 165 slices of Lucchi++, 20 + 20 of VNC.
+DOMAINS = {"lucchi++:train": 165, "lucchi++:test": 165, "vnc": 20, "vnc:stack2": 20}
+
+
+@pytest.mark.slow
+def test_the_studys_grid_takes_less_than_10_mb(made_up):
+    workspace, _ = init_workspace(made_up.root)
+    for name, slices in (("vnc", 40), ("lucchi++", 330)):
+        made_up.dataset(name, slices)
+        audit(made_up, name, min(slices, 330))
+    for backbone in BACKBONES:
+        facts = {"backbone": backbone, "longest_edge": 1022, "weights": "pretrained"}
+        made_up.extract(f"vnc-{backbone}", **facts)
+        for regime, run_id in (("frozen", None), ("lora", f"run-{backbone}")):
+            for sources in (("lucchi++",), ("vnc",), ("lucchi++", "vnc")):
+                for seed in range(5):
+                    epochs = made_up.epochs(100)
+                    made_up.train(
+                        sources, seed, epochs=epochs, regime=regime, protocol="paper", **facts
+                    )
+            made_up.gap(
+                tuple(DOMAINS), regime, run_id, sizes=tuple(DOMAINS.values()),
+                thumbnail=thumbnail(made_up.random), recipe_sha256=backbone + regime, **facts,
+            )  # fmt: skip
+    made_up.sync()
+    write_report(workspace, made_up.root / "report.html")
+    assert (made_up.root / "report.html").stat().st_size < 10_000_000
+
+
+def noise(random: np.random.Generator, side: int) -> Image.Image:
+    """A picture that compresses worse than any slice."""
+    return Image.fromarray(random.integers(60, 190, (side, side), np.uint8))
+
+
+def thumbnail(random: np.random.Generator) -> str:
+    buffer = io.BytesIO()
+    noise(random, 96).save(buffer, "JPEG", quality=75)
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def audit(made_up, name: str, count: int) -> None:
+    with new_record(made_up.runs, "audit") as draft:
+        pairing = {"own_mask_wins": 1.0, "p_value": 0.001, "cause": None, "channel": "gradient"}
+        check = {"name": "pairing", "verdict": "pass", "message": "Every mask fits."}
+        draft.config = {
+            "dataset": name, "verdict": "pass", "checks": [check], "pairing": pairing,
+        }  # fmt: skip
+        ids = [f"{place:03d}" for place in range(count)]
+        rows = pl.DataFrame({"image": ids}).join(pl.DataFrame({"mask": ids}), how="cross")
+        draft.write_table(
+            "audit_scores.parquet",
+            rows.with_columns(
+                score=pl.lit(0.123456789),
+                declared=pl.col("image") == pl.col("mask"),
+                assigned=pl.col("image") == pl.col("mask"),
+            ),
+        )
+        for place in range(4):
+            noise(made_up.random, 420).save(draft.path(f"worst/{place}.png"))
