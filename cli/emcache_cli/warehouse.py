@@ -1,6 +1,9 @@
-"""``emcache warehouse sync | rebuild | check | schema``."""
+"""``emcache warehouse sync | rebuild | check | schema | export``."""
 
 from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
@@ -62,3 +65,17 @@ def schema(chosen: FormatOption = None, workspace: WorkspaceOption = None) -> No
     from emcache_warehouse.schema import describe_schema
 
     show(describe_schema(synced_workspace(workspace, Console()).warehouse), chosen)
+
+
+@app.command()
+def export(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new or empty folder.")],
+    chosen: FormatOption = None,
+    workspace: WorkspaceOption = None,
+) -> None:
+    """Write every table and view as Parquet, with a data dictionary."""
+    from emcache_cli.asking import synced_workspace
+    from emcache_cli.console import Console, show
+    from emcache_warehouse.export import export_warehouse
+
+    show(export_warehouse(synced_workspace(workspace, Console()).warehouse, folder), chosen)

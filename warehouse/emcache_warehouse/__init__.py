@@ -4,6 +4,9 @@ The records are the truth; a warehouse can be made again from them at any time. 
 package imports neither DuckDB nor Altair; its modules do.
 
 ==================================== ==============================================================
+``connect(folder)``                  a workspace in a notebook: ``query``, ``named``, ``chart``
+``export.export_warehouse(db, dir)`` every table and view as Parquet, with a data dictionary
+``report.page.write_report(ws, p)``  everything as one page
 ``sync.sync(runs, database)``        ingest what is new -> ``SyncReport``
 ``sync.rebuild(runs, database)``     make the warehouse again from the records -> ``SyncReport``
 ``sync.check(runs, database)``       look for anything that is wrong -> ``list[Finding]``
@@ -16,9 +19,15 @@ package imports neither DuckDB nor Altair; its modules do.
 ``formats.render(frame, format)``    table, csv, json, jsonl, markdown, parquet
 ``formats.format_for_path(path)``    the format that a file's ending stands for
 ``charts.iou.iou_chart(rows)``       from ``charts.iou.iou_rows(db)``
+``charts.gap.gap_chart(rows)``       from ``charts.gap.gap_rows(db)``; likewise ``pca``,
+                                     ``transfer``, ``cost`` and ``audit``
 ``charts.curves.curves_chart(rows)`` from ``charts.curves.curve_rows(db)``
 ``charts.custom.mark_chart(...)``    one mark, two columns of any query
 ``charts.render.save_chart(c, p)``   ``.html``, ``.png``, ``.svg``, ``.json``
 ``pages.gallery_page(...)``          a page of pictures that needs no network
 ==================================== ==============================================================
 """
+
+from emcache_warehouse.notebook import Connected, connect
+
+__all__ = ["Connected", "connect"]

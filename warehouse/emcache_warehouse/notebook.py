@@ -1,0 +1,151 @@
+"""A workspace in a notebook: frames and charts, without a command line.
+
+::
+
+    from emcache_warehouse import connect
+
+    workspace = connect("path/to/workspace")
+    workspace.query("select backbone, avg(iou_fg) from run_metrics group by backbone")
+    workspace.named("leaderboard")
+    workspace.chart("iou")                       # an Altair chart, which a notebook shows
+    workspace.chart("gap").save("gap.html")
+
+Nothing stays open between two questions, so a notebook that is left open blocks nobody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from emcache.errors import UsageError
+from emcache.workspace import Workspace, find_workspace
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from emcache_warehouse.charts.theme import Whole
+    from emcache_warehouse.sync import SyncReport
+
+CHARTS = ("audit", "cost", "curves", "gap", "iou", "paper-comparison", "pca", "transfer")
+"""What :meth:`Connected.chart` draws."""
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """A workspace whose warehouse answers questions."""
+
+    workspace: Workspace
+
+    def sync(self) -> SyncReport:
+        """Take in the records that are new; what was left out is in the report."""
+        from emcache_warehouse.sync import sync
+
+        return sync(self.workspace.runs, self.workspace.warehouse)
+
+    def query(self, sql: str, **parameters: object) -> pl.DataFrame:
+        """Answer one SQL statement, read-only.
+
+        Args:
+            sql: ``$name`` stands for a parameter.
+            parameters: Values of the parameters.
+
+        Raises:
+            UsageError: A parameter is missing or unknown.
+            WarehouseError: DuckDB refuses the statement.
+        """
+        from emcache_warehouse.query import run_query
+
+        return run_query(self.workspace.warehouse, sql, _texts(parameters))
+
+    def named(self, name: str, **parameters: object) -> pl.DataFrame:
+        """Answer a named query, as ``emcache query --name`` does.
+
+        Raises:
+            UsageError: There is no such query or parameter.
+            WarehouseError: The warehouse cannot be read.
+        """
+        from emcache_warehouse.query import run_named_query
+
+        return run_named_query(self.workspace.warehouse, name, _texts(parameters))
+
+    def chart(self, name: str, **parameters: str) -> Whole:
+        """Draw one of :data:`CHARTS`, as ``emcache chart`` does.
+
+        Args:
+            name: Which.
+            parameters: ``dataset`` for ``audit``.
+
+        Raises:
+            UsageError: There is no such chart.
+            WarehouseError: There is nothing to draw; the message names the command that fills it.
+        """
+        drawers = _drawers(self.workspace)
+        if name not in drawers:
+            raise UsageError(
+                f"there is no chart {name!r}; known: {', '.join(sorted(drawers))}.", subject=name
+            )
+        drawn: Whole = drawers[name](**parameters)
+        return drawn
+
+
+def connect(folder: str | Path | None = None) -> Connected:
+    """A workspace, its warehouse brought up to date.
+
+    Args:
+        folder: The workspace; None for ``$EMCACHE_WORKSPACE``, or the one that the current folder
+            is in.
+
+    Raises:
+        WorkspaceError: There is none.
+        WarehouseError: The warehouse cannot be made.
+    """
+    connected = Connected(find_workspace(None if folder is None else Path(folder)))
+    connected.sync()
+    return connected
+
+
+def _texts(parameters: Mapping[str, object]) -> dict[str, str]:
+    """Values as the command line passes them."""
+    from emcache_warehouse.query import parse_value
+
+    texts = {}
+    for name, value in parameters.items():
+        text = "null" if value is None else str(value)
+        # Text that looks like a number is put in quotes, which keep it text.
+        as_text = isinstance(value, str) and not isinstance(parse_value(text), str)
+        texts[name] = f'"{text}"' if as_text else text
+    return texts
+
+
+def _drawers(workspace: Workspace) -> Mapping[str, Callable[..., Any]]:
+    from emcache_warehouse.charts.audit import audit_chart, audit_rows, worst_slices
+    from emcache_warehouse.charts.cost import cost_chart, cost_rows
+    from emcache_warehouse.charts.curves import curve_rows, curves_chart
+    from emcache_warehouse.charts.gap import gap_chart, gap_rows
+    from emcache_warehouse.charts.iou import iou_chart, iou_rows
+    from emcache_warehouse.charts.paper import paper_rows, score_chart
+    from emcache_warehouse.charts.pca import pca_chart, pca_rows
+    from emcache_warehouse.charts.transfer import transfer_chart, transfer_rows
+
+    database = workspace.warehouse
+
+    def audit(dataset: str = "") -> Whole:
+        rows = audit_rows(database, dataset)
+        worst = [] if rows.is_empty() else worst_slices(workspace.runs, rows["audit_id"][0])
+        return audit_chart(rows, worst)
+
+    return {
+        "audit": audit,
+        "cost": lambda: cost_chart(cost_rows(database)),
+        "curves": lambda: curves_chart(curve_rows(database)),
+        "gap": lambda: gap_chart(gap_rows(database)),
+        "iou": lambda: iou_chart(iou_rows(database)),
+        "paper-comparison": lambda: score_chart(
+            paper_rows(database), "Every score of the paper, and ours"
+        ),
+        "pca": lambda: pca_chart(pca_rows(database)),
+        "transfer": lambda: transfer_chart(transfer_rows(database)),
+    }
