@@ -6,7 +6,7 @@ DEMO ?= demo
 SOURCES := src warehouse cli tests benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow audit-table check format lock clean
+.PHONY: help setup demo test test-slow audit-table check format docs lock clean
 
 help: ## Show this list.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-11s %s\n", $$1, $$2}'
@@ -45,6 +45,9 @@ check: setup ## Check format, lint, types and import contracts.
 format: setup ## Format the sources and mend what lint can mend.
 	$(BIN)/ruff format $(SOURCES)
 	$(BIN)/ruff check --fix $(SOURCES)
+
+docs: setup ## Write the pages of the named queries anew.
+	$(BIN)/python -m emcache_warehouse.query_pages docs/queries
 
 lock: setup ## Write requirements.lock anew from pyproject.toml and constraints.txt.
 	$(BIN)/uv pip compile pyproject.toml --group dev --constraint constraints.txt \

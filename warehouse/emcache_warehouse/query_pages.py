@@ -1,0 +1,81 @@
+"""Pages of the documentation about named queries: what each answers, its columns, its SQL.
+
+``python -m emcache_warehouse.query_pages docs/queries`` writes them anew.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from emcache_warehouse.named import NamedQuery, list_queries
+from emcache_warehouse.schema import describe_schema
+from emcache_warehouse.sync import sync
+
+# Columns that only a query has, and no table.
+_OWN = {
+    "backbone_seconds_saved": "Seconds that the backbone would have run in training without the "
+    "cache.",
+    "break_even_epoch": "Epochs of one run on the fly that cost as much as the extraction.",
+    "extract_seconds": "Seconds of the backbone, over all extractions of the feature set.",
+    "identical_repeat": "Whether another run has the same pixel totals.",
+    "iou_drop": "Score on its own test slices less the score on the other dataset.",
+    "iou_source": "Foreground IoU on the test slices of the dataset trained on.",
+    "iou_target": "Foreground IoU on the other dataset.",
+    "is_best": "Whether it is the epoch with the lowest validation loss.",
+    "n_extractions": "Extractions that worked on the feature set.",
+    "our_head_only": "Trainable parameters of our frozen runs, in millions.",
+    "our_lora_plus_head": "Trainable parameters of our LoRA runs, in millions.",
+    "paper_iou_fg": "The paper's mean for the same cell.",
+    "train_seconds_per_run": "Mean seconds of training.",
+}
+
+
+def query_page(query: NamedQuery, meanings: Mapping[str, str]) -> str:
+    """One page, Markdown.
+
+    Args:
+        query: What it is about.
+        meanings: What columns mean, by their names.
+    """
+    lines = [f"# `{query.name}`", "", query.description, ""]
+    given = "".join(f" -p {p.name}={p.default}" for p in query.parameters if p.default)
+    lines += ["```sh", f"emcache query --name {query.name}{given}", "```", ""]
+    if query.parameters:
+        lines += ["| parameter | default | meaning |", "| --- | --- | --- |"]
+        lines += [f"| `{p.name}` | `{p.default}` | {p.meaning} |" for p in query.parameters]
+        lines.append("")
+    lines += ["| column | meaning |", "| --- | --- |"]
+    lines += [f"| `{name}` | {meanings.get(name, _OWN.get(name, ''))} |" for name in query.columns]
+    lines += ["", "```sql", query.sql, "```", ""]
+    return "\n".join(lines)
+
+
+def query_pages() -> dict[str, str]:
+    """Every page by its file's name."""
+    with tempfile.TemporaryDirectory() as folder:
+        database = Path(folder) / "warehouse.duckdb"
+        sync(Path(folder) / "runs", database)
+        schema = describe_schema(database)
+    meanings: dict[str, str] = {}
+    for name, meaning in schema.select("column", "meaning").rows():
+        if meaning:
+            meanings.setdefault(name, meaning)
+    return {f"{query.name}.md": query_page(query, meanings) for query in list_queries()}
+
+
+def write_pages(folder: Path) -> None:
+    """Write every page, and remove those of queries that are gone."""
+    folder.mkdir(parents=True, exist_ok=True)
+    pages = query_pages()
+    for path in folder.glob("*.md"):
+        if path.name not in pages:
+            path.unlink()
+    for name, text in pages.items():
+        (folder / name).write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    write_pages(Path(sys.argv[1]))
