@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
@@ -188,15 +188,18 @@ class MadeUp:
             "class": None,
             **facts,
         }
-        rows = [
-            {
-                "domain_a": domains[a],
-                "domain_b": domains[b],
-                **key,
-                **measure(sides[a], sides[b], (domains[a], domains[b])).as_dict(),
-            }
-            for a, b in combinations(range(len(domains)), 2)
-        ]
+        with pytest.MonkeyPatch.context() as patch:
+            # What a probe comes to matters in tests of the gap; here there only has to be one.
+            patch.setattr("emcache.gap.probe._PERMUTATIONS", 3)
+            rows = [
+                {
+                    "domain_a": domains[a],
+                    "domain_b": domains[b],
+                    **key,
+                    **measure(sides[a], sides[b], (domains[a], domains[b])).as_dict(),
+                }
+                for a, b in combinations(range(len(domains)), 2)
+            ]
         with new_record(self.runs, "gap") as draft:
             draft.config = {**key, "selections": list(domains)}
             draft.write_table("gaps.parquet", pl.DataFrame(rows, infer_schema_length=None))
@@ -300,14 +303,6 @@ def slice_table(name: str, n_slices: int) -> pl.DataFrame:
 
 def sha(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-@pytest.fixture(scope="session", autouse=True)
-def few_permutations() -> Iterator[None]:
-    """What a probe comes to matters in tests of the gap; here there only has to be one."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("emcache.gap.probe._PERMUTATIONS", 3)
-        yield
 
 
 @pytest.fixture(autouse=True)
