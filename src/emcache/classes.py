@@ -150,9 +150,9 @@ class ClassRule:
             for value, count in sorted(counts.items()):
                 if value not in known:
                     raise ImageError(
-                        f"mask {mask} has {count} pixels of value {value}, which belongs to no "
-                        f"class ({self.words}); add the value to a class, or to "
-                        f"{IGNORE}.",
+                        f"mask {mask} has {count} pixel{'s' if count != 1 else ''} of value "
+                        f"{value}, which belongs to no class ({self.words}); add the value to a "
+                        f"class, or to {IGNORE}.",
                         subject=mask,
                     )
         elif by_default and (ids := [value for value in counts if not 0 <= value <= 255]):

@@ -1,5 +1,6 @@
 """Distances between sets of slices, against independent ways to the same figures."""
 
+import time
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -77,6 +78,22 @@ def test_frechet_is_the_textbooks(shape: tuple[int, int, int, int]) -> None:
     x, y = draw(*shape)
     expected, traces = textbook(x, y)
     assert abs(frechet_distance(x, y) - expected) <= 1e-6 * traces
+
+
+def test_frechet_is_many_times_faster_than_the_textbook() -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(165, 1024)), rng.normal(size=(20, 1024)) + 0.1
+    frechet_distance(x, y)
+    began = time.perf_counter()
+    expected, traces = textbook(x, y)
+    slow = time.perf_counter() - began
+    fast = []
+    for _ in range(5):
+        began = time.perf_counter()
+        found = frechet_distance(x, y)
+        fast.append(time.perf_counter() - began)
+    assert abs(found - expected) <= 1e-6 * traces
+    assert slow >= 50 * sorted(fast)[2]
 
 
 @given(shapes)

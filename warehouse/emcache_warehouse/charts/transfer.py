@@ -47,10 +47,11 @@ def transfer_chart(rows: pl.DataFrame) -> theme.Panel:
     distance = alt.X("frechet:Q", title="squared Frechet distance", scale=alt.Scale(zero=True))
     base = alt.Chart(theme.ROWS).encode(
         x=distance,
-        y=alt.Y("iou_drop:Q", title="IoU on its own test slices less IoU on the other dataset"),
+        y=alt.Y("iou_drop:Q", title="IoU lost: own test slices less other dataset"),
         color=alt.Color(
             "pair:N",
             title="trained on \N{RIGHTWARDS ARROW} scored on",
+            legend=alt.Legend(symbolType="circle", symbolOpacity=1),
             scale=alt.Scale(
                 domain=pairs,
                 range=[theme.PALETTE[i % len(theme.PALETTE)] for i in range(len(pairs))],
