@@ -3,10 +3,11 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 DEMO ?= demo
+BENCH ?= build/bench
 SOURCES := src warehouse cli tests benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow audit-table check format docs lock clean
+.PHONY: help setup demo test faults test-slow bench bench-quick audit-table check format docs lock clean
 
 help: ## Show this list.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-11s %s\n", $$1, $$2}'
@@ -30,8 +31,19 @@ demo: setup ## Run the main job on made-up data into ./demo (removed first).
 test: setup ## Run the tests.
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
 
+faults: setup ## Kill, flip, crowd and fuzz as often as it takes to believe it (about 15 minutes).
+	EMCACHE_FAULTS=full OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal tests/faults
+
 test-slow: setup ## Run the slow tests.
 	$(BIN)/python -m pytest -m slow
+
+bench: setup ## Measure this machine: every ratio with its target (about half an hour).
+	$(BIN)/emcache init $(BENCH)
+	$(BIN)/emcache bench --workspace $(BENCH) --format table
+
+bench-quick: setup ## The same at smaller sizes, in under two minutes.
+	$(BIN)/emcache init $(BENCH)
+	$(BIN)/emcache bench --quick --workspace $(BENCH) --format table
 
 audit-table: setup ## Measure how often the audit is right, on the slices in VNC=path/to/vnc.
 	$(BIN)/python benchmarks/audit_table.py $(VNC)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,7 +22,44 @@ settings.register_profile("dev", deadline=None)
 settings.load_profile("ci" if os.environ.get("CI") else "dev")
 
 ROOT = Path(__file__).parents[1]
+# How often each kind of fault was tried, a line of JSON for each test, over all workers.
+FAULTS_REPORT = "EMCACHE_FAULTS_REPORT"
 DATA = Path(os.environ.get("EMCACHE_TEST_DATA", ROOT.parent / "shared" / "data"))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):
+        report = Path(os.environ.setdefault(FAULTS_REPORT, str(ROOT / "build" / "faults.jsonl")))
+        report.parent.mkdir(parents=True, exist_ok=True)
+        report.unlink(missing_ok=True)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    report = Path(os.environ[FAULTS_REPORT])
+    totals: Counter[str] = Counter()
+    for line in report.read_text().splitlines() if report.exists() else []:
+        totals.update({k: v for k, v in json.loads(line).items() if isinstance(v, int)})
+    if totals:
+        counts = ", ".join(f"{number} {kind}" for kind, number in sorted(totals.items()))
+        terminalreporter.write_line(f"faults: {counts}")
+
+
+@pytest.fixture(scope="session")
+def full() -> bool:
+    """Whether faults are tried as often as `make faults` does."""
+    return os.environ.get("EMCACHE_FAULTS") == "full"
+
+
+@pytest.fixture(scope="session")
+def count() -> Callable[[str, int], None]:
+    """Add to what the summary says of a kind of fault."""
+
+    def add(kind: str, number: int) -> None:
+        # One write of one line: workers append to the same file.
+        with Path(os.environ[FAULTS_REPORT]).open("a") as report:
+            report.write(json.dumps({kind: number}) + "\n")
+
+    return add
 
 
 class Listener(Quiet):

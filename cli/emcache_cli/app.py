@@ -12,9 +12,12 @@ import typer
 
 from emcache import __version__
 from emcache_cli import (
+    bench,
+    cache,
     chart,
     dataset,
     demo,
+    doctor,
     evaluate,
     extract,
     gap,
@@ -66,6 +69,9 @@ app.command("gap")(gap.gap)
 app.command("query")(query.query)
 app.add_typer(chart.app, name="chart")
 app.command("report")(report.report)
+app.add_typer(cache.app, name="cache")
 app.add_typer(warehouse.app, name="warehouse")
 app.command("params")(params.params)
+app.command("bench")(bench.bench)
+app.command("doctor")(doctor.doctor)
 app.command("demo")(demo.demo)

@@ -31,6 +31,8 @@ class Question:
     """A named query, or None."""
     parameters: Sequence[str]
     """``key=value`` texts."""
+    unsafe: bool = False
+    """Whether the statement may reach files, other databases and extensions."""
 
 
 def synced_workspace(given: Path | None, reporter: Reporter) -> Workspace:
@@ -52,7 +54,8 @@ def answer(question: Question, workspace: Path | None, reporter: Reporter) -> pl
     """Answer a question from the warehouse, after taking in what is new.
 
     Raises:
-        UsageError: Neither a statement nor a name, or both; a parameter that is no ``key=value``.
+        UsageError: Neither a statement nor a name, or both; a parameter that is no ``key=value``;
+            a named query that would be unsafe.
         WarehouseError: DuckDB refuses the statement.
     """
     if (question.sql is None) == (question.name is None):
@@ -61,12 +64,17 @@ def answer(question: Question, workspace: Path | None, reporter: Reporter) -> pl
             f'found {found}; expected one of them, as emcache query "from leaderboard" or '
             f"emcache query --name leaderboard."
         )
+    if question.unsafe and question.name is not None:
+        raise UsageError(
+            "found --unsafe with --name; expected SQL of your own: named queries only ask, so "
+            "leave --unsafe out."
+        )
     parameters = dict(_key_value(text) for text in question.parameters)
     database = synced_workspace(workspace, reporter).warehouse
     if question.name is not None:
         return run_named_query(database, question.name, parameters)
     sql = sys.stdin.read() if question.sql == "-" else question.sql
-    return run_query(database, sql or "", parameters)
+    return run_query(database, sql or "", parameters, unsafe=question.unsafe)
 
 
 def named_query_rows() -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""``emcache chart``: iou, curves, table, paper-comparison, audit, gap, pca, transfer, cost."""
+"""``emcache chart``: a picture of one kind of answer each."""
 
 from __future__ import annotations
 
@@ -106,3 +106,12 @@ def cost(out: OutOption, workspace: WorkspaceOption = None) -> None:
     from emcache_cli.drawing import draw_cost
 
     draw_cost(workspace, out, Console())
+
+
+@app.command()
+def bench(out: OutOption, workspace: WorkspaceOption = None) -> None:
+    """How far each benchmark is beyond its target, and how time grows with the slices."""
+    from emcache_cli.console import Console
+    from emcache_cli.drawing import draw_bench
+
+    draw_bench(workspace, out, Console())

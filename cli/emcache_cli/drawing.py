@@ -10,6 +10,7 @@ from emcache.errors import UsageError
 from emcache.progress import Reporter
 from emcache_cli.asking import synced_workspace
 from emcache_warehouse.charts.audit import audit_chart, audit_rows, worst_slices
+from emcache_warehouse.charts.bench import bench_chart, bench_rows
 from emcache_warehouse.charts.cost import cost_chart, cost_rows
 from emcache_warehouse.charts.curves import curve_rows, curves_chart
 from emcache_warehouse.charts.custom import mark_chart
@@ -78,6 +79,12 @@ def draw_cost(workspace: Path | None, out: Path, reporter: Reporter) -> None:
     """Draw what the cache cost and saved."""
     database = synced_workspace(workspace, reporter).warehouse
     _save(cost_chart(cost_rows(database)), out, reporter)
+
+
+def draw_bench(workspace: Path | None, out: Path, reporter: Reporter) -> None:
+    """Draw the newest benchmarks of the machine measured last."""
+    database = synced_workspace(workspace, reporter).warehouse
+    _save(bench_chart(bench_rows(database)), out, reporter)
 
 
 def draw_report(workspace: Path | None, out: Path, reporter: Reporter) -> None:

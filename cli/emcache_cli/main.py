@@ -26,8 +26,8 @@ _ENVIRONMENT = (
     errno.EEXIST,
 )
 _INTERRUPT_MESSAGE = (
-    "Interrupted. Finished records, masks and shards of tokens are kept; an extraction or a study "
-    "goes on where it stopped when the same command runs again."
+    "Interrupted. Finished records, masks and shards of tokens are kept; an extraction, a training "
+    "or a study goes on where it stopped when the same command runs again."
 )
 
 

@@ -25,6 +25,14 @@ def query(
     list_queries: Annotated[
         bool, typer.Option("--list", help="List the named queries and their parameters.")
     ] = False,
+    unsafe: Annotated[
+        bool,
+        typer.Option(
+            "--unsafe",
+            help="Let the SQL read and write files, attach databases and install extensions; only "
+            "for SQL that you trust. The warehouse itself stays read-only.",
+        ),
+    ] = False,
     chosen: FormatOption = None,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write there instead.")] = None,
     chart: Annotated[
@@ -47,7 +55,7 @@ def query(
     if list_queries:
         show_rows(named_query_rows(), chosen)
         return
-    frame = answer(Question(sql, name, parameter or []), workspace, Console())
+    frame = answer(Question(sql, name, parameter or [], unsafe), workspace, Console())
     if chart is None and x is None and y is None:
         show(frame, chosen, out)
     else:

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from emcache.progress import Reporter
+from emcache.workspace import Workspace
 from emcache_cli.asking import report_sync
-from emcache_warehouse.sync import Finding, SyncReport
+from emcache_warehouse.sync import Finding, SyncReport, check, repair
 
 
 def tell(report: SyncReport, reporter: Reporter) -> None:
@@ -19,6 +20,15 @@ def tell(report: SyncReport, reporter: Reporter) -> None:
         if report.changed
         else "Nothing new; the warehouse is up to date."
     )
+
+
+def checked(workspace: Workspace, mend: bool, reporter: Reporter) -> list[Finding]:
+    """Check records and warehouse; with ``mend`` what is wrong is made anew and checked again."""
+    findings = check(workspace.runs, workspace.warehouse)
+    if mend and (report := repair(workspace.runs, workspace.warehouse, findings)) is not None:
+        tell(report, reporter)
+        findings = check(workspace.runs, workspace.warehouse)
+    return findings
 
 
 def finding_rows(findings: Sequence[Finding]) -> list[dict[str, Any]]:

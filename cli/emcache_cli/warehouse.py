@@ -40,18 +40,22 @@ def rebuild(workspace: WorkspaceOption = None) -> None:
 
 
 @app.command()
-def check(chosen: FormatOption = None, workspace: WorkspaceOption = None) -> None:
+def check(
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Make anew what differs from the records.")
+    ] = False,
+    chosen: FormatOption = None,
+    workspace: WorkspaceOption = None,
+) -> None:
     """Compare records and warehouse with each other and with their checksums.
 
     Exits with 1 where a check fails.
     """
     from emcache.workspace import find_workspace
-    from emcache_cli.console import show_rows
-    from emcache_cli.upkeep import finding_rows, has_failure
-    from emcache_warehouse.sync import check as run
+    from emcache_cli.console import Console, show_rows
+    from emcache_cli.upkeep import checked, finding_rows, has_failure
 
-    place = find_workspace(workspace)
-    findings = run(place.runs, place.warehouse)
+    findings = checked(find_workspace(workspace), repair, Console())
     show_rows(finding_rows(findings), chosen)
     if has_failure(findings):
         raise typer.Exit(1)

@@ -20,14 +20,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from emcache.adapter_files import CONFIG_FILE, WEIGHTS_FILE
 from emcache.backbones.module import BackboneModule
-from emcache.canonical import file_sha256, json_sha256
 from emcache.errors import AdapterError
-
-CONFIG_FILE = "adapter_config.json"
-"""PEFT's name for an adapter's configuration."""
-WEIGHTS_FILE = "adapter_model.safetensors"
-"""PEFT's name for an adapter's weights."""
 
 _NAMED_KEYS = 3
 
@@ -53,34 +48,6 @@ class Adapter:
         state = get_peft_model_state_dict(self.peft_model, save_embedding_layers=False)
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
         save_file(tensors, folder / WEIGHTS_FILE)
-
-
-@dataclass(frozen=True, slots=True)
-class AdapterChoice:
-    """A saved adapter that a backbone's tokens are to go through."""
-
-    folder: Path
-    """Where it is saved."""
-    run_id: str
-    """The run that trained it."""
-    sha256: str
-    """Of its bytes; see :func:`adapter_sha256`."""
-
-
-def adapter_sha256(folder: Path) -> str:
-    """Hex SHA-256 of the bytes of a saved adapter: its weights, and the scale and layers they have.
-
-    Raises:
-        AdapterError: The folder holds no adapter.
-    """
-    try:
-        return json_sha256([file_sha256(folder / name) for name in (CONFIG_FILE, WEIGHTS_FILE)])
-    except OSError as error:
-        raise AdapterError(
-            f"{folder} holds no LoRA adapter ({error.strerror}); expected {CONFIG_FILE} and "
-            f"{WEIGHTS_FILE} as PEFT saves them.",
-            subject=folder,
-        ) from error
 
 
 def attach_adapter(

@@ -25,6 +25,7 @@ DEFAULT_THRESHOLD = 128
 
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,39}")
 _MOST = 200
+_LARGEST = 1 << 63
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,12 +177,12 @@ def parse_classes(rules: Sequence[str]) -> dict[str, list[int]]:
             values = [int(value) for value in text.split(",")]
         except ValueError:
             raise UsageError(
-                f"class {rule!r} cannot be read; expected NAME=VALUE or NAME=VALUE,VALUE with "
+                f"class {rule!r:.200} cannot be read; expected NAME=VALUE or NAME=VALUE,VALUE with "
                 f"whole numbers, as mitochondria=191.",
                 subject=rule,
             ) from None
         if name in classes:
-            raise UsageError(f"class {name!r} is named twice; name it once.", subject=rule)
+            raise UsageError(f"class {name!r:.200} is named twice; name it once.", subject=rule)
         classes[name] = values
     return classes
 
@@ -202,13 +203,19 @@ def class_rule(threshold: int | None, classes: Mapping[str, Any] | None) -> Clas
     for name in classes:
         if not _NAME.fullmatch(name):
             raise UsageError(
-                f"{name!r} cannot name a class; expected up to 40 small letters, digits, _ and -, "
-                f"a letter first.",
+                f"{name!r:.200} cannot name a class; expected up to 40 small letters, digits, _ "
+                f"and -, a letter first.",
                 subject=name,
             )
     owner: dict[int, str] = {}
     for name, values in classes.items():
         for value in values:
+            if not -_LARGEST <= value < _LARGEST:
+                raise UsageError(
+                    f"a value of class {name} has more than 64 bits; expected a label as masks "
+                    f"hold it.",
+                    subject=name,
+                )
             if value in owner:
                 raise UsageError(
                     f"mask value {value} belongs to {owner[value]} and to {name}; expected one "

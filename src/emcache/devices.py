@@ -64,6 +64,18 @@ def autocast(device: torch.device, precision: Precision) -> AbstractContextManag
     return torch.autocast(device.type, dtype=torch.bfloat16)
 
 
+def pick_layout(device: torch.device) -> torch.memory_format:
+    """How convolutions like their tensors laid out: channels last, or first.
+
+    GPUs, and CPUs with AVX-512, are faster channels last, which is also how tokens are stored. On a
+    CPU with AVX2 a training step of the study's head takes a fifth longer that way.
+    """
+    capability = torch.backends.cpu.get_cpu_capability()
+    if device.type == "cuda" or (device.type == "cpu" and capability.startswith("AVX512")):
+        return torch.channels_last
+    return torch.contiguous_format
+
+
 def _computes_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
         # Without emulation: Turing and older would compute it slowly in software.

@@ -10,18 +10,17 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import polars as pl
 import torch
-from filelock import FileLock, Timeout
 from jaxtyping import Float, Float32, UInt8
 
-from emcache.adapters import adapter_sha256, load_adapter
+from emcache.adapter_files import adapter_sha256
 from emcache.audit.run import ensure_audited
 from emcache.backbone_loading import load_backbone
 from emcache.backbones.module import BackboneModule
@@ -30,9 +29,12 @@ from emcache.datasets import slice_table_rows
 from emcache.devices import Precision, autocast
 from emcache.embeddings import slice_embeddings
 from emcache.errors import AdapterError, StoreError
+from emcache.host_memory import kept_memory
 from emcache.jobs import Job
 from emcache.labels import ensure_labels
+from emcache.locks import held
 from emcache.manifest import MANIFEST_NAME
+from emcache.memory_errors import advise_on_memory
 from emcache.preprocessing import normalise
 from emcache.progress import Reporter
 from emcache.records import Record, new_record, new_record_id
@@ -72,28 +74,21 @@ def run_extraction(job: Job, reporter: Reporter) -> Extraction:
     ensure_audited(job.workspace, job.dataset, reporter)
     cache = job.workspace.cache
     cache.mkdir(parents=True, exist_ok=True)
-    with _only_one(FileLock(cache / f".{job.name}.lock"), job, reporter):
+    with held(cache / f".{job.name}.lock", f"extracting {job.name}", reporter):
         extraction = _find(job) or _extract(job, reporter)
     if all(item.mask is not None for item in job.slices):
         ensure_labels(extraction.feature_set, job.slices, job.dataset.classes, reporter)
     return extraction
 
 
-@contextmanager
-def _only_one(lock: FileLock, job: Job, reporter: Reporter) -> Iterator[None]:
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        reporter.say(f"Another process is extracting {job.name}: waiting for it.")
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
-
-
 def _find(job: Job) -> Extraction | None:
-    found = find_feature_set(job.workspace.cache, job.fingerprint)
+    folder = job.workspace.cache / job.name
+    # Opened by its name, so that one that is damaged is said and not made a second time.
+    found = (
+        FeatureSet.open(folder)
+        if folder.is_dir()
+        else find_feature_set(job.workspace.cache, job.fingerprint)
+    )
     if found is None:
         return None
     if not (job.workspace.runs / found.manifest["extraction"]["record_id"]).is_dir():
@@ -109,29 +104,10 @@ def _extract(job: Job, reporter: Reporter) -> Extraction:
     donors = Donors.find(job.workspace.cache, job.recipe.sha256(), job.places)
     copied = sum(item in donors for item in job.places)
     # Before anything is written, so that weights that do not fit leave nothing behind.
-    backbone = _load(job) if copied < len(job.places) else None
-    final = job.workspace.cache / job.name
-    partial = final.with_name(final.name + PARTIAL_SUFFIX)
-    writer = FeatureSetWriter(partial, job.places, job.spec.dim, job.recipe.dtype)
-    done = len(job.places) - sum(len(shard.positions) for shard in writer.pending)
-    if done:
-        reporter.say(f"Resuming {job.name}: {done} of {len(job.places)} slices are done.")
-    _fill(job, writer, backbone, donors, reporter)
-    feature_set = writer.finish(
-        final,
-        {
-            "fingerprint": job.fingerprint,
-            "recipe": job.recipe.identity(),
-            "recipe_sha256": job.recipe.sha256(),
-            "description": job.description(),
-            "extraction": {
-                "record_id": new_record_id("extract"),
-                "n_computed": len(job.places) - copied,
-                "n_copied": copied,
-                "compute_seconds": writer.seconds,
-            },
-        },
-    )
+    backbone = load_job_backbone(job) if copied < len(job.places) else None
+    advice = "use a smaller --batch or --longest-edge"
+    with kept_memory(), advise_on_memory(StoreError, "the backbone", advice):
+        feature_set = compute_tokens(job, backbone, donors, reporter)
     record = _write_record(job, feature_set)
     seconds = time.perf_counter() - started
     reporter.say(
@@ -141,9 +117,63 @@ def _extract(job: Job, reporter: Reporter) -> Extraction:
     return Extraction(feature_set, len(job.places) - copied, copied, record)
 
 
-def _load(job: Job) -> BackboneModule:
+def compute_tokens(
+    job: Job,
+    backbone: Backbone | None,
+    donors: Donors,
+    reporter: Reporter,
+    extraction: Mapping[str, Any] | None = None,
+) -> FeatureSet:
+    """Read, resize, hash and compute what is pending, and write the feature set.
+
+    Args:
+        job: What to make.
+        backbone: On the job's device; None where every slice is donated.
+        donors: Older feature sets that hold some of the slices.
+        reporter: Hears of every batch.
+        extraction: What the manifest says of how it came about; None for what is made now.
+
+    Raises:
+        StoreError: A slice changed while it was being read, or its tokens are not finite.
+    """
+    copied = sum(item in donors for item in job.places)
+    final = job.workspace.cache / job.name
+    partial = final.with_name(final.name + PARTIAL_SUFFIX)
+    writer = FeatureSetWriter(partial, job.places, job.spec.dim, job.recipe.dtype)
+    done = len(job.places) - sum(len(shard.positions) for shard in writer.pending)
+    if done:
+        reporter.say(f"Resuming {job.name}: {done} of {len(job.places)} slices are done.")
+    _fill(job, writer, backbone, donors, reporter)
+    return writer.finish(
+        final,
+        {
+            "fingerprint": job.fingerprint,
+            "recipe": job.recipe.identity(),
+            "recipe_sha256": job.recipe.sha256(),
+            "description": job.description(),
+            "extraction": extraction
+            or {
+                "record_id": new_record_id("extract"),
+                "n_computed": len(job.places) - copied,
+                "n_copied": copied,
+                "compute_seconds": writer.seconds,
+            },
+        },
+    )
+
+
+def load_job_backbone(job: Job) -> BackboneModule:
+    """The backbone of a job, with its adapter where it has one, on the job's device.
+
+    Raises:
+        WeightsError: The weights do not fit, or changed since they were hashed.
+        AdapterError: The adapter does not fit, or changed since it was hashed.
+    """
     backbone = load_backbone(job.spec, job.weights, job.device)
     if job.adapter is not None:
+        # PEFT takes seconds to import, and a bare backbone needs none of it.
+        from emcache.adapters import load_adapter
+
         load_adapter(backbone, job.adapter.folder)
         if adapter_sha256(job.adapter.folder) != job.recipe.adapter_sha256:
             raise AdapterError(

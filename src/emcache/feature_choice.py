@@ -11,7 +11,7 @@ from emcache.datasets import Dataset, open_file_index
 from emcache.errors import StoreError, UsageError
 from emcache.jobs import ExtractOptions
 from emcache.preprocessing import preprocessing_of
-from emcache.store import FeatureSet, list_feature_sets
+from emcache.store import FeatureSet, first_damage, list_feature_sets
 from emcache.weights import PRETRAINED, find_weights, is_untrained
 from emcache.workspace import Workspace
 
@@ -93,6 +93,8 @@ def choose_feature_set(
             f"{len(fitting)} feature sets of {dataset.name} fit; say which one: {listed}.",
             subject=[f.name for f in fitting],
         )
+    if not fitting and request.backbone is None and (damage := first_damage(workspace.cache)):
+        raise damage
     if not fitting and request.feature_set is not None:
         raise StoreError(
             f"there is no feature set {request.feature_set} of {dataset.name} as it is now; leave "

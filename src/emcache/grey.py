@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from math import isfinite
 
 import numpy as np
 from jaxtyping import Shaped, UInt8
@@ -20,6 +19,7 @@ DEFAULT_PERCENTILES = (0.1, 99.9)
 """Share of the dataset's pixels, in percent, below black and below white."""
 
 _BINS = 1 << 16
+_FARTHEST = 1e300
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,10 @@ class GreyWindow:
     white: float
 
     def __post_init__(self) -> None:
-        if not (isfinite(self.black) and isfinite(self.white) and self.black < self.white):
+        # The scale must be a number too: not of values that are too far apart, or too close.
+        if not (self.black < self.white and 0 < self.white - self.black < _FARTHEST) or not (
+            255 / (self.white - self.black) < _FARTHEST
+        ):
             raise UsageError(
                 f"a grey window from {self.black:g} to {self.white:g} is empty; expected two "
                 f"numbers, the lower first.",
@@ -88,6 +91,11 @@ def find_window(
         low, high = min(low, float(numbers.min())), max(high, float(numbers.max()))
         whole = whole and values.dtype.kind in "iu"
         count += 1
+    if high - low >= _FARTHEST:
+        raise ImageError(
+            f"values go from {low:g} to {high:g}; expected an image: check the data.",
+            subject=(low, high),
+        )
     if whole and low >= 0 and high <= 255:
         return GreyWindow(0.0, 255.0), "whole numbers within 0 to 255, taken as they are"
     if low == high:

@@ -18,6 +18,9 @@ _WIDTHS = (512, 256, 128, 64, 64)
 class Head(nn.Module, ABC):
     """A head: token grid in, logits at the mask's size out."""
 
+    layout: torch.memory_format = torch.contiguous_format
+    """How its weights and activations lie in memory; see :func:`emcache.devices.pick_layout`."""
+
     @abstractmethod
     def logits(
         self, tokens: Float[Tensor, "batch channel row col"]
@@ -29,8 +32,9 @@ class Head(nn.Module, ABC):
     ) -> Float[Tensor, "batch classes height width"]:
         """Logits in float32, resized bilinearly (``align_corners=False``) to ``size``."""
         # Resizing in float32 keeps neighbouring logits apart that bfloat16 would round together.
+        logits = self.logits(tokens.contiguous(memory_format=self.layout))
         return functional.interpolate(
-            self.logits(tokens).float(), size=size, mode="bilinear", align_corners=False
+            logits.float(), size=size, mode="bilinear", align_corners=False
         )
 
 
@@ -81,16 +85,27 @@ class LinearHead(Head):
         return logits
 
 
-def build_head(kind: Literal["deconv", "linear"], dim: int, seed: int, classes: int = 2) -> Head:
+def build_head(
+    kind: Literal["deconv", "linear"],
+    dim: int,
+    seed: int,
+    classes: int = 2,
+    layout: torch.memory_format = torch.contiguous_format,
+) -> Head:
     """An untrained head, the same for the same seed.
 
-    Its weights are laid out channels last, as the tokens are: on two cores a training step of the
-    deconvolution head takes about half as long that way.
+    Args:
+        kind: The study's, or one convolution.
+        dim: Channels of a token.
+        seed: Of its weights.
+        classes: Outputs.
+        layout: How weights and activations lie in memory; it changes results by rounding only.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         head = DeconvHead(dim, classes) if kind == "deconv" else LinearHead(dim, classes)
-    return head.to(memory_format=torch.channels_last)
+    head.layout = layout
+    return head.to(memory_format=layout)
 
 
 def count_parameters(module: nn.Module) -> int:

@@ -27,6 +27,8 @@ __all__ = [
 ]
 
 _SET = np.uint8(255)
+# Labels are kept in 64 bits.
+_LARGEST = float(1 << 63)
 
 
 def read_values(plane: Plane) -> Shaped[np.ndarray, "row col *channel"]:
@@ -109,7 +111,7 @@ def read_mask(plane: Plane) -> UInt8[np.ndarray, "row col"] | Int64[np.ndarray, 
             subject=plane.path,
         )
     if values.dtype.kind == "f":
-        broken = ~(np.isfinite(values) & (np.floor(values) == values))
+        broken = ~(np.isfinite(values) & (np.floor(values) == values) & (abs(values) < _LARGEST))
         if broken.any():
             raise ImageError(
                 f"mask {plane} has {int(broken.sum())} values that are no whole numbers (as "

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from emcache.adapters import AdapterChoice
+from emcache.adapter_files import AdapterChoice
 from emcache.backbones.registry import BackboneSpec, find_backbone
 from emcache.datasets import Dataset, Selection, Slice, load_dataset, open_file_index
 from emcache.devices import pick_device, pick_precision

@@ -40,6 +40,8 @@ from emcache.shards import Grid, StoredSlice, grid_name, positions_by_grid, slic
 from emcache.store import FeatureSet
 from emcache.training_pixels import training_mask
 
+LABEL_FOLDER = "labels"
+"""Folder of the label sets in a feature set's."""
 LABEL_FORMAT = 1
 """Version of a label set's layout."""
 
@@ -77,8 +79,8 @@ class LabelSet:
             return self._arrays[path][place.index]
         except (ValueError, RuntimeError, OSError) as error:
             raise StoreError(
-                f"the {name} of slice {place.id} in {self.folder} is damaged ({error}); remove "
-                f"that folder: it is made again from the masks.",
+                f"the {name} of slice {place.id} in {self.folder} is damaged ({error}); run "
+                f"`emcache cache verify --repair`: it is made again from the masks.",
                 subject=place.id,
             ) from error
 
@@ -139,7 +141,7 @@ def ensure_labels(
     preprocessing = feature_set.manifest["recipe"]["preprocessing"]
     grids = [item.grid for item in feature_set.slices]
     key = label_key(slices, classes, preprocessing, grids)
-    folder = feature_set.folder / "labels" / key
+    folder = feature_set.folder / LABEL_FOLDER / key
     if not folder.is_dir():
         _write(folder, feature_set, slices, classes, reporter)
     read_manifest(folder, LABEL_FORMAT)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import isfinite
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -63,6 +62,8 @@ ListFiles = Callable[[Path, Mapping[str, Any], Probe], Listing]
 # Sections are stated as 45 to 50 nm thick, pixels as 4.6 nm (Gerhard et al. 2013).
 _VNC_VOXEL_NM = (47.5, 4.6, 4.6)
 _LUCCHI_VOXEL_NM = (5.0, 5.0, 5.0)
+
+_LARGEST = 1e300
 
 
 def list_vnc(root: Path, options: Mapping[str, Any], probe: Probe) -> Listing:
@@ -141,8 +142,8 @@ def list_folder(root: Path, options: Mapping[str, Any], probe: Probe) -> Listing
     images = [name for name in glob_images(root, pattern) if name not in mask_set]
     if not images:
         raise DatasetError(
-            f"{root} holds no image that matches {pattern!r} ({', '.join(IMAGE_SUFFIXES)}); check "
-            f"--root and --images.",
+            f"{root} holds no image that matches {pattern!r:.200} ({', '.join(IMAGE_SUFFIXES)}); "
+            f"check --root and --images.",
             subject=root,
         )
     pages = _Pages(root, probe)
@@ -152,8 +153,8 @@ def list_folder(root: Path, options: Mapping[str, Any], probe: Probe) -> Listing
         return Listing(entries, "no masks: every slice is unlabelled", pages.voxel_size_nm)
     if not masks:
         raise DatasetError(
-            f"{root} holds no mask that matches {options['masks']!r}; check --masks, or leave it "
-            f"out for an unlabelled dataset.",
+            f"{root} holds no mask that matches {options['masks']!r:.200}; check --masks, or leave "
+            f"it out for an unlabelled dataset.",
             subject=root,
         )
     rule = Rule(options.get("pair", Rule.STEM))
@@ -283,10 +284,10 @@ def list_slices(layout: str, root: Path, options: Mapping[str, Any], probe: Prob
     """
     if layout not in LAYOUTS:
         raise UsageError(
-            f"there is no layout {layout!r}; known: {', '.join(LAYOUTS)}.", subject=layout
+            f"there is no layout {layout!r:.200}; known: {', '.join(LAYOUTS)}.", subject=layout
         )
     check_options(layout, options)
-    if not root.is_dir():
+    if not _is_folder(root):
         raise DatasetError(f"{root} is no folder; check --root.", subject=root)
     listing = LAYOUTS[layout](root, options, probe)
     _check_names(listing.entries)
@@ -310,12 +311,13 @@ def check_options(layout: str, options: Mapping[str, Any]) -> None:
             continue
         if name not in allowed:
             raise UsageError(
-                f"layout {layout} has no option {name!r}; known: {', '.join(allowed) or 'none'}.",
+                f"layout {layout} has no option {name!r:.200}; known: "
+                f"{', '.join(allowed) or 'none'}.",
                 subject=name,
             )
         what, fits = allowed[name]
         if not fits(value):
-            raise UsageError(f"{name} cannot be {value!r}; expected {what}.", subject=name)
+            raise UsageError(f"{name} cannot be {value!r:.200}; expected {what}.", subject=name)
     if "grey_window" in options:
         GreyWindow(*map(float, options["grey_window"]))
     class_rule(options.get("mask_threshold"), options.get("classes"))
@@ -342,6 +344,14 @@ def _check_names(entries: Sequence[Entry]) -> None:
         seen[folded] = entry.id
 
 
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:
+        # A name that is too long for any file.
+        return False
+
+
 def _is_text(value: object) -> bool:
     return isinstance(value, str) and bool(value)
 
@@ -355,7 +365,8 @@ def _are_numbers(value: object, count: int) -> bool:
         isinstance(value, list)
         and len(value) == count
         and all(isinstance(v, int | float) and not isinstance(v, bool) for v in value)
-        and all(isfinite(v) for v in value)
+        # So that differences of two are numbers still; not a number is not between either.
+        and all(-_LARGEST < v < _LARGEST for v in value)
     )
 
 

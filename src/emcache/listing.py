@@ -21,9 +21,11 @@ def glob_images(root: Path, pattern: str) -> list[str]:
     _check_below(pattern, root)
     try:
         return natural_sorted(_matching_files(root, pattern))
-    except ValueError as error:
+    except (IndexError, NotImplementedError, OSError, RecursionError, ValueError) as error:
+        # What pathlib has against a pattern it says by any of these.
         raise UsageError(
-            f"{pattern!r} is no pattern ({error}); expected one as images/*.png.", subject=pattern
+            f"{pattern!r:.200} is no pattern ({error}); expected one as images/*.png.",
+            subject=pattern,
         ) from error
 
 
@@ -84,18 +86,20 @@ class _Links:
             self._refuse_outside(path, path)
 
     def _refuse_outside(self, place: Path, path: Path) -> None:
-        if not place.resolve().is_relative_to(self._home):
+        # Not Path.resolve, which fails on links that lead in a circle.
+        end = Path(os.path.realpath(place))
+        if not end.is_relative_to(self._home):
             raise DatasetError(
-                f"{path} is a link to {place.resolve()}, outside the dataset's root; expected all "
+                f"{path} is a link to {end}, outside the dataset's root; expected all "
                 f"files below {self._home}: copy it there, or choose another --root.",
                 subject=path,
             )
 
 
 def _check_below(path: str, root: Path) -> None:
-    if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
+    if "\0" in path or PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
         raise UsageError(
-            f"{path!r} leaves the root; expected a path or pattern below {root}.", subject=path
+            f"{path!r:.200} leaves the root; expected a path or pattern below {root}.", subject=path
         )
 
 
@@ -107,7 +111,7 @@ def _matching_files(root: Path, pattern: str) -> Iterator[str]:
             name = path.relative_to(root).as_posix()
             if not name.isprintable():
                 raise DatasetError(
-                    f"a file in {root} has a name that cannot be shown ({name!r}); rename it.",
+                    f"a file in {root} has a name that cannot be shown ({name!r:.200}); rename it.",
                     subject=path,
                 )
             yield name

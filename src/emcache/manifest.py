@@ -18,6 +18,8 @@ from emcache.errors import FormatVersionError, StoreError
 
 MANIFEST_NAME = "manifest.json"
 
+_DESCRIPTION = "zarr.json"
+
 
 def write_manifest(
     folder: Path,
@@ -49,25 +51,49 @@ def write_manifest(
 def read_manifest(folder: Path, newest_format: int) -> dict[str, Any]:
     """Read a manifest and check that it is whole and that each file has its size.
 
-    Checksums of the files are not compared here: sizes cost microseconds, and a missing or emptied
-    shard is what Zarr itself would not notice.
+    Checksums are compared of Zarr's own descriptions alone, which are small and have none of their
+    own. Sizes cost microseconds, and a missing or emptied shard is what Zarr would not notice.
 
     Raises:
-        StoreError: Missing, damaged, or a file is missing or of another size.
+        StoreError: Missing, damaged, or a file is missing, of another size, or no longer describes
+            its array.
+        FormatVersionError: Written by a newer emcache.
+    """
+    content = load_manifest(folder, newest_format)
+    for name, facts in content["files"].items():
+        try:
+            size = (folder / name).stat().st_size
+        except OSError:
+            raise _damaged(folder, f"{name} is missing") from None
+        if size != facts["bytes"]:
+            raise _damaged(folder, f"{name} has {size} bytes instead of {facts['bytes']}")
+        if name.rpartition("/")[2] == _DESCRIPTION and facts["sha256"] != file_sha256(
+            folder / name
+        ):
+            raise _damaged(folder, f"the checksum of {name} does not match")
+    return content
+
+
+def load_manifest(folder: Path, newest_format: int) -> dict[str, Any]:
+    """Read a manifest and check that it is whole, whatever became of the files.
+
+    Raises:
+        StoreError: Missing or damaged.
         FormatVersionError: Written by a newer emcache.
     """
     path = folder / MANIFEST_NAME
     try:
         content = json.loads(path.read_bytes())
         stated, format_version = content["sha256"], content["format"]
-        files = content["files"]
+        if not isinstance(content["files"], dict):
+            raise TypeError("its files are no object")
     except FileNotFoundError:
         raise StoreError(
             f"{folder} holds no {MANIFEST_NAME}: it is not complete; remove that folder and run "
             f"the command again.",
             subject=folder,
         ) from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise _damaged(folder, f"{MANIFEST_NAME} cannot be read ({error})") from error
     if format_version > newest_format:
         raise FormatVersionError(
@@ -77,19 +103,12 @@ def read_manifest(folder: Path, newest_format: int) -> dict[str, Any]:
         )
     if stated != json_sha256({key: content[key] for key in content if key != "sha256"}):
         raise _damaged(folder, f"the checksum of {MANIFEST_NAME} does not match")
-    for name, facts in files.items():
-        try:
-            size = (folder / name).stat().st_size
-        except OSError:
-            raise _damaged(folder, f"{name} is missing") from None
-        if size != facts["bytes"]:
-            raise _damaged(folder, f"{name} has {size} bytes instead of {facts['bytes']}")
     return dict(content)
 
 
 def _damaged(folder: Path, why: str) -> StoreError:
     return StoreError(
-        f"{folder} is damaged: {why}; remove that folder and run the command again: it is made "
-        f"anew.",
+        f"{folder} is damaged: {why}; run `emcache cache verify --repair`, which computes what is "
+        f"missing again.",
         subject=folder,
     )

@@ -75,6 +75,7 @@ def plan_files(
     files = tuple(_plan(path, out, probabilities, overlays) for path in _listed(inputs))
     places: dict[Path, Path] = {}
     read = {file.input.resolve() for file in files}
+    home = out.resolve()
     for file in files:
         for path in file.outputs:
             if path.resolve() in read:
@@ -82,6 +83,12 @@ def plan_files(
                     f"a result of {file.input} would overwrite {path}, which is an input; choose "
                     f"another --out.",
                     subject=file.input,
+                )
+            if not path.parent.resolve().is_relative_to(home):
+                raise UsageError(
+                    f"{path.parent} is a link to {path.parent.resolve()}, outside {out}; choose "
+                    f"another --out.",
+                    subject=path,
                 )
             if path in places:
                 raise UsageError(
@@ -142,6 +149,8 @@ def _open(
 ) -> Iterator[Callable[[Shaped[np.ndarray, "row col *channel"]], None]]:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}{_PARTIAL}")
+    # A link of that name would be written through.
+    partial.unlink(missing_ok=True)
     try:
         if path.suffix.lower() in _TIFF:
             with tifffile.TiffWriter(partial, bigtiff=most_bytes > _CLASSIC_TIFF) as tiff:
@@ -163,7 +172,9 @@ def _listed(inputs: Sequence[Path]) -> Iterator[Path]:
         if not path.is_dir() or is_zarr(path):
             yield path
             continue
-        names = [p.name for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES]
+        names = [
+            p.name for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file()
+        ]
         images = [path / name for name in natural_sorted(names) if name[0] != "."]
         if not images:
             raise UsageError(

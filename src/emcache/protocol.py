@@ -74,10 +74,10 @@ class Protocol:
         for field, holds in bounds.items():
             if not holds:
                 raise UsageError(
-                    f"the protocol's {field} cannot be {getattr(self, field)!r}; choose a positive "
-                    f"number (val_fraction below 1; head deconv or linear; val_split random or "
-                    f"block; loss dice; optimizer adamw; augmentation none; each LoRA target "
-                    f"once).",
+                    f"the protocol's {field} cannot be {getattr(self, field)!r:.80}; choose a "
+                    f"positive number (val_fraction below 1; head deconv or linear; val_split "
+                    f"random or block; loss dice; optimizer adamw; augmentation none; each LoRA "
+                    f"target once).",
                     subject=field,
                 )
 
@@ -95,6 +95,7 @@ class Protocol:
     def with_changes(self, changes: Mapping[str, Any]) -> Protocol:
         """A protocol with some fields changed; None leaves a field as it is."""
         given = {field: value for field, value in changes.items() if value is not None}
+        _check_choices(given)
         return replace(self, **given)
 
     def as_dict(self) -> dict[str, Any]:
@@ -102,8 +103,56 @@ class Protocol:
         return asdict(self)
 
 
+_CHOICES: Mapping[str, tuple[str, ...]] = {
+    "head": ("deconv", "linear"),
+    "val_split": ("random", "block"),
+}
+
+
+def _check_choices(values: Mapping[str, Any]) -> None:
+    for name, known in _CHOICES.items():
+        if values.get(name, known[0]) not in known:
+            raise UsageError(
+                f"the protocol's {name} cannot be {values[name]!r:.80}; expected "
+                f"{' or '.join(known)}.",
+                subject=name,
+            )
+
+
+def read_protocol(values: Mapping[str, Any]) -> Protocol:
+    """A protocol from what a record keeps of it; fields that this version lacks are left out.
+
+    Raises:
+        UsageError: A field of another type, or one that cannot be.
+    """
+    given: dict[str, Any] = {}
+    for name, value in values.items():
+        allowed = _TYPES.get(name, ())
+        if allowed and (isinstance(value, bool) or not isinstance(value, allowed)):
+            raise UsageError(
+                f"the protocol's {name} cannot be {value!r:.80}; expected one like "
+                f"{getattr(PROTOCOLS['paper'], name)!r}.",
+                subject=name,
+            )
+        if allowed:
+            # A whole number in JSON may be a float that was written so.
+            given[name] = float(value) if float in allowed and value is not None else value
+    _check_choices(given)
+    find_protocol(given.get("name", "paper"))
+    return Protocol(**given)
+
+
 PROTOCOLS: Mapping[str, Protocol] = {"paper": Protocol()}
 """Every protocol by its name."""
+
+
+_OPTIONAL_NUMBERS = ("gradient_clip", "pixel_size_nm")
+_TYPES: Mapping[str, tuple[type, ...]] = {
+    field.name: (int, float, type(None))
+    if field.name in _OPTIONAL_NUMBERS
+    else ((int, float) if isinstance(field.default, float) else (type(field.default),))
+    for field in fields(Protocol)
+}
 
 
 def find_protocol(name: str) -> Protocol:
@@ -114,6 +163,6 @@ def find_protocol(name: str) -> Protocol:
     """
     if name not in PROTOCOLS:
         raise UsageError(
-            f"there is no protocol {name!r}; known: {', '.join(PROTOCOLS)}.", subject=name
+            f"there is no protocol {name!r:.80}; known: {', '.join(PROTOCOLS)}.", subject=name
         )
     return PROTOCOLS[name]

@@ -22,6 +22,7 @@ bit in a Parquet file can otherwise change a value in silence.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
@@ -48,7 +49,8 @@ RECORD_FORMAT = 1
 """Version of the record's layout; a reader refuses a newer one."""
 
 _RECORDED_PACKAGES = ("torch", "timm", "monai", "zarr", "numpy", "pillow", "polars")
-_DRAFT = ".draft-"
+DRAFT_PREFIX = ".draft-"
+"""Beginning of a record's folder while it is written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +108,10 @@ class Draft:
         self.kind = kind
         self.config: dict[str, Any] = {}
         # Made with the first file, so that a command that is killed while it works leaves nothing.
-        self.folder = runs / f"{_DRAFT}{self.id}"
+        self.folder = runs / f"{DRAFT_PREFIX}{self.id}"
+        if record_id is not None:
+            # What a process that was killed left of the same record.
+            shutil.rmtree(self.folder, ignore_errors=True)
         self._record: Record | None = None
 
     def write_table(self, name: str, frame: pl.DataFrame) -> None:
@@ -225,7 +230,9 @@ def read_record(folder: Path, *, verify_files: bool = True) -> Record:
         content = json.loads(path.read_bytes())
     except FileNotFoundError:
         raise RecordError(
-            f"{folder} holds no record.json; it is no record.", subject=folder
+            f"{folder} holds no record.json, so it is no record; restore the folder from a "
+            f"copy, or remove it.",
+            subject=folder,
         ) from None
     except (OSError, ValueError) as error:
         raise _damaged(folder, "record.json", str(error)) from error
@@ -249,13 +256,15 @@ def read_record(folder: Path, *, verify_files: bool = True) -> Record:
 
 
 def _check_file(folder: Path, name: str, facts: Mapping[str, Any]) -> None:
-    file = folder / name
-    if not file.is_file():
-        raise _damaged(folder, name, "it is missing")
-    size = file.stat().st_size
+    try:
+        with (folder / name).open("rb") as stream:
+            size = os.fstat(stream.fileno()).st_size
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    except (FileNotFoundError, IsADirectoryError):
+        raise _damaged(folder, name, "it is missing") from None
     if size != facts["bytes"]:
         raise _damaged(folder, name, f"it has {size} bytes instead of {facts['bytes']}")
-    if file_sha256(file) != facts["sha256"]:
+    if digest != facts["sha256"]:
         raise _damaged(folder, name, "its checksum does not match")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,12 @@ from emcache.datasets import (
     read_dataset,
     slice_table_rows,
 )
-from emcache.errors import DatasetError
+from emcache.errors import DatasetError, EmcacheError
 from emcache.file_index import FileIndex
 from emcache.grey import DEFAULT_PERCENTILES, find_window
 from emcache.images import read_values
 from emcache.progress import Reporter
-from emcache.records import Record, new_record
+from emcache.records import Record, list_record_ids, new_record, read_record
 from emcache.volumes.opening import open_volume
 from emcache.workspace import Workspace, check_dataset_name
 
@@ -55,12 +56,10 @@ def add_dataset(
         ImageError: A file that cannot be read, or a mask of another size.
     """
     check_dataset_name(name)
-    if name in workspace.dataset_names():
-        raise DatasetError(
-            f"there is a dataset {name!r} already in {workspace.config_path}; choose another name, "
-            f"or remove its table from that file first.",
-            subject=name,
-        )
+    listed = name in workspace.dataset_names()
+    # A table without a record is what a process leaves that was killed between the two.
+    if listed and _has_record(workspace, name):
+        raise _taken(workspace, name)
     options = {
         "layout": layout,
         "root": _stored_root(workspace, root),
@@ -70,6 +69,8 @@ def add_dataset(
     grey_rule = _settle_greys(name, options, workspace.root, index, percentiles, reporter)
     dataset = read_dataset(name, options, workspace.root, index, reporter)
     _check_distinct(dataset)
+    if listed and dict(workspace.dataset_options(name)) != options:
+        raise _taken(workspace, name)
     with new_record(workspace.runs, "dataset") as draft:
         draft.config = {
             "dataset": name,
@@ -87,9 +88,28 @@ def add_dataset(
         }
         rows = slice_table_rows(dataset.slices, dataset.root)
         draft.write_table("slices.parquet", pl.DataFrame(rows, infer_schema_length=None))
-        workspace.add_dataset(name, options)
+        if not listed:
+            workspace.add_dataset(name, options)
         record = draft.finish()
     return dataset, record
+
+
+def _taken(workspace: Workspace, name: str) -> DatasetError:
+    return DatasetError(
+        f"there is a dataset {name!r} already in {workspace.config_path}; choose another name, or "
+        f"remove its table from that file first.",
+        subject=name,
+    )
+
+
+def _has_record(workspace: Workspace, name: str) -> bool:
+    for record_id in list_record_ids(workspace.runs):
+        if "-dataset-" in record_id:
+            with suppress(EmcacheError):
+                record = read_record(workspace.runs / record_id, verify_files=False)
+                if record.config.get("dataset") == name:
+                    return True
+    return False
 
 
 def _settle_greys(

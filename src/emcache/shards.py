@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from emcache.errors import StoreError
 from emcache.fingerprint import TokenType
 
 _SHARD_BYTES = 128 << 20
@@ -28,6 +30,30 @@ class StoredSlice:
     """Rows and columns of its tokens."""
     index: int
     """Place in its grid's array."""
+
+
+def stored_slices(facts: Sequence[Mapping[str, Any]]) -> tuple[StoredSlice, ...]:
+    """What a manifest says of its slices.
+
+    Raises:
+        StoreError: It says nothing that could be slices.
+    """
+    try:
+        return tuple(
+            StoredSlice(
+                str(item["id"]),
+                str(item["pixel_sha256"]),
+                (int(item["grid"][0]), int(item["grid"][1])),
+                int(item["index"]),
+            )
+            for item in facts
+        )
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise StoreError(
+            f"a manifest lists slices of another kind ({error!r}); expected those that `emcache "
+            f"extract` writes: run `emcache cache verify --repair`.",
+            subject=facts,
+        ) from error
 
 
 def grid_name(grid: Grid) -> str:

@@ -60,7 +60,7 @@ def assign_splits(slice_ids: Sequence[str], rules: SplitRules) -> dict[str, str]
         if len(names) != 1:
             raise UsageError(
                 f"slice {slice_id} matches {len(names)} of the split rules "
-                f"({', '.join(rules)}); expected exactly one: change the patterns.",
+                f"({', '.join(rules):.400}); expected exactly one: change the patterns.",
                 subject=slice_id,
             )
         splits[slice_id] = names[0]
@@ -79,8 +79,8 @@ def _random_split(slice_ids: Sequence[str], rule: str) -> dict[str, str]:
     n_test = round(fraction * len(order))
     if not 0 < n_test < len(order):
         raise UsageError(
-            f"split {rule!r} puts {n_test} of {len(order)} slices into test; expected at least one "
-            f"in test and one in train: change the fraction.",
+            f"split {rule!r:.200} puts {n_test} of {len(order)} slices into test; expected at "
+            f"least one in test and one in train: change the fraction.",
             subject=rule,
         )
     # A published split, not a secret: the standard generator is what defines it.
@@ -102,7 +102,7 @@ def _block_split(slice_ids: Sequence[str], rule: str) -> dict[str, str]:
     n_train = len(order) - n_test - gap
     if not n_test or n_train < 1:
         raise UsageError(
-            f"split {rule!r} leaves {max(n_train, 0)} of {len(order)} slices to train on and "
+            f"split {rule!r:.200} leaves {max(n_train, 0)} of {len(order)} slices to train on and "
             f"{n_test} to test; expected at least one of each: change the fraction or the gap.",
             subject=rule,
         )
@@ -119,8 +119,8 @@ def _listed_split(slice_ids: Sequence[str], lists: Mapping[str, Sequence[str]]) 
         for name in names:
             if name not in known:
                 raise UsageError(
-                    f"split {split} lists slice {name!r}, which is not there; expected names as "
-                    f"{slice_ids[0]}: mend the list.",
+                    f"split {split} lists slice {name!r:.200}, which is not there; expected names "
+                    f"as {slice_ids[0]}: mend the list.",
                     subject=name,
                 )
             if name in splits:
@@ -153,13 +153,16 @@ def read_split_lists(rules: Sequence[str]) -> SplitRules:
     for name, at, file in parted:
         if not at or name in lists:
             raise UsageError(
-                f"split rules {', '.join(rules)} do not go together; expected NAME=@FILE once for "
-                f"each split.",
+                f"split rules {', '.join(rules):.400} do not go together; expected NAME=@FILE once "
+                f"for each split.",
                 subject=tuple(rules),
             )
         try:
+            if Path(file).exists() and not Path(file).is_file():
+                # A pipe or a device may never end.
+                raise IsADirectoryError("it is no file")
             lines = Path(file).read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
+        except (OSError, ValueError) as error:
             raise UsageError(
                 f"list {file} of split {name} cannot be read ({error}); expected a text file with "
                 f"a slice's name in each line.",
@@ -177,4 +180,4 @@ def _parse_pattern(rule: str) -> tuple[str, str]:
 
 
 def _unreadable(rule: str) -> UsageError:
-    return UsageError(f"split rule {rule!r} cannot be read; expected {_FORMS}.", subject=rule)
+    return UsageError(f"split rule {rule!r:.200} cannot be read; expected {_FORMS}.", subject=rule)

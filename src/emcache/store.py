@@ -17,6 +17,7 @@ more than a twentieth, and reading would take five times as long.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,10 +30,12 @@ from zarr.storage import LocalStore
 from emcache.errors import StoreError
 from emcache.fingerprint import FORMAT_VERSION
 from emcache.manifest import read_manifest
-from emcache.shards import StoredSlice, grid_name
+from emcache.shards import StoredSlice, grid_name, stored_slices
 
 PARTIAL_SUFFIX = ".partial"
 """Ending of a feature set that is still being extracted."""
+TRASH_PREFIX = ".removed-"
+"""Beginning of one that is being removed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +59,7 @@ class FeatureSet:
             FormatVersionError: Written by a newer emcache.
         """
         manifest = read_manifest(folder, FORMAT_VERSION)
-        slices = tuple(
-            StoredSlice(item["id"], item["pixel_sha256"], tuple(item["grid"]), item["index"])
-            for item in manifest["slices"]
-        )
-        return cls(folder, manifest, slices)
+        return cls(folder, manifest, stored_slices(manifest["slices"]))
 
     @property
     def name(self) -> str:
@@ -97,8 +96,8 @@ class FeatureSet:
         except (ValueError, RuntimeError, OSError) as error:
             # The CRC32C codec reports a mismatch as one of these.
             raise StoreError(
-                f"the tokens of slice {place.id} in {self.name} are damaged ({error}); remove "
-                f"{self.folder} and run `emcache extract` again.",
+                f"the tokens of slice {place.id} in {self.name} are damaged ({error}); run "
+                f"`emcache cache verify --repair`, which computes them again.",
                 subject=place.id,
             ) from error
         return tokens
@@ -119,15 +118,37 @@ class FeatureSet:
         return self._arrays[path]
 
 
-def list_feature_sets(cache: Path) -> list[FeatureSet]:
-    """Every complete feature set of a cache, in the order of names; damaged ones raise."""
+def feature_set_folders(cache: Path) -> list[Path]:
+    """Folder of every feature set that was completed, in the order of names."""
     if not cache.is_dir():
         return []
     return [
-        FeatureSet.open(folder)
+        folder
         for folder in sorted(cache.iterdir())
         if folder.is_dir() and folder.name[0] != "." and folder.suffix != PARTIAL_SUFFIX
     ]
+
+
+def list_feature_sets(cache: Path) -> list[FeatureSet]:
+    """Every sound feature set of a cache, in the order of names.
+
+    One that is damaged must not keep the others from being used; see :func:`first_damage`.
+    """
+    sound = []
+    for folder in feature_set_folders(cache):
+        with suppress(StoreError):
+            sound.append(FeatureSet.open(folder))
+    return sound
+
+
+def first_damage(cache: Path) -> StoreError | None:
+    """What is wrong with the first feature set that cannot be opened; None where all can."""
+    for folder in feature_set_folders(cache):
+        try:
+            FeatureSet.open(folder)
+        except StoreError as error:
+            return error
+    return None
 
 
 def find_feature_set(cache: Path, fingerprint: str) -> FeatureSet | None:

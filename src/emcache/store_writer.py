@@ -12,6 +12,7 @@ import io
 import shutil
 import zipfile
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,15 @@ from emcache import atomic
 from emcache.canonical import file_sha256
 from emcache.fingerprint import FORMAT_VERSION, TokenType
 from emcache.manifest import write_manifest
-from emcache.shards import Grid, Shard, StoredSlice, grid_name, plan_shards, slices_per_shard
+from emcache.shards import (
+    Grid,
+    Shard,
+    StoredSlice,
+    grid_name,
+    plan_shards,
+    slices_per_shard,
+    stored_slices,
+)
 from emcache.store import FeatureSet
 
 _RECEIPTS = "receipts"
@@ -87,16 +96,7 @@ class FeatureSetWriter:
         self._arrays[shard.grid][start : start + len(shard.positions)] = tokens
         atomic.sync_file(path)
         receipt = _Receipt(file_sha256(path), pooled, cls, seconds)
-        buffer = io.BytesIO()
-        np.savez(
-            buffer,
-            token_sha256=np.array(receipt.token_sha256),
-            pooled=pooled,
-            cls=cls,
-            seconds=np.array(seconds),
-        )
-        (self.folder / _RECEIPTS).mkdir(exist_ok=True)
-        atomic.write_bytes(self.folder / _receipt_file(shard), buffer.getvalue())
+        _write_receipt(self.folder, shard, receipt)
         self._receipts[shard] = receipt
 
     def finish(self, final: Path, content: Mapping[str, Any]) -> FeatureSet:
@@ -198,6 +198,50 @@ class FeatureSetWriter:
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
             return None
         return receipt
+
+
+def write_receipts(folder: Path, manifest: Mapping[str, Any], wrong: AbstractSet[str]) -> None:
+    """Make a complete feature set an unfinished one, in which the sound shards count as written.
+
+    Args:
+        folder: The feature set, already under the name of an unfinished one.
+        manifest: What it was completed with.
+        wrong: Files that are damaged or missing; a shard whose description or vectors are among
+            them does not count.
+    """
+    slices = stored_slices(manifest["slices"])
+    facts = manifest["description"]
+    vectors = ("pooled", "cls")
+    if any(name.partition("/")[0] in vectors for name in wrong):
+        return
+    values = {
+        name: np.asarray(zarr.open_array(LocalStore(folder / name), mode="r")[:], np.float32)
+        for name in vectors
+    }
+    for shard in plan_shards(slices, facts["dim"], facts["dtype"]):
+        described = f"grids/{grid_name(shard.grid)}/tokens/zarr.json"
+        if wrong.isdisjoint({shard.token_file, described}):
+            rows = list(shard.positions)
+            receipt = _Receipt(
+                manifest["files"][shard.token_file]["sha256"],
+                values["pooled"][rows],
+                values["cls"][rows],
+                seconds=0.0,
+            )
+            _write_receipt(folder, shard, receipt)
+
+
+def _write_receipt(folder: Path, shard: Shard, receipt: _Receipt) -> None:
+    buffer = io.BytesIO()
+    np.savez(
+        buffer,
+        token_sha256=np.array(receipt.token_sha256),
+        pooled=receipt.pooled,
+        cls=receipt.cls,
+        seconds=np.array(receipt.seconds),
+    )
+    (folder / _RECEIPTS).mkdir(exist_ok=True)
+    atomic.write_bytes(folder / _receipt_file(shard), buffer.getvalue())
 
 
 def _receipt_file(shard: Shard) -> str:

@@ -29,10 +29,12 @@
 from __future__ import annotations
 
 import difflib
+import os
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from itertools import product
+from math import prod
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -42,9 +44,14 @@ from emcache.fingerprint import TokenType
 from emcache.protocol import Protocol, find_protocol
 from emcache.sampling import Sampling, check_sampling
 from emcache.seeds import parse_seeds
+from emcache.toml_values import find_long_name, find_oddity
 from emcache.weights import is_named
 
 Regime = Literal["frozen", "lora"]
+
+_AXES = ("backbones", "regimes", "train_on", "sampling")
+_MOST_CELLS = 10_000
+_LONGEST_NAME = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,15 +107,22 @@ def read_study(path: Path) -> Study:
         StudyError: The file cannot be read, or a key or value cannot be.
     """
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise StudyError(f"there is no study {path}; check its name.", subject=path) from None
     except (OSError, UnicodeDecodeError) as error:
         raise StudyError(
             f"{path} cannot be read ({error}); mend that file.", subject=path
         ) from None
-    except tomllib.TOMLDecodeError as error:
+    if long_name := find_long_name(text):
+        raise StudyError(f"{path} holds {long_name}; mend that line.", subject=path)
+    try:
+        content = tomllib.loads(text)
+    except (RecursionError, ValueError) as error:
+        # Tables without end, and numbers of thousands of digits, are errors of Python's own.
         raise StudyError(f"{path} is no TOML ({error}); mend that line.", subject=path) from None
+    if oddity := find_oddity(content):
+        raise StudyError(f"{path} holds {oddity}; mend that line.", subject=path)
     _check_keys(path, "", content, ("name", "grid"))
     grids = content.get("grid")
     if not isinstance(grids, list) or not grids or not all(isinstance(g, dict) for g in grids):
@@ -135,9 +149,16 @@ def _expand(path: Path, grid: Mapping[str, Any]) -> list[Cell]:
         what, fits = _KEYS[name]
         if not fits(value):
             raise StudyError(
-                f"{name} of {path} cannot be {value!r}; expected {what}.", subject=name
+                f"{name} of {path} cannot be {value!r:.200}; expected {what}.", subject=name
             )
-    for name in grid["backbones"]:
+    n_cells = prod(len(grid.get(name, [""])) for name in _AXES)
+    if n_cells > _MOST_CELLS:
+        raise StudyError(
+            f"a [[grid]] of {path} has {n_cells} cells; expected at most {_MOST_CELLS}: make it "
+            f"several studies.",
+            subject=path,
+        )
+    for name in dict.fromkeys(grid["backbones"]):
         find_backbone(name)
     protocol = _protocol(path, grid.get("protocol", {}))
     if "pixel_size_nm" in grid:
@@ -185,7 +206,7 @@ def _protocol(path: Path, table: Mapping[str, Any]) -> Protocol:
             changes[name] = float(value)
         elif type(value) is not type(usual):
             raise StudyError(
-                f"grid.protocol.{name} of {path} cannot be {value!r}; expected a value like "
+                f"grid.protocol.{name} of {path} cannot be {value!r:.200}; expected a value like "
                 f"{usual!r}.",
                 subject=name,
             )
@@ -205,7 +226,7 @@ def _weights(path: Path, backbone: str, weights: str | Mapping[str, str]) -> str
     if is_named(text):
         return text
     # A file is named relative to the study, wherever the command runs.
-    return str((path.parent / text).resolve())
+    return os.path.realpath(path.parent / text)
 
 
 def _check_keys(path: Path, place: str, table: Mapping[str, Any], known: tuple[str, ...]) -> None:
@@ -244,15 +265,15 @@ def _check_distinct(path: Path, cells: list[Cell]) -> None:
 
 
 def _texts(value: object) -> bool:
-    return isinstance(value, list) and bool(value) and all(isinstance(v, str) and v for v in value)
+    return isinstance(value, list) and bool(value) and all(_is_name(v) for v in value)
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= _LONGEST_NAME
 
 
 def _trainings(value: object) -> bool:
-    return (
-        isinstance(value, list)
-        and bool(value)
-        and all((isinstance(v, str) and v) or _texts(v) for v in value)
-    )
+    return isinstance(value, list) and bool(value) and all(_is_name(v) or _texts(v) for v in value)
 
 
 def _each_of(*allowed: str) -> Callable[[object], bool]:
@@ -270,7 +291,7 @@ _KEYS: Mapping[str, tuple[str, Callable[[object], bool]]] = {
         lambda v: isinstance(v, str) or (isinstance(v, dict) and _texts([*v.values()])),
     ),
     "longest_edge": ("a number of pixels", lambda v: isinstance(v, int) and v > 0),
-    "pixel_size_nm": ("nanometres", lambda v: isinstance(v, int | float) and v > 0),
+    "pixel_size_nm": ("nanometres", lambda v: isinstance(v, int | float) and 0 < v < 1e9),
     "precision": ("auto, float32 or bfloat16", lambda v: v in ("auto", "float32", "bfloat16")),
     "dtype": ("float16 or float32", lambda v: v in get_args(TokenType)),
     "accumulate": ("a number of parts", lambda v: type(v) is int and v > 0),

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from emcache.devices import pick_device, pick_precision
+from emcache.devices import pick_device, pick_layout, pick_precision
 from emcache.feature_choice import FeatureRequest
 from emcache.feature_sources import PlannedFeatures, plan_features
 from emcache.heads import build_head
@@ -61,7 +61,7 @@ def train_head(
     dim, classes = setting.data.description["dim"], len(setting.data.sources.class_names)
 
     def build(seed: int) -> Model:
-        head = build_head(protocol.head, dim, seed, classes)
+        head = build_head(protocol.head, dim, seed, classes, pick_layout(setting.device))
         return Model(head, head)
 
     return train_runs(workspace, setting, TokenReader(features), build, audits, reporter)

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from emcache.adapters import attach_adapter
 from emcache.backbone_loading import load_backbone
 from emcache.datasets import Selection
-from emcache.devices import pick_device, pick_precision
+from emcache.devices import pick_device, pick_layout, pick_precision
 from emcache.errors import UsageError
 from emcache.heads import build_head
 from emcache.jobs import ExtractOptions, Job, plan_extraction
@@ -92,6 +91,8 @@ def train_lora(
     ]
     spec, weights = jobs[0].spec, jobs[0].weights
     classes = len(sources.class_names)
+    # PEFT takes seconds to import; who trains heads alone, or plans a study, need not wait for it.
+    from emcache.adapters import attach_adapter
 
     def build(seed: int) -> Model:
         backbone = load_backbone(spec, weights, setting.device)
@@ -99,7 +100,7 @@ def train_lora(
         adapter = attach_adapter(backbone, protocol.lora_rank, protocol.lora_alpha, targets, seed)
         if savings.checkpoint:
             backbone.checkpoint_activations()
-        head = build_head(protocol.head, spec.dim, seed, classes)
+        head = build_head(protocol.head, spec.dim, seed, classes, pick_layout(setting.device))
         return Model(Segmenter(backbone, head, savings.accumulate), head, adapter)
 
     extra = {**audits, "accumulate": savings.accumulate, "checkpoint": savings.checkpoint}

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, get_args
 
 import torch
-from safetensors.torch import load_file
 
-from emcache.adapters import load_adapter
+from emcache.adapter_files import ADAPTER_FOLDER, check_adapter_config
 from emcache.backbone_loading import load_backbone
 from emcache.backbones.module import BackboneModule
 from emcache.backbones.registry import BackboneSpec, find_backbone
 from emcache.classes import ClassRule, class_rule
-from emcache.devices import Precision
-from emcache.errors import RecordError
+from emcache.devices import Precision, pick_layout
+from emcache.errors import RecordError, UsageError
 from emcache.fingerprint import TokenType
 from emcache.grey import GreyWindow
 from emcache.heads import Head, build_head
-from emcache.protocol import Protocol
+from emcache.protocol import Protocol, read_protocol
 from emcache.records import Record, list_record_ids, read_record
-from emcache.training_run import ADAPTER_FOLDER, HEAD_FILE
-from emcache.weights import Weights
+from emcache.training_run import HEAD_FILE
+from emcache.weights import Weights, read_weights_file
 from emcache.workspace import Workspace
 
 _KINDS = ("train-head", "train-lora")
@@ -72,7 +71,7 @@ class TrainedRun:
     def grey_window(self) -> GreyWindow | None:
         """The one that all the slices it was trained on were scaled by."""
         window = self.config.get("grey_window")
-        return None if window is None else GreyWindow(*window)
+        return None if window is None else GreyWindow(*map(float, window))
 
     @property
     def precision(self) -> Precision:
@@ -91,10 +90,25 @@ class TrainedRun:
         return token_type
 
     def load_head(self, device: torch.device) -> Head:
-        """The trained head, ready for inference."""
-        classes = len(self.classes.names)
-        head = build_head(self.protocol.head, self.config["dim"], seed=0, classes=classes)
-        head.load_state_dict(load_file(self.record.file(HEAD_FILE)))
+        """The trained head, ready for inference.
+
+        Raises:
+            RecordError: The record holds no head, or one that is not as it says.
+            WeightsError: The head's file cannot be read.
+        """
+        classes, dim = len(self.classes.names), self.config["dim"]
+        if dim != self.spec.dim:
+            raise _unusable(
+                self.record, f"its tokens have {dim} channels, and {self.spec.name} {self.spec.dim}"
+            )
+        state = read_weights_file(self.record.file(HEAD_FILE))
+        head = build_head(self.protocol.head, dim, 0, classes, pick_layout(device))
+        try:
+            head.load_state_dict(dict(state))
+        except RuntimeError as error:
+            raise _unusable(
+                self.record, f"{HEAD_FILE} is no head of the kind {self.protocol.head}"
+            ) from error
         return head.eval().to(device)
 
     def load_backbone(self, weights: Weights, device: torch.device) -> BackboneModule:
@@ -106,7 +120,12 @@ class TrainedRun:
         """
         backbone = load_backbone(self.spec, weights, device)
         if self.is_lora:
-            load_adapter(backbone, self.record.folder / ADAPTER_FOLDER)
+            # PEFT takes seconds to import, and a bare backbone needs none of it.
+            from emcache.adapters import load_adapter
+
+            folder = self.record.folder / ADAPTER_FOLDER
+            check_adapter_config(folder)
+            load_adapter(backbone, folder)
             backbone.eval().requires_grad_(False).to(device)
         return backbone
 
@@ -138,22 +157,107 @@ def find_run(workspace: Workspace, text: str) -> TrainedRun:
     found = [text] if text in runs else [name for name in runs if text and text in name]
     if len(found) != 1:
         shown = _listed(found or runs)
-        what = f"{len(found)} runs match {text!r}" if found else f"there is no run {text!r}"
+        what = (
+            f"{len(found)} runs match {text!r:.200}" if found else f"there is no run {text!r:.200}"
+        )
         raise RecordError(
             f"{what}; {'say which one' if found else 'trained runs here'}: {shown}.", subject=text
         )
     record = read_record(workspace.runs / found[0])
-    missing = [key for key in ("recipe", "dim") if key not in record.config]
+    missing = [key for key in _NEEDED if key not in record.config]
     if record.kind not in _KINDS or missing:
         raise RecordError(
             f"run {record.id} says nothing of its {' and '.join(missing) or 'training'}, as runs "
             f"of older versions do not; train it again.",
             subject=record,
         )
-    known = {field.name for field in fields(Protocol)}
-    values = record.config["protocol_fields"]
-    protocol = Protocol(**{name: value for name, value in values.items() if name in known})
-    return TrainedRun(record, protocol)
+    for key, (what, fits) in (_NEEDED | _MAYBE).items():
+        if key in record.config and not fits(record.config[key]):
+            raise _unusable(record, f"its {key} is {record.config[key]!r:.80}, and no {what}")
+    try:
+        return TrainedRun(record, read_protocol(record.config["protocol_fields"]))
+    except UsageError as error:
+        raise _unusable(record, str(error).rstrip(".")) from error
+
+
+def _unusable(record: Record, why: str) -> RecordError:
+    return RecordError(
+        f"run {record.id} cannot be used: {why}; restore its folder from a copy, or train it "
+        f"again.",
+        subject=record,
+    )
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and 0 < value < 1 << 31
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
+
+
+def _are_texts(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+
+
+def _is_window(value: object) -> bool:
+    return value is None or (
+        isinstance(value, list) and len(value) == 2 and all(_is_number(item) for item in value)
+    )
+
+
+def _are_classes(value: object) -> bool:
+    # Pairs of a name and its values, since JSON objects have no order.
+    return value is None or (
+        isinstance(value, list)
+        and all(
+            isinstance(pair, list)
+            and len(pair) == 2
+            and isinstance(pair[0], str)
+            and isinstance(pair[1], list)
+            and pair[1]
+            and all(type(number) is int for number in pair[1])
+            for pair in value
+        )
+    )
+
+
+def _is_recipe(value: object) -> bool:
+    return (
+        isinstance(value, dict)
+        and value.get("precision") in list(Precision)
+        and value.get("dtype") in get_args(TokenType)
+        and isinstance(value.get("preprocessing"), dict)
+    )
+
+
+# What evaluation, prediction and gaps ask of a run's configuration.
+_NEEDED: dict[str, tuple[str, Callable[[object], bool]]] = {
+    "recipe": ("recipe of tokens", _is_recipe),
+    "dim": ("number of channels", _is_count),
+    "regime": ("regime", lambda value: value in ("frozen", "lora")),
+    "backbone": ("name", _is_text),
+    "weights": ("name", _is_text),
+    "weights_sha256": ("hash", _is_text),
+    "longest_edge": ("number of pixels", lambda value: value is None or _is_count(value)),
+    "pixel_size_nm": (
+        "positive number",
+        lambda value: value is None or (_is_number(value) and value > 0),  # type: ignore[operator]
+    ),
+    "protocol_fields": ("table of a protocol's fields", lambda value: isinstance(value, dict)),
+    "train_on": ("name", _is_text),
+    "precision": ("precision", lambda value: value in list(Precision)),
+    "val_slices": ("list of slices", _are_texts),
+}
+_MAYBE: dict[str, tuple[str, Callable[[object], bool]]] = {
+    "train_slices": ("list of slices", _are_texts),
+    "classes": ("list of classes", _are_classes),
+    "grey_window": ("pair of numbers", _is_window),
+}
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -2,14 +2,15 @@
 
 The order of everything random is fixed by the seed: the model's first weights, then the order of
 the slices in each epoch. The same seed on the same machine gives the same model, bit for bit on a
-CPU.
+CPU; so does a training that was killed and went on from a checkpoint.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import partial
 from math import isfinite
 from typing import NamedTuple
 
@@ -19,6 +20,7 @@ from monai.losses import DiceLoss
 from monai.networks import one_hot
 from torch import Tensor, nn
 
+from emcache.checkpoints import Keeper, Progress, prefixed, without_prefix
 from emcache.classes import IGNORED
 from emcache.counts import Counts
 from emcache.devices import Precision, autocast
@@ -95,7 +97,11 @@ class Trainer:
         self._ignores = ignores
         self._loss = DiceLoss(softmax=not ignores, to_onehot_y=not ignores, include_background=True)
         self._optimizer = torch.optim.AdamW(
-            self._trained, lr=protocol.learning_rate, weight_decay=protocol.weight_decay
+            self._trained,
+            lr=protocol.learning_rate,
+            weight_decay=protocol.weight_decay,
+            # One pass over the parameters in place of a dozen; other devices may not have it.
+            fused=device.type in ("cpu", "cuda"),
         )
 
     def step(self, batches: Sequence[Batch]) -> Float[Tensor, ""]:
@@ -117,6 +123,27 @@ class Trainer:
             torch.nn.utils.clip_grad_norm_(self._trained, self._protocol.gradient_clip)
         self._optimizer.step()
         return torch.stack(losses).sum()
+
+    def optimizer_state(self) -> dict[str, Tensor]:
+        """What the optimizer remembers of each trained parameter, by ``number/name``."""
+        return {
+            f"{number}/{name}": value
+            for number, parameter in enumerate(self._trained)
+            for name, value in self._optimizer.state[parameter].items()
+        }
+
+    def restore_optimizer(self, state: Mapping[str, Tensor]) -> None:
+        """Bring back what :meth:`optimizer_state` gave."""
+        memory: dict[int, dict[str, Tensor]] = {}
+        for name, value in state.items():
+            number, _, what = name.partition("/")
+            parameter = self._trained[int(number)]
+            if value.shape == parameter.shape:
+                # The fused step walks parameters and moments side by side: both in one layout.
+                value = torch.empty_like(parameter).copy_(value)
+            memory.setdefault(int(number), {})[what] = value
+        groups = self._optimizer.state_dict()["param_groups"]
+        self._optimizer.load_state_dict({"state": memory, "param_groups": groups})
 
     def train_epoch(self, steps: Iterator[Sequence[Batch]]) -> list[float]:
         """Go through the steps; returns the loss of each."""
@@ -170,6 +197,7 @@ def fit(
     protocol: Protocol,
     seed: int,
     reporter: Reporter,
+    keeper: Keeper,
 ) -> Fit:
     """Train until the validation loss has not fallen for ``patience`` epochs.
 
@@ -182,6 +210,7 @@ def fit(
         protocol: How.
         seed: Of the order of slices.
         reporter: Hears of every epoch.
+        keeper: Gives what an earlier process kept of this training, and keeps what comes.
 
     Raises:
         TrainingError: A loss that is not finite.
@@ -192,7 +221,13 @@ def fit(
     best_state: Mapping[str, Tensor] = {}
     best = 0
     began = time.perf_counter()
+    if (kept := keeper.load()) is not None:
+        epochs, best, best_state = _resume(trainer, generator, kept)
+        began -= kept.facts["seconds"]
+        reporter.say(f"Training, seed {seed}: going on after epoch {len(epochs)}.")
     with reporter.task(f"Training, seed {seed}", protocol.max_epochs, "epochs") as task:
+        if epochs:
+            task.advance(len(epochs))
         while len(epochs) < protocol.max_epochs and len(epochs) - best < protocol.patience:
             started = time.perf_counter()
             order = epoch_order(train, sampling, protocol.batch, generator)
@@ -210,11 +245,52 @@ def fit(
             if not best or val_loss < epochs[best - 1].val_loss:
                 best = number
                 best_state = trained_state(trainer.model)
+            seconds = time.perf_counter() - began
+            keeper.after_epoch(
+                partial(_progress, trainer, generator, epochs, best, best_state, seconds)
+            )
             task.advance(
                 1, f"train {epochs[-1].train_loss:.4f} val {val_loss:.4f} best epoch {best}"
             )
     stopped_by = "max_epochs" if len(epochs) - best < protocol.patience else "patience"
     return Fit(best_state, tuple(epochs), best, stopped_by, time.perf_counter() - began)
+
+
+def _progress(
+    trainer: Trainer,
+    generator: torch.Generator,
+    epochs: Sequence[Epoch],
+    best: int,
+    best_state: Mapping[str, Tensor],
+    seconds: float,
+) -> Progress:
+    """Everything that the epochs to come depend on."""
+    tensors = {
+        **prefixed("model", trained_state(trainer.model)),
+        **prefixed("optimizer", trainer.optimizer_state()),
+        "generator": generator.get_state(),
+    }
+    if best != len(epochs):
+        # The best epoch is an earlier one, so its weights are not those of the model.
+        tensors |= prefixed("best", best_state)
+    facts = {"epoch": len(epochs), "best": best, "seconds": seconds}
+    return Progress(tensors, {**facts, "epochs": [asdict(epoch) for epoch in epochs]})
+
+
+def _resume(
+    trainer: Trainer, generator: torch.Generator, kept: Progress
+) -> tuple[list[Epoch], int, Mapping[str, Tensor]]:
+    """Put a trainer where it stood; the epochs so far, the best of them, and its weights."""
+    trainer.model.load_state_dict(without_prefix("model", kept.tensors), strict=False)
+    trainer.restore_optimizer(without_prefix("optimizer", kept.tensors))
+    generator.set_state(kept.tensors["generator"])
+    epochs = [Epoch(**epoch) for epoch in kept.facts["epochs"]]
+    best = kept.facts["best"]
+    if best == len(epochs):
+        return epochs, best, trained_state(trainer.model)
+    device = next(trainer.model.parameters()).device
+    best_state = without_prefix("best", kept.tensors)
+    return epochs, best, {name: tensor.to(device) for name, tensor in best_state.items()}
 
 
 def trained_state(model: nn.Module) -> dict[str, Tensor]:

@@ -3,36 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, runtime_checkable
+from typing import Protocol as Interface
 
 import polars as pl
 import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from emcache.adapters import Adapter
+from emcache.adapter_files import ADAPTER_FOLDER
 from emcache.audit.between import compare_datasets
 from emcache.audit.run import accept_audits
 from emcache.canonical import json_sha256
-from emcache.devices import Precision
+from emcache.checkpoints import CheckpointFolder, Keeper
+from emcache.devices import Precision, pick_layout
 from emcache.errors import TrainingError
 from emcache.examples import Examples, Residency, open_examples
 from emcache.heads import Head, count_parameters
+from emcache.host_memory import kept_memory
+from emcache.memory_errors import advise_on_memory
 from emcache.progress import Reporter
 from emcache.protocol import Protocol
 from emcache.readers import Reader
-from emcache.records import Draft, Record, new_record
+from emcache.records import Draft, Record, new_record, package_versions
 from emcache.sampling import Sampling, split_validation
 from emcache.scoring import iou_of, score_slices
 from emcache.shards import Grid
 from emcache.sources import Sources
 from emcache.training import Fit, Trainer, fit
+from emcache.unfinished import unfinished_command
 from emcache.weights import describe_untrained, is_untrained
 from emcache.workspace import Workspace
 
-ADAPTER_FOLDER = "adapter"
-"""Where a record keeps its adapter, in PEFT's format."""
 HEAD_FILE = "head.safetensors"
 """Where a record keeps its head."""
 
@@ -109,6 +114,22 @@ class Setting:
         )
 
 
+@runtime_checkable
+class Adapter(Interface):
+    """What a record asks of :class:`emcache.adapters.Adapter`, without importing PEFT."""
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """Names of the adapted layers in the backbone's model."""
+
+    @property
+    def parameters(self) -> int:
+        """Number of trainable values."""
+
+    def save(self, folder: Path) -> None:
+        """Write the adapter in PEFT's own format."""
+
+
 @dataclass(frozen=True, slots=True)
 class Model:
     """What is trained."""
@@ -169,7 +190,8 @@ def train_runs(
     train, val = split_validation([s.positions("train") for s in sources.items], options.protocol)
     test = sources.positions("test")
     used = [*(position for positions in train for position in positions), *val, *test]
-    examples, resident = open_examples(reader, setting.device, options.resident, used)
+    with _memory_advice():
+        examples, resident = open_examples(reader, setting.device, options.resident, used)
     facts = {
         **extra,
         "resident": resident,
@@ -180,16 +202,56 @@ def train_runs(
     }
     run = _Runs(workspace, setting, examples, train, val, test, facts, reporter)
     records: list[Record] = []
-    try:
+    key = _command_key(setting, extra)
+    with unfinished_command(workspace.runs, key, f"training {sources.names}", reporter) as command:
         for seed in options.seeds:
-            records.append(run.one(seed, build))  # noqa: PERF401 - an interrupt keeps what is done
-    except KeyboardInterrupt:
-        left = ",".join(str(seed) for seed in options.seeds[len(records) :])
-        reporter.say(
-            f"{len(records)} of {len(options.seeds)} seeds are done; go on with --seeds {left}."
-        )
-        raise
+            if (done := command.finished(seed)) is not None:
+                reporter.say(f"Seed {seed} is done: record {done.id}.")
+                records.append(done)
+                continue
+            keeper = command.keeper(seed)
+            try:
+                records.append(run.one(seed, build, command.begin(seed, setting.kind), keeper))
+            except KeyboardInterrupt:
+                _tell_interrupted(reporter, len(records), options.seeds, seed, keeper)
+                raise
+            command.end(seed)
     return records
+
+
+def _command_key(setting: Setting, extra: Mapping[str, Any]) -> str:
+    """Key of a command: the same words on the same data, with the same arithmetic."""
+    options = setting.options
+    return json_sha256(
+        {
+            "setting": setting.fingerprint(None),
+            "extra": dict(extra),
+            "seeds": list(options.seeds),
+            "save_predictions": options.save_predictions,
+            "device": setting.device.type,
+            "layout": str(pick_layout(setting.device)),
+            "versions": package_versions(),
+        }
+    )
+
+
+def _tell_interrupted(
+    reporter: Reporter, done: int, seeds: Sequence[int], seed: int, keeper: Keeper
+) -> None:
+    epoch = keeper.epoch if isinstance(keeper, CheckpointFolder) else 0
+    kept = f", and seed {seed} up to epoch {epoch}" if epoch else ""
+    reporter.say(
+        f"{done} of {len(seeds)} seeds are done{kept}; the same command goes on from there."
+    )
+
+
+def _memory_advice() -> AbstractContextManager[None]:
+    return advise_on_memory(
+        TrainingError,
+        "training",
+        "with train-lora use --accumulate 2 or --checkpoint, else a smaller --batch or "
+        "--longest-edge, or --resident disk",
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,11 +265,17 @@ class _Runs:
     facts: Mapping[str, Any]
     reporter: Reporter
 
-    def one(self, seed: int, build: Callable[[int], Model]) -> Record:
+    def one(
+        self, seed: int, build: Callable[[int], Model], record_id: str, keeper: Keeper
+    ) -> Record:
         """Train and test one model; it is gone from memory before the next is built."""
         options, sources = self.setting.options, self.setting.data.sources
         protocol = options.protocol
-        with new_record(self.workspace.runs, self.setting.kind) as draft:
+        with (
+            kept_memory(),
+            _memory_advice(),
+            new_record(self.workspace.runs, self.setting.kind, record_id) as draft,
+        ):
             model = build(seed)
             trainer = Trainer(
                 model.module,
@@ -216,22 +284,17 @@ class _Runs:
                 self.setting.precision,
                 ignores=sources.ignores,
             )
-            try:
-                result = fit(
-                    trainer,
-                    self.examples,
-                    self.train,
-                    self.val,
-                    options.sampling,
-                    protocol,
-                    seed,
-                    self.reporter,
-                )
-            except (torch.OutOfMemoryError, MemoryError) as error:
-                raise TrainingError(
-                    "training needs more memory than there is; with train-lora use --accumulate 2 "
-                    "or --checkpoint, else a smaller --batch or --longest-edge, or --resident disk."
-                ) from error
+            result = fit(
+                trainer,
+                self.examples,
+                self.train,
+                self.val,
+                options.sampling,
+                protocol,
+                seed,
+                self.reporter,
+                keeper,
+            )
             model.module.load_state_dict(dict(result.state), strict=False)
             pictures = draft if options.save_predictions else None
             rows = score_slices(

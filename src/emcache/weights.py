@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import pickle
 import re
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -29,11 +30,28 @@ from emcache.errors import UsageError, WeightsError
 from emcache.file_index import FileIndex
 
 PRETRAINED = "pretrained"
-_RANDOM = re.compile(r"random:([0-9]+)")
+_RANDOM = re.compile(r"random:([0-9]{1,20})")
 _FILE_LABEL = re.compile(r"file:.*@[0-9a-f]{8}")
 _TORCH_SUFFIXES = (".pth", ".pt", ".bin")
 _SHORT = 8
 _LARGEST_SEED = 2**31 - 1
+# What torch and safetensors say of a damaged file.
+_UNREADABLE = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    ImportError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    SafetensorError,
+    TypeError,
+    ValueError,
+    pickle.UnpicklingError,
+    struct.error,
+)
 # What draws random weights, and so decides what a seed means.
 _INITIALISERS = ("torch", "timm", "open_clip_torch")
 
@@ -84,7 +102,7 @@ def find_weights(text: str, spec: BackboneSpec, index: FileIndex) -> Weights:
         return Weights(PRETRAINED, index.answer(file, "bytes", file_sha256), file, None)
     if (match := _RANDOM.fullmatch(text)) and (seed := int(match[1])) <= _LARGEST_SEED:
         return Weights(text, _random_sha256(spec, seed, index), None, seed)
-    if is_untrained(text) or (text == "random" and not Path(text).is_file()):
+    if is_untrained(text) or (text == "random" and not _is_file(text)):
         raise UsageError(
             f"{text!r} has no seed; expected random:SEED, as random:0, up to {_LARGEST_SEED}.",
             subject=text,
@@ -96,7 +114,7 @@ def find_weights(text: str, spec: BackboneSpec, index: FileIndex) -> Weights:
             subject=text,
         )
     file = Path(text)
-    if not file.is_file():
+    if not _is_file(text):
         raise WeightsError(
             f"there is no weights file {text}; expected pretrained, random:SEED or a "
             f".safetensors, .pth or .bin file.",
@@ -109,7 +127,7 @@ def find_weights(text: str, spec: BackboneSpec, index: FileIndex) -> Weights:
 def are_at_hand(text: str, spec: BackboneSpec) -> bool:
     """Whether weights can be found without asking the hub."""
     if text != PRETRAINED:
-        return is_untrained(text) or Path(text).is_file()
+        return is_untrained(text) or _is_file(text)
     if spec.hub is None:
         return False
     try:
@@ -132,15 +150,7 @@ def read_weights_file(file: Path) -> Mapping[str, Tensor]:
             state = torch.load(file, map_location="cpu", weights_only=True)
         else:
             state = load_file(file)
-    except (
-        OSError,
-        RuntimeError,
-        ValueError,
-        EOFError,
-        KeyError,
-        SafetensorError,
-        pickle.UnpicklingError,
-    ) as error:
+    except _UNREADABLE as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise WeightsError(
             f"{file} cannot be read as weights ({reason}); expected a .safetensors file, or a "
@@ -158,7 +168,35 @@ def read_weights_file(file: Path) -> Mapping[str, Tensor]:
             f"{file} holds no plain table of tensors; expected weights by their names.",
             subject=file,
         )
+    for name, tensor in state.items():
+        if not _is_plain(tensor):
+            raise WeightsError(
+                f"{file} holds no plain numbers as {name[:200]!r}; expected a tensor whose values "
+                f"all stand in the file.",
+                subject=file,
+            )
     return state
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    """Whether a tensor has its values in memory: not on no device, sparse, or one value repeated.
+
+    A tensor of a few bytes may claim any shape.
+    """
+    return (
+        tensor.device.type == "cpu"
+        and tensor.layout == torch.strided
+        and not (tensor.is_quantized or tensor.is_nested or tensor.is_complex())
+        and tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
+    )
+
+
+def _is_file(text: str) -> bool:
+    try:
+        return Path(text).is_file()
+    except OSError:
+        # A name that is too long for any file.
+        return False
 
 
 def state_sha256(state: Mapping[str, Tensor]) -> str:

@@ -20,6 +20,7 @@ from tomlkit.items import InlineTable
 
 from emcache import atomic
 from emcache.errors import DatasetError, UsageError, WorkspaceError
+from emcache.toml_values import find_long_name, find_oddity
 
 CONFIG_NAME = "emcache.toml"
 ENVIRONMENT_VARIABLE = "EMCACHE_WORKSPACE"
@@ -74,7 +75,8 @@ class Workspace:
         if name not in tables:
             known = ", ".join(tables) or "none yet; `emcache dataset add` makes one"
             raise DatasetError(
-                f"there is no dataset {name!r} in {self.config_path}; known: {known}.", subject=name
+                f"there is no dataset {name!r:.100} in {self.config_path}; known: {known}.",
+                subject=name,
             )
         options: Mapping[str, Any] = tables[name]
         return options
@@ -106,18 +108,28 @@ class Workspace:
 
     def _read(self) -> tomlkit.TOMLDocument:
         try:
-            return tomlkit.parse(self.config_path.read_text(encoding="utf-8"))
+            text = self.config_path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise WorkspaceError(
                 f"{self.config_path} cannot be read ({error}); restore it, or start anew with "
                 f"`emcache init`.",
                 subject=self.config_path,
             ) from error
-        except TOMLKitError as error:
+        try:
+            oddity = find_long_name(text)
+            document = tomlkit.parse("" if oddity else text)
+            oddity = oddity or find_oddity(document.unwrap())
+        except (TOMLKitError, RecursionError, ValueError) as error:
+            # Tables without end, and numbers of thousands of digits, are errors of Python's own.
             raise WorkspaceError(
                 f"{self.config_path} is not valid TOML: {error}; mend that line.",
                 subject=self.config_path,
             ) from error
+        if oddity is not None:
+            raise WorkspaceError(
+                f"{self.config_path} holds {oddity}; mend that line.", subject=self.config_path
+            )
+        return document
 
     def _tables(self, document: tomlkit.TOMLDocument) -> dict[str, Mapping[str, Any]]:
         tables = document.unwrap().get("datasets", {})

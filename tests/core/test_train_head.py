@@ -192,7 +192,7 @@ def test_an_interrupt_names_the_seeds_that_are_left(
     monkeypatch.setattr(emcache.training_run, "fit", run)
     with pytest.raises(KeyboardInterrupt):
         train_head(cells, ["cells"], FeatureRequest(), options(seeds=[0, 2, 5]), listener)
-    assert listener.lines[-1] == "1 of 3 seeds are done; go on with --seeds 2,5."
+    assert listener.lines[-1] == "1 of 3 seeds are done; the same command goes on from there."
 
 
 def test_what_cannot_be_trained_on(cells: Workspace, cells_root: Path) -> None:

@@ -9,6 +9,7 @@ from PIL import Image
 
 from emcache.backbones.build import random_backbone
 from emcache.backbones.registry import TINY
+from emcache.checkpoints import NoKeeper
 from emcache.classes import ClassRule
 from emcache.counts import Counts
 from emcache.datasets import Selection
@@ -135,7 +136,7 @@ def run(features: tuple[Job, FeatureSet, LabelSet], protocol: Protocol, seed: in
         worker,
         examples,
         val,
-        fit(worker, examples, train, val, Sampling.NATURAL, protocol, seed, Quiet()),
+        fit(worker, examples, train, val, Sampling.NATURAL, protocol, seed, Quiet(), NoKeeper()),
     )
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import duckdb
 import numpy as np
 import polars as pl
 import pytest
 
 from emcache.errors import UsageError, WarehouseError
-from emcache_warehouse.database import open_readonly
+from emcache_warehouse.database import attach_readonly, open_readonly
 from emcache_warehouse.query import (
     list_queries,
     named_query,
@@ -180,6 +181,22 @@ def test_a_warehouse_that_is_not_there_says_how_to_make_it(made_up):
 # Nothing changes, nothing outside is read
 
 
+@pytest.fixture
+def outside(tmp_path_factory):
+    """A folder with files that hold one column ``a`` of one row, and a database with that table."""
+    folder = tmp_path_factory.mktemp("outside")
+    (folder / "secret.csv").write_text("a\n1\n")
+    (folder / "secret.json").write_text('[{"a": 1}]')
+    pl.DataFrame({"a": [1]}).write_parquet(folder / "secret.parquet")
+    with duckdb.connect(str(folder / "other.duckdb")) as connection:
+        connection.execute("CREATE TABLE t AS SELECT 1 AS a")
+    return folder
+
+
+def files_below(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
 @pytest.mark.parametrize(
     "sql",
     [
@@ -188,6 +205,17 @@ def test_a_warehouse_that_is_not_there_says_how_to_make_it(made_up):
         "DELETE FROM runs",
         "DROP VIEW leaderboard",
         "UPDATE runs SET seed = 1",
+        "TRUNCATE runs",
+        "ALTER TABLE runs ADD COLUMN x INT",
+        "COMMENT ON TABLE runs IS 'x'",
+        "MERGE INTO runs USING (SELECT 1 AS s) AS x ON runs.seed = x.s WHEN MATCHED THEN DELETE",
+        "CREATE TEMP TABLE x (a INT)",
+        "CREATE TABLE memory.main.x AS FROM runs",
+        "CREATE TEMP MACRO f(x) AS x",
+        "BEGIN",
+        "PREPARE p AS SELECT 1",
+        "CHECKPOINT",
+        "VACUUM",
     ],
 )
 def test_writing_is_refused(filled, sql):
@@ -198,36 +226,183 @@ def test_writing_is_refused(filled, sql):
 
 
 @pytest.mark.parametrize(
-    "sql",
+    ("sql", "why"),
     [
-        "FROM read_csv('{file}')",
-        "FROM read_text('{file}')",
-        "FROM '{file}'",
-        "FROM glob('{folder}/*')",
-        "COPY runs TO '{folder}/out.csv'",
-        "ATTACH '{folder}/other.duckdb'",
-        "EXPORT DATABASE '{folder}/export'",
-        "INSTALL httpfs",
-        "LOAD httpfs",
-        "SET enable_external_access = true",
-        "SET threads = 1",
-        "FROM read_csv('https://example.org/x.csv')",
+        ("FROM read_csv('{folder}/secret.csv')", "are disabled"),
+        ("FROM read_text('{folder}/secret.csv')", "are disabled"),
+        ("FROM read_blob('{folder}/secret.csv')", "are disabled"),
+        ("FROM read_json('{folder}/secret.json')", "are disabled"),
+        ("FROM read_parquet('{folder}/secret.parquet')", "are disabled"),
+        ("FROM parquet_metadata('{folder}/secret.parquet')", "are disabled"),
+        ("FROM read_duckdb('{folder}/other.duckdb', table_name='t')", "are disabled"),
+        ("FROM '{folder}/secret.csv'", "are disabled"),
+        ("FROM '{folder}/secret.parquet'", "are disabled"),
+        ("FROM glob('{folder}/*')", "are disabled"),
+        ("FROM read_csv('https://example.org/x.csv')", "are disabled"),
+        ("EXPLAIN ANALYZE COPY runs TO '{folder}/out.csv'", "are disabled"),
+        ("SELECT getenv('HOME')", "getenv does not exist"),
+        ("COPY runs TO '{folder}/out.csv'", "read-only mode"),
+        ("COPY epochs FROM '{folder}/secret.csv'", "read-only mode"),
+        ("ATTACH '{folder}/other.duckdb'", "read-only mode"),
+        ("ATTACH ':memory:' AS other", "read-only mode"),
+        ("DETACH warehouse", "read-only mode"),
+        ("EXPORT DATABASE '{folder}/export'", "read-only mode"),
+        ("IMPORT DATABASE '{folder}'", "read-only mode"),
+        ("INSTALL httpfs", "read-only mode"),
+        ("LOAD httpfs", "read-only mode"),
+        ("LOAD json", "read-only mode"),
+        ("UPDATE EXTENSIONS", "read-only mode"),
+        ("CREATE SECRET s (TYPE s3)", "read-only mode"),
+        ("SET enable_external_access = true", "read-only mode"),
+        ("SET threads = 1", "read-only mode"),
+        ("SET schema = 'memory'", "read-only mode"),
+        ("SET VARIABLE x = 1", "read-only mode"),
+        ("RESET threads", "read-only mode"),
+        ("USE memory", "read-only mode"),
+        ("PRAGMA enable_profiling", "read-only mode"),
+        ("PRAGMA enable_verification", "read-only mode"),
+        ("PRAGMA database_list", "read-only mode"),
+        ("PRAGMA table_info('runs')", "read-only mode"),
+        ("CALL enable_logging()", "read-only mode"),
     ],
 )
-def test_files_extensions_and_settings_are_out_of_reach(filled, tmp_path, sql):
-    file = tmp_path / "secret.csv"
-    file.write_text("a\n1\n")
-    before = sorted(tmp_path.rglob("*"))
-    with pytest.raises(WarehouseError):
-        run_query(filled.database, sql.format(file=file, folder=tmp_path), {})
-    assert sorted(tmp_path.rglob("*")) == before
+def test_files_extensions_and_settings_are_out_of_reach(filled, outside, sql, why):
+    before = files_below(outside)
+    with pytest.raises(WarehouseError, match=why):
+        run_query(filled.database, sql.format(folder=outside), {})
+    assert files_below(outside) == before
 
 
-def test_python_variables_are_out_of_reach(filled):
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "INSERT INTO epochs (run_id, epoch) VALUES ('x', 1)",
+        "COPY runs TO '{folder}/out.csv'",
+        "EXPORT DATABASE '{folder}/export'",
+        "ATTACH '{folder}/other.duckdb'",
+        "INSTALL httpfs",
+        "SET enable_external_access = true",
+        "SET lock_configuration = false",
+        "SET python_enable_replacements = true",
+        "SET threads = 1",
+        "PRAGMA enable_profiling",
+    ],
+)
+def test_the_connection_itself_is_locked(filled, outside, sql):
+    before = files_below(outside)
+    locked = "are disabled|has been locked|read-only mode"
+    connection = open_readonly(filled.database)
+    with connection, pytest.raises(duckdb.Error, match=locked):
+        connection.execute(sql.format(folder=outside))
+    assert files_below(outside) == before
+
+
+@pytest.mark.parametrize("opened", [open_readonly, attach_readonly])
+def test_python_variables_are_out_of_reach(filled, opened):
     secret_array = np.arange(3)
-    with open_readonly(filled.database) as connection, pytest.raises(Exception, match="not exist"):
-        connection.execute("SELECT * FROM secret_array")
+    secret_frame = pl.DataFrame({"a": [1]})
+    with opened(filled.database) as connection:
+        for name in ("secret_array", "secret_frame"):
+            with pytest.raises(duckdb.Error, match="not exist"):
+                connection.execute(f"SELECT * FROM {name}")
     assert secret_array.size == 3
+    assert secret_frame.height == 1
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT 1 AS a",
+        "VALUES (1)",
+        "SHOW TABLES",
+        "DESCRIBE runs",
+        "SUMMARIZE runs",
+        "EXPLAIN FROM runs",
+        "WITH x AS (SELECT 1 AS a) FROM x",
+        "PIVOT runs ON seed USING count(*)",
+    ],
+)
+def test_whatever_asks_is_answered(filled, sql):
+    assert not run_query(filled.database, sql, {}).is_empty()
+
+
+# SQL that is trusted
+
+
+def unsafe(made_up, sql, **parameters):
+    return run_query(made_up.database, sql, parameters, unsafe=True)
+
+
+def test_trusted_sql_reads_files(filled, outside):
+    for name in ("secret.csv", "secret.json", "secret.parquet"):
+        assert unsafe(filled, f"FROM '{outside / name}'").rows() == [(1,)]
+    assert "secret.csv" in str(unsafe(filled, f"FROM glob('{outside}/*.csv')").rows())
+
+
+def test_trusted_sql_writes_files(filled, tmp_path):
+    unsafe(filled, f"COPY (SELECT seed FROM runs) TO '{tmp_path}/seeds.parquet'")
+    assert pl.read_parquet(tmp_path / "seeds.parquet").height == 5
+    unsafe(filled, f"EXPORT DATABASE '{tmp_path}/export' (FORMAT parquet)")
+    assert (tmp_path / "export" / "schema.sql").is_file()
+
+
+def test_trusted_sql_attaches_databases_and_changes_settings(filled, outside):
+    joined = unsafe(
+        filled,
+        f"SET threads = 1; ATTACH '{outside}/other.duckdb' AS o; "
+        f"SELECT count(*) AS n, max(t.a) AS a FROM runs, o.t WHERE seed < $below",
+        below="2",
+    )
+    assert joined.rows() == [(4, 1)]
+    unsafe(filled, f"ATTACH '{outside}/other.duckdb' AS o; INSERT INTO o.t VALUES (2)")
+    with duckdb.connect(str(outside / "other.duckdb")) as connection:
+        assert connection.execute("FROM t").fetchall() == [(1,), (2,)]
+
+
+def test_trusted_sql_installs_extensions(filled, tmp_path):
+    """From a folder in place of the network; what lies there is none, so DuckDB looks and says."""
+    place = tmp_path / "repository"
+    sql = (
+        f"SET extension_directory = '{tmp_path}/extensions'; "
+        f"SET custom_extension_repository = '{place}'; INSTALL nothing"
+    )
+    with pytest.raises(WarehouseError, match=f"IO Error(?s:.*){place}"):
+        unsafe(filled, sql)
+
+
+@pytest.mark.parametrize(
+    ("sql", "why"),
+    [
+        ("INSERT INTO epochs (run_id, epoch) VALUES ('x', 1)", "read-only mode"),
+        ("DELETE FROM runs", "read-only mode"),
+        ("DROP VIEW leaderboard", "read-only mode"),
+        ("CREATE TABLE x (a INT)", "read-only mode"),
+        ("ATTACH '{database}' AS again", "already attached"),
+        ("USE memory; DETACH warehouse; ATTACH '{database}' AS again", "leave it out"),
+        (
+            "USE memory; ATTACH OR REPLACE '{database}' AS warehouse; DELETE FROM warehouse.runs",
+            "read-only mode",
+        ),
+    ],
+)
+def test_trusted_sql_cannot_write_the_warehouse(filled, sql, why):
+    before = filled.database.read_bytes()
+    with pytest.raises(WarehouseError, match=why):
+        unsafe(filled, sql.format(database=filled.database))
+    assert filled.database.read_bytes() == before
+
+
+@pytest.mark.parametrize("sql", ["", " -- nothing"])
+def test_trusted_sql_is_a_statement_too(empty, sql):
+    with pytest.raises(UsageError, match="where one is expected"):
+        unsafe(empty, sql)
+
+
+def test_parameters_belong_to_the_last_trusted_statement(empty):
+    with pytest.raises(UsageError, match="no value for the parameter x"):
+        unsafe(empty, "SET threads = 1; SELECT $x")
+    with pytest.raises(UsageError, match="it takes none at all"):
+        unsafe(empty, "SELECT 1", x="1")
 
 
 # What comes back

@@ -9,7 +9,7 @@ from pathlib import Path
 import duckdb
 
 from emcache.errors import WarehouseError
-from emcache.records import Record, list_record_ids
+from emcache.records import list_record_ids
 from emcache_warehouse.database import (
     DamagedDatabaseError,
     attach_readonly,
@@ -20,7 +20,7 @@ from emcache_warehouse.database import (
 from emcache_warehouse.ingest import Ingestion, ingest
 from emcache_warehouse.kinds import KINDS
 from emcache_warehouse.migrate import SchemaState, migrate, recorded_files, schema_state
-from emcache_warehouse.reading import read_records
+from emcache_warehouse.reading import SoundRecord, read_records
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ def database_state(database: Path) -> DatabaseState:
         connection.close()
 
 
-def fill(path: Path, records: Sequence[Record]) -> Ingestion:
+def fill(path: Path, records: Sequence[SoundRecord]) -> Ingestion:
     """Migrate a private database file and ingest verified records into it.
 
     Args:

@@ -12,10 +12,11 @@ import duckdb
 
 from emcache.errors import EmcacheError
 from emcache.records import list_record_ids
-from emcache_warehouse.build import DatabaseState, build, database_state
+from emcache_warehouse.build import DatabaseState, database_state, fill
 from emcache_warehouse.database import CATALOG, attach_readonly, first_line, identifier, quote
+from emcache_warehouse.ingest import Ingestion
 from emcache_warehouse.migrate import SchemaState
-from emcache_warehouse.reading import read_records
+from emcache_warehouse.reading import Problem, SoundRecord, read_records
 
 _REBUILT = "rebuilt"
 
@@ -28,6 +29,18 @@ _TABLES = {
     "runs": "run_id",
     "epochs": "run_id",
     "slice_metrics": "run_id",
+    "evaluations": "evaluation_id",
+    "evaluation_metrics": "evaluation_id",
+    "audits": "audit_id",
+    "audit_checks": "audit_id",
+    "audit_scores": "audit_id",
+    "gap_measurements": "gap_id",
+    "gaps": "gap_id",
+    "gap_points": "gap_id",
+    "embeddings": "record_id",
+    "benchmark_runs": "bench_id",
+    "benchmarks": "bench_id",
+    "benchmark_growth": "bench_id",
 }
 _SEEDS = ("paper_results", "paper_parameters")
 
@@ -48,7 +61,8 @@ class Finding:
     """One thing that was looked at."""
 
     name: str
-    """What was looked at: ``records``, ``database``, ``pending``, ``missing``, ``rows``."""
+    """What was looked at: ``records``, ``features``, ``database``, ``pending``, ``missing``,
+    ``rows``."""
     verdict: Literal["pass", "warn", "fail"]
     """``warn`` for what a sync mends or what may be meant, ``fail`` for damage."""
     message: str
@@ -64,23 +78,57 @@ def check(runs: Path, database: Path) -> list[Finding]:
     """
     on_disk = list_record_ids(runs)
     records, problems = read_records(runs, on_disk)
+    with tempfile.TemporaryDirectory(prefix="emcache-check-") as folder:
+        rebuilt = Path(folder) / "rebuilt.duckdb"
+        ingestion = fill(rebuilt, records)
+        findings = [_features_finding(records, runs.parent / "cache")]
+        return findings + _findings(on_disk, database, rebuilt, ingestion, problems)
+
+
+def _features_finding(records: Sequence[SoundRecord], cache: Path) -> Finding:
+    """Whether the features that runs were trained on are still there; no run needs them to be."""
+    named = {str(name) for item in records for name in item.record.config.get("feature_sets") or ()}
+    gone = sorted(name for name in named if cache.is_dir() and not (cache / name).is_dir())
+    if not gone:
+        message = "No feature set that runs were trained on has gone."
+        return Finding("features", "pass", message)
+    count = "1 feature set" if len(gone) == 1 else f"{len(gone)} feature sets"
+    return Finding(
+        "features",
+        "pass",
+        f"{count} that runs were trained on has gone from the cache ({', '.join(gone[:3])}); the "
+        f"runs and their scores stand, and `emcache extract` makes the features again.",
+    )
+
+
+def _findings(
+    on_disk: Sequence[str],
+    database: Path,
+    rebuilt: Path,
+    ingestion: Ingestion,
+    unread: Sequence[Problem],
+) -> list[Finding]:
+    problems = [*unread, *ingestion.problems]
     findings = [Finding("records", "fail", problem.message) for problem in problems]
     if not problems:
-        findings.append(Finding("records", "pass", f"{len(records)} records, all checksums match."))
+        findings.append(
+            Finding("records", "pass", f"{len(ingestion.ingested)} records, all checksums match.")
+        )
     try:
         state = database_state(database)
     except EmcacheError as error:
         return [*findings, Finding("database", "fail", str(error))]
-    findings.append(_schema_finding(state))
+    findings.append(schema_finding(state))
     if state.schema is not SchemaState.CURRENT:
         return findings
-    findings.append(_pending_finding({record.id for record in records} - state.ingested))
-    findings.append(_missing_finding(state.ingested - set(on_disk)))
-    findings.extend(_row_findings(runs, database))
+    findings.append(pending_finding(set(ingestion.ingested) - state.ingested))
+    findings.append(missing_finding(state.ingested - set(on_disk)))
+    findings.extend(_row_findings(rebuilt, database))
     return findings
 
 
-def _schema_finding(state: DatabaseState) -> Finding:
+def schema_finding(state: DatabaseState) -> Finding:
+    """Whether the database has this package's schema."""
     match state.schema:
         case SchemaState.CURRENT:
             return Finding("database", "pass", "The schema is this version's.")
@@ -96,7 +144,8 @@ def _schema_finding(state: DatabaseState) -> Finding:
             )
 
 
-def _pending_finding(pending: Collection[str]) -> Finding:
+def pending_finding(pending: Collection[str]) -> Finding:
+    """Whether every record is in the database; ``pending`` are those that are not."""
     if not pending:
         return Finding("pending", "pass", "Every sound record has been ingested.")
     return Finding(
@@ -106,7 +155,8 @@ def _pending_finding(pending: Collection[str]) -> Finding:
     )
 
 
-def _missing_finding(missing: Collection[str]) -> Finding:
+def missing_finding(missing: Collection[str]) -> Finding:
+    """Whether every record of the database still has its folder; ``missing`` have none."""
     if not missing:
         return Finding("missing", "pass", "Every ingested record is still there.")
     return Finding(
@@ -124,25 +174,22 @@ def _listed(ids: Collection[str], limit: int = 3) -> str:
     return f"{', '.join(names[:limit])}{more}: {count}"
 
 
-def _row_findings(runs: Path, database: Path) -> list[Finding]:
-    with tempfile.TemporaryDirectory(prefix="emcache-check-") as folder:
-        rebuilt = Path(folder) / "rebuilt.duckdb"
-        build(rebuilt, runs)
-        connection = attach_readonly(database)
-        try:
-            connection.execute(f"ATTACH {quote(str(rebuilt))} AS {_REBUILT} (READ_ONLY)")
-            differing = _differing_tables(connection)
-        except duckdb.Error as error:
-            return [
-                Finding(
-                    "rows",
-                    "fail",
-                    f"The rows cannot be read ({first_line(str(error))}); run `emcache warehouse "
-                    f"rebuild`.",
-                )
-            ]
-        finally:
-            connection.close()
+def _row_findings(rebuilt: Path, database: Path) -> list[Finding]:
+    connection = attach_readonly(database)
+    try:
+        connection.execute(f"ATTACH {quote(str(rebuilt))} AS {_REBUILT} (READ_ONLY)")
+        differing = _differing_tables(connection)
+    except duckdb.Error as error:
+        return [
+            Finding(
+                "rows",
+                "fail",
+                f"The rows cannot be read ({first_line(str(error))}); run `emcache warehouse "
+                f"rebuild`.",
+            )
+        ]
+    finally:
+        connection.close()
     if not differing:
         return [Finding("rows", "pass", "Every row is what a rebuild gives.")]
     return [

@@ -16,11 +16,10 @@ from typing import Any
 
 import duckdb
 
-from emcache.records import Record
 from emcache_warehouse.database import first_line, is_damage
 from emcache_warehouse.kinds import KINDS
 from emcache_warehouse.packaged import packaged_text
-from emcache_warehouse.reading import Problem, left_out, record_row
+from emcache_warehouse.reading import Problem, SoundRecord, explain_refusal
 
 _BATCH = 500
 
@@ -35,7 +34,7 @@ class Ingestion:
     """The records that are not."""
 
 
-def ingest(connection: duckdb.DuckDBPyConnection, records: Sequence[Record]) -> Ingestion:
+def ingest(connection: duckdb.DuckDBPyConnection, records: Sequence[SoundRecord]) -> Ingestion:
     """Add verified records to the tables.
 
     Raises:
@@ -47,12 +46,13 @@ def ingest(connection: duckdb.DuckDBPyConnection, records: Sequence[Record]) -> 
         problems.extend(_ingest_batch(connection, batch))
     skipped = {problem.record_id for problem in problems}
     return Ingestion(
-        tuple(record.id for record in records if record.id not in skipped), tuple(problems)
+        tuple(item.record.id for item in records if item.record.id not in skipped),
+        tuple(problems),
     )
 
 
 def _ingest_batch(
-    connection: duckdb.DuckDBPyConnection, records: Sequence[Record]
+    connection: duckdb.DuckDBPyConnection, records: Sequence[SoundRecord]
 ) -> Iterator[Problem]:
     try:
         connection.execute("BEGIN")
@@ -68,18 +68,18 @@ def _ingest_batch(
         if is_damage(error):
             raise
         if len(records) == 1:
-            yield left_out(records[0].id, first_line(str(error)))
+            yield explain_refusal(records[0].record, first_line(str(error)))
             return
         middle = len(records) // 2
         yield from _ingest_batch(connection, records[:middle])
         yield from _ingest_batch(connection, records[middle:])
 
 
-def _insert(connection: duckdb.DuckDBPyConnection, records: Sequence[Record]) -> None:
+def _insert(connection: duckdb.DuckDBPyConnection, records: Sequence[SoundRecord]) -> None:
     with connection.appender("records") as appender:
-        appender.append_rows([record_row(record) for record in records])
+        appender.append_rows([item.row for item in records])
     for name, kind in KINDS.items():
-        mine = [record for record in records if record.kind == name]
+        mine = [item.record for item in records if item.record.kind == name]
         if not mine:
             continue
         _execute(connection, kind.rows, {"ids": [record.id for record in mine]})

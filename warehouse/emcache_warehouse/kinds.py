@@ -119,6 +119,31 @@ KINDS: Mapping[str, Kind] = {
             "embeddings.parquet": _EMBEDDINGS,
         },
     ),
+    "bench": Kind(
+        required=("machine", "quick"),
+        rows="tables/benchmark_runs.sql",
+        files={
+            "benchmarks.parquet": ParquetTable(
+                "tables/benchmarks.sql",
+                (
+                    "name",
+                    "question",
+                    "ratio",
+                    "low",
+                    "high",
+                    "unit",
+                    "target",
+                    "verdict",
+                    "device",
+                    "note",
+                    "times",
+                ),
+            ),
+            "benchmark_growth.parquet": ParquetTable(
+                "tables/benchmark_growth.sql", ("stage", "n_slices", "seconds")
+            ),
+        },
+    ),
     "train-head": _TRAINING,
     "train-lora": _TRAINING,
     "audit": Kind(

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from emcache_warehouse.charts.theme import Whole
     from emcache_warehouse.sync import SyncReport
 
-CHARTS = ("audit", "cost", "curves", "gap", "iou", "paper-comparison", "pca", "transfer")
+CHARTS = ("audit", "bench", "cost", "curves", "gap", "iou", "paper-comparison", "pca", "transfer")
 """What :meth:`Connected.chart` draws."""
 
 
@@ -122,6 +122,7 @@ def _texts(parameters: Mapping[str, object]) -> dict[str, str]:
 
 def _drawers(workspace: Workspace) -> Mapping[str, Callable[..., Any]]:
     from emcache_warehouse.charts.audit import audit_chart, audit_rows, worst_slices
+    from emcache_warehouse.charts.bench import bench_chart, bench_rows
     from emcache_warehouse.charts.cost import cost_chart, cost_rows
     from emcache_warehouse.charts.curves import curve_rows, curves_chart
     from emcache_warehouse.charts.gap import gap_chart, gap_rows
@@ -139,6 +140,7 @@ def _drawers(workspace: Workspace) -> Mapping[str, Callable[..., Any]]:
 
     return {
         "audit": audit,
+        "bench": lambda: bench_chart(bench_rows(database)),
         "cost": lambda: cost_chart(cost_rows(database)),
         "curves": lambda: curves_chart(curve_rows(database)),
         "gap": lambda: gap_chart(gap_rows(database)),

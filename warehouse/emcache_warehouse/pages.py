@@ -99,6 +99,7 @@ def _section(heading: str, pictures: Sequence[Picture]) -> str:
 def _figure(picture: Picture) -> str:
     data = base64.b64encode(picture.data).decode()
     return (
-        f'<figure><img src="data:{picture.media};base64,{data}" alt="{escape(picture.alt)}">'
+        f'<figure><img src="data:{escape(picture.media)};base64,{data}" '
+        f'alt="{escape(picture.alt)}">'
         f"<figcaption>{escape(picture.caption)}</figcaption></figure>\n"
     )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path
 
 import duckdb
@@ -12,7 +13,7 @@ import polars as pl
 
 from emcache.errors import UsageError, WarehouseError
 from emcache_warehouse.arrow import ArrowStream
-from emcache_warehouse.database import identifier, is_damage, open_readonly
+from emcache_warehouse.database import attach_readonly, identifier, is_damage, open_readonly
 from emcache_warehouse.named import NamedQuery, Parameter, list_queries, named_query
 
 __all__ = [
@@ -25,8 +26,9 @@ __all__ = [
     "run_query",
 ]
 
-_INTEGER = re.compile(r"[+-]?(0|[1-9]\d*)")
-_NUMBER = re.compile(r"[+-]?(\d+\.\d*|\.\d+|\d+(?=[eE]))([eE][+-]?\d+)?")
+# Integers of more digits than DuckDB's largest are text, as everything that is no number.
+_INTEGER = re.compile(r"[+-]?(0|[1-9][0-9]{0,37})")
+_NUMBER = re.compile(r"[+-]?([0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))([eE][+-]?[0-9]+)?")
 _WORDS = {"true": True, "false": False, "null": None}
 
 # Types that polars cannot hold; they become text.
@@ -34,26 +36,50 @@ _FOREIGN_TYPE = re.compile(
     r"\b(INTERVAL|UNION|BIGNUM|VARIANT|GEOMETRY|BIT|TIME WITH TIME ZONE|TIME_NS)\b"
 )
 _MOST_CANDIDATES = 5
+# Days since 1970 that Python's dates begin with, and no longer reach.
+_FIRST_DAY, _AFTER_LAST_DAY = -719_162, 2_932_897
+# Nanoseconds in 64 bits never come so far.
+_PER_SECOND = {"ms": 10**3, "us": 10**6}
+# What holds more within each other costs polars gigabytes.
+_DEEPEST = 60
+# DuckDB repeats a word that it does not know, however long.
+_LONGEST = 400
+
+# What asks and does no more. PIVOT is several statements in one.
+_QUESTIONS = (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN, duckdb.StatementType.MULTI)
 
 
-def run_query(database: Path, sql: str, parameters: Mapping[str, str]) -> pl.DataFrame:
+def run_query(
+    database: Path, sql: str, parameters: Mapping[str, str], *, unsafe: bool = False
+) -> pl.DataFrame:
     """Answer one SQL statement, without the possibility of changing anything.
 
     Args:
         database: The warehouse's file.
         sql: One statement; ``$name`` stands for a parameter.
         parameters: Values as typed, see :func:`parse_value`.
+        unsafe: For SQL that is trusted: files may be read and written, databases attached,
+            extensions installed and settings changed, and other statements may come before the one
+            that is answered. The warehouse itself stays attached for reading only.
 
     Raises:
         UsageError: A parameter is missing or unknown, or there is not exactly one statement.
-        WarehouseError: DuckDB refuses the statement; its own message, with the position.
+        WarehouseError: The statement does more than ask, or DuckDB refuses it; DuckDB's own
+            message has the position.
     """
-    connection = open_readonly(database)
+    _check_text(sql, *parameters, *parameters.values())
+    connection = attach_readonly(database) if unsafe else open_readonly(database)
     try:
-        statement = _single_statement(connection, sql)
+        before, statement = (
+            _trusted_statements(connection, sql)
+            if unsafe
+            else ((), _single_question(connection, sql))
+        )
         _check_parameters(statement.named_parameters, parameters)
         values = {name: parse_value(text) for name, text in parameters.items()}
-        return _fetch(connection, sql, values)
+        for earlier in before:
+            connection.execute(earlier)
+        return _fetch(connection, statement.query if before else sql, values)
     except duckdb.Error as error:
         raise WarehouseError(_message(connection, error), subject=sql) from error
     finally:
@@ -87,6 +113,62 @@ def parse_value(text: str) -> int | float | bool | str | None:
     if _NUMBER.fullmatch(text):
         return float(text)
     return _WORDS.get(text.lower(), text)
+
+
+def _check_text(*texts: str) -> None:
+    """Refuse bytes of the command line that are no UTF-8; Python keeps them as lone surrogates."""
+    for text in texts:
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise UsageError(
+                f"{text[:80]!r} is no text; expected UTF-8: type it anew.", subject=text
+            ) from None
+
+
+def _trusted_statements(
+    connection: duckdb.DuckDBPyConnection, sql: str
+) -> tuple[Sequence[duckdb.Statement], duckdb.Statement]:
+    """The last statement, and those before it."""
+    statements = connection.extract_statements(sql)
+    if not statements:
+        return (), _single_statement(connection, sql)
+    for statement in statements:
+        if _kind(statement) is duckdb.StatementType.DETACH:
+            # A warehouse that was detached could be attached again for writing.
+            raise WarehouseError(
+                "DETACH was given, which could take the warehouse out of its read-only mode; leave "
+                "it out: every database is detached when the query ends.",
+                subject=sql,
+            )
+    return statements[:-1], statements[-1]
+
+
+def _single_question(connection: duckdb.DuckDBPyConnection, sql: str) -> duckdb.Statement:
+    """The one statement, if it does no more than ask.
+
+    What DuckDB itself locks (see :func:`~emcache_warehouse.database.open_readonly`) is locked
+    however a question is put; this refuses what would change the connection without use.
+    """
+    statement = _single_statement(connection, sql)
+    kind = _kind(statement)
+    if kind not in _QUESTIONS:
+        raise WarehouseError(
+            f"a statement of the kind {kind.name if kind else 'unknown'} was given, and a query is "
+            f"in read-only mode: expected SELECT, WITH, FROM, SHOW, DESCRIBE, PIVOT or EXPLAIN; "
+            f"for SQL that you trust, `emcache query --unsafe` reads and writes files, attaches "
+            f"databases and installs extensions.",
+            subject=sql,
+        )
+    return statement
+
+
+def _kind(statement: duckdb.Statement) -> duckdb.StatementType | None:
+    try:
+        return statement.type
+    except ValueError:
+        # DuckDB has kinds of statements that its bindings have no name for.
+        return None
 
 
 def _single_statement(connection: duckdb.DuckDBPyConnection, sql: str) -> duckdb.Statement:
@@ -124,7 +206,9 @@ def _fetch(
             return pl.DataFrame()
         _check_columns(relation.columns)
         relation = _as_polars_types(relation)
-        return _plain_integers(pl.DataFrame(ArrowStream(relation.__arrow_c_stream__())))
+        frame = _plain_integers(pl.DataFrame(ArrowStream(relation.__arrow_c_stream__())))
+        _check_moments(frame)
+        return frame
     except duckdb.Error as error:
         # Relations leave the position out of some messages that statements put it into.
         if "LINE " not in str(error) and not isinstance(error, duckdb.OperationalError):
@@ -141,8 +225,33 @@ def _check_columns(columns: Collection[str]) -> None:
         )
 
 
+def _check_moments(frame: pl.DataFrame) -> None:
+    """Refuse dates that Python has no value for; polars would fail where a row is asked for."""
+    for name, kind in frame.schema.items():
+        if isinstance(kind, pl.Date):
+            a_day = 1
+        elif isinstance(kind, pl.Datetime) and kind.time_unit in _PER_SECOND:
+            a_day = 86_400 * _PER_SECOND[kind.time_unit]
+        else:
+            continue
+        physical = frame[name].to_physical().drop_nulls()
+        if ((physical < _FIRST_DAY * a_day) | (physical >= _AFTER_LAST_DAY * a_day)).any():
+            raise WarehouseError(
+                f"column {name} holds a date before the year 1 or after 9999; expected one between "
+                f"these: CAST it to VARCHAR.",
+                subject=name,
+            )
+
+
 def _as_polars_types(relation: duckdb.DuckDBPyRelation) -> duckdb.DuckDBPyRelation:
     names = list(zip(relation.columns, map(str, relation.types), strict=True))
+    for name, kind in names:
+        if _depth(kind) > _DEEPEST:
+            raise WarehouseError(
+                f"column {name} holds values nested more than {_DEEPEST} deep; take them apart "
+                f"with unnest, or CAST it to JSON.",
+                subject=name,
+            )
     if not any(_FOREIGN_TYPE.search(kind) for _, kind in names):
         return relation
     return relation.project(
@@ -153,6 +262,13 @@ def _as_polars_types(relation: duckdb.DuckDBPyRelation) -> duckdb.DuckDBPyRelati
             for name, kind in names
         )
     )
+
+
+def _depth(kind: str) -> int:
+    """How deep a type is nested: ``STRUCT(a INTEGER[][])`` is 3."""
+    lists = max(len(run) // 2 for run in re.findall(r"(?:\[\d*\])+|$", kind))
+    opened = accumulate((letter == "(") - (letter == ")") for letter in kind)
+    return lists + max(opened, default=0)
 
 
 def _plain_integers(frame: pl.DataFrame) -> pl.DataFrame:
@@ -168,7 +284,7 @@ def _plain_integers(frame: pl.DataFrame) -> pl.DataFrame:
 
 def _message(connection: duckdb.DuckDBPyConnection, error: duckdb.Error) -> str:
     """DuckDB's own message; of the overloads that it lists, the first few."""
-    lines = [line for line in str(error).rstrip().splitlines() if line.strip()]
+    lines = [line[:_LONGEST] for line in str(error).rstrip().splitlines() if line.strip()]
     candidates = [line for line in lines if line.startswith("\t")]
     dropped = set(candidates[_MOST_CANDIDATES + 1 :])
     lines = [line for line in lines if line not in dropped]

@@ -26,9 +26,13 @@ _OWN = {
     "iou_target": "Foreground IoU on the other dataset.",
     "is_best": "Whether it is the epoch with the lowest validation loss.",
     "n_extractions": "Extractions that worked on the feature set.",
+    "margin": "How many times better than the target asks; below 1 it is missed.",
+    "margin_high": "The same of the best round.",
+    "margin_low": "The same of the worst round.",
     "our_head_only": "Trainable parameters of our frozen runs, in millions.",
     "our_lora_plus_head": "Trainable parameters of our LoRA runs, in millions.",
     "paper_iou_fg": "The paper's mean for the same cell.",
+    "seconds_per_slice": "Seconds divided by the number of slices.",
     "train_seconds_per_run": "Mean seconds of training.",
 }
 

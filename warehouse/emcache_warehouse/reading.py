@@ -1,4 +1,8 @@
-"""Reading records from their folders, and leaving out those that cannot be ingested."""
+"""Reading records from their folders, and leaving out those that cannot be ingested.
+
+What a batch of thousands can be spared is done for those that fail alone: the columns of a Parquet
+file are looked at when DuckDB has refused it.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +19,16 @@ from emcache.errors import EmcacheError, RecordError
 from emcache.records import Record, read_record
 from emcache_warehouse.kinds import KINDS
 
+_UNFIT = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    OSError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Problem:
@@ -26,30 +40,53 @@ class Problem:
     """Why, and what to do."""
 
 
-def read_records(runs: Path, ids: Sequence[str]) -> tuple[list[Record], list[Problem]]:
-    """Read and verify records: every file's SHA-256, and that nothing their kind needs is missing.
+@dataclass(frozen=True, slots=True)
+class SoundRecord:
+    """A record whose checksums match, with what the table ``records`` holds of it."""
+
+    record: Record
+    row: tuple[Any, ...]
+
+
+def read_records(runs: Path, ids: Sequence[str]) -> tuple[list[SoundRecord], list[Problem]]:
+    """Read and verify records: every file's SHA-256, and the configuration that their kind needs.
 
     Returns:
         The sound records, and why the others are not among them.
     """
-    records: list[Record] = []
+    records: list[SoundRecord] = []
     problems: list[Problem] = []
     for record_id in ids:
         try:
             record = read_record(runs / record_id)
-            _check_content(record)
-            records.append(record)
+            records.append(SoundRecord(record, _row(record)))
         except EmcacheError as error:
             problems.append(Problem(record_id, str(error)))
-        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        except _UNFIT as error:
             # A record.json of another shape, whose checksum matches all the same.
             problems.append(left_out(record_id, str(error) or repr(error)))
     return records, problems
 
 
-def record_row(record: Record) -> tuple[Any, ...]:
-    """The record's row of the table ``records``."""
+def explain_refusal(record: Record, reason: str) -> Problem:
+    """Why DuckDB refused a record by itself: a column that is missing, or its own words."""
+    kind = KINDS.get(record.kind)
+    for name, table in kind.files.items() if kind else ():
+        if record.has(name):
+            try:
+                held = _parquet_columns(record.file(name))
+            except (OSError, ValueError) as error:
+                return left_out(record.id, str(error))
+            if missing := [column for column in table.columns if column not in held]:
+                return _missing(record, name, missing)
+    return left_out(record.id, reason)
+
+
+def _row(record: Record) -> tuple[Any, ...]:
     content = record.content
+    kind = KINDS.get(record.kind)
+    if kind and (missing := [key for key in kind.required if record.config.get(key) is None]):
+        raise RecordError(_missing(record, "its configuration", missing).message, subject=record)
     return (
         record.id,
         record.kind,
@@ -73,28 +110,8 @@ def left_out(record_id: str, why: str) -> Problem:
     )
 
 
-def _check_content(record: Record) -> None:
-    record_row(record)
-    kind = KINDS.get(record.kind)
-    if kind is None:
-        return
-    _check_nothing_missing(
-        record,
-        "its configuration",
-        [key for key in kind.required if record.config.get(key) is None],
-    )
-    for name, table in kind.files.items():
-        if record.has(name):
-            held = _parquet_columns(record.file(name))
-            _check_nothing_missing(
-                record, name, [column for column in table.columns if column not in held]
-            )
-
-
-def _check_nothing_missing(record: Record, place: str, missing: Sequence[str]) -> None:
-    if missing:
-        problem = left_out(record.id, f"{place} has no {', '.join(missing)}")
-        raise RecordError(problem.message, subject=record)
+def _missing(record: Record, place: str, missing: Sequence[str]) -> Problem:
+    return left_out(record.id, f"{place} has no {', '.join(missing)}")
 
 
 def _parquet_columns(path: Path) -> set[str]:

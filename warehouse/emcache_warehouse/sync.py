@@ -10,16 +10,16 @@ from __future__ import annotations
 import shutil
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from filelock import FileLock
-
 from emcache import atomic
 from emcache.errors import WarehouseError
+from emcache.locks import held
+from emcache.progress import Quiet
 from emcache.records import list_record_ids
 from emcache_warehouse.build import build, database_state, fill
 from emcache_warehouse.checkup import Finding, check
@@ -28,7 +28,7 @@ from emcache_warehouse.ingest import Ingestion
 from emcache_warehouse.migrate import SchemaState
 from emcache_warehouse.reading import Problem, read_records
 
-__all__ = ["Finding", "Problem", "SyncReport", "check", "rebuild", "sync"]
+__all__ = ["Finding", "Problem", "SyncReport", "check", "rebuild", "repair", "sync"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +86,34 @@ def rebuild(runs: Path, database: Path) -> SyncReport:
         changed=True,
         seconds=time.perf_counter() - clock,
     )
+
+
+def repair(runs: Path, database: Path, findings: Sequence[Finding]) -> SyncReport | None:
+    """Mend what :func:`check` found wrong with the database; the records are never touched.
+
+    Args:
+        runs: Folder of the records.
+        database: The warehouse's file.
+        findings: Of :func:`check`.
+
+    Returns:
+        What was done, or None where nothing had to be.
+
+    Raises:
+        WarehouseError: Rows differ from the records, but making them anew would forget records
+            whose folders have gone.
+    """
+    wrong = {finding.name for finding in findings if finding.verdict != "pass"}
+    if "rows" in wrong:
+        if "missing" in wrong:
+            raise WarehouseError(
+                "the rows differ from the records, and making them anew would forget the records "
+                "whose folders have gone; restore those folders, or run `emcache warehouse "
+                "rebuild` to forget them.",
+                subject=database,
+            )
+        return rebuild(runs, database)
+    return sync(runs, database) if wrong & {"database", "pending"} else None
 
 
 def _is_current(runs: Path, database: Path) -> bool:
@@ -166,7 +194,8 @@ def _writing(database: Path) -> Iterator[None]:
     """Be the one process that writes, and clear away what a killed one has left."""
     try:
         database.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(database.with_name(f".{database.name}.lock")):
+        lock = database.with_name(f".{database.name}.lock")
+        with held(lock, f"writing {database.name}", Quiet()):
             for stale in database.parent.glob(f"{_temporary_prefix(database)}*"):
                 _remove(stale)
             yield

@@ -9,7 +9,7 @@ from typing import Any
 
 import polars as pl
 
-from emcache.adapters import AdapterChoice, adapter_sha256
+from emcache.adapter_files import ADAPTER_FOLDER, AdapterChoice, adapter_sha256
 from emcache.datasets import Selection, load_dataset
 from emcache.embeddings import embedding_table
 from emcache.errors import StoreError, UsageError
@@ -25,7 +25,6 @@ from emcache.records import Record, new_record
 from emcache.reuse import Donors
 from emcache.store import list_feature_sets
 from emcache.trained_runs import TrainedRun, find_run
-from emcache.training_run import ADAPTER_FOLDER
 from emcache.weights import describe_untrained, is_untrained
 from emcache.workspace import Workspace
 

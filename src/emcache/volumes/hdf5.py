@@ -9,11 +9,21 @@ import numpy as np
 
 from emcache.errors import ImageError
 from emcache.volumes.extras import require
-from emcache.volumes.volume import ArrayVolume, VoxelSize, missing_file
+from emcache.volumes.volume import ArrayVolume, VoxelSize, check_chunks, missing_file
 
 # The file's own lock is asked for only where the file system has locks.
 _LOCKING = "best-effort"
 _MOST_NAMED = 5
+# h5py reports damaged files by any of these.
+_DAMAGE = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 
 
 def open_hdf5(path: Path, inner: str) -> ArrayVolume:
@@ -34,6 +44,15 @@ def open_hdf5(path: Path, inner: str) -> ArrayVolume:
         raise ImageError(
             f"{path} cannot be opened as HDF5 ({error}); restore the file.", subject=path
         ) from None
+    try:
+        return _open_array(h5py, file, path, inner)
+    except _DAMAGE as error:
+        raise ImageError(
+            f"{path}:/{inner} cannot be read ({error}); restore the file.", subject=path
+        ) from None
+
+
+def _open_array(h5py: Any, file: Any, path: Path, inner: str) -> ArrayVolume:
     found = file.get(inner) if inner else None
     if not isinstance(found, h5py.Dataset):
         arrays: list[str] = []
@@ -52,6 +71,7 @@ def open_hdf5(path: Path, inner: str) -> ArrayVolume:
             f"the array into it.",
             subject=path,
         )
+    check_chunks(f"{path}:/{inner}", found.chunks or ())
     return _Hdf5Volume(f"{path}:/{inner}", found, _voxel_size(found.attrs))
 
 
@@ -59,7 +79,7 @@ class _Hdf5Volume(ArrayVolume):
     def _read(self, axis: int, index: int) -> np.ndarray:
         try:
             return super()._read(axis, index)
-        except (OSError, RuntimeError, ValueError, TypeError) as error:
+        except _DAMAGE as error:
             raise ImageError(
                 f"{self.name} cannot be read ({error}); restore the file.", subject=self.name
             ) from None
@@ -69,7 +89,7 @@ def _voxel_size(attributes: Any) -> VoxelSize | None:
     for name, nanometres in (("resolution", 1.0), ("element_size_um", 1e3)):
         try:
             z, y, x = (float(value) * nanometres for value in attributes[name])
-        except (KeyError, TypeError, ValueError, OSError):
+        except _DAMAGE:
             continue
         if min(z, y, x) > 0:
             return z, y, x

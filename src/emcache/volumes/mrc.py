@@ -13,6 +13,16 @@ from emcache.volumes.extras import require
 from emcache.volumes.volume import ArrayVolume, VoxelSize, missing_file
 
 _ANGSTROM_NM = 0.1
+# mrcfile only warns of a header that cannot be.
+_DAMAGE = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    OSError,
+    TypeError,
+    ValueError,
+    Warning,
+)
 
 
 def open_mrc(path: Path) -> ArrayVolume:
@@ -26,9 +36,12 @@ def open_mrc(path: Path) -> ArrayVolume:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             file = mrcfile.mmap(path, mode="r")
+            if file.data is None:
+                raise ValueError("its header says nothing of its values")
+            voxel = _voxel_size(file.voxel_size)
     except FileNotFoundError:
         raise missing_file(path) from None
-    except (ValueError, OSError, RuntimeWarning, OverflowError) as error:
+    except _DAMAGE as error:
         raise ImageError(
             f"{path} cannot be read as MRC ({error}); restore the file.", subject=path
         ) from None
@@ -37,7 +50,7 @@ def open_mrc(path: Path) -> ArrayVolume:
             f"{path} holds complex values; expected grey values: save it in another mode.",
             subject=path,
         )
-    return ArrayVolume(str(path), file.data, _voxel_size(file.voxel_size))
+    return ArrayVolume(str(path), file.data, voxel)
 
 
 def _voxel_size(stated: Any) -> VoxelSize | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
@@ -11,7 +13,7 @@ from emcache.volumes.hdf5 import open_hdf5
 from emcache.volumes.mrc import open_mrc
 from emcache.volumes.picture import Picture
 from emcache.volumes.tiff import TiffVolume
-from emcache.volumes.volume import Volume
+from emcache.volumes.volume import Volume, missing_file, too_large
 from emcache.volumes.zarr_array import is_zarr, open_zarr
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg")
@@ -44,16 +46,34 @@ def open_volume(path: Path, inner: str = "") -> Volume:
     Raises:
         ImageError: Missing, empty, damaged, of no kind that is known, or no volume.
     """
-    if path.suffix.lower() in PICTURE_SUFFIXES:
-        return Picture(path)
-    if path.suffix.lower() in HDF5_SUFFIXES:
-        # An open HDF5 file cannot be written by anyone, so it is let go of at once.
-        return open_hdf5(path, inner)
+    facts = _facts(path)
+    try:
+        if path.suffix.lower() in PICTURE_SUFFIXES:
+            return Picture(path)
+        if path.suffix.lower() in HDF5_SUFFIXES:
+            # An open HDF5 file cannot be written by anyone, so it is let go of at once.
+            return open_hdf5(path, inner)
+        return _kept(path, inner, (facts.st_size, facts.st_mtime_ns, facts.st_ino))
+    except MemoryError:
+        raise too_large(str(path)) from None
+
+
+def _facts(path: Path) -> os.stat_result:
+    """A file's size and times, once it is known to be one that reading comes to an end of."""
     try:
         facts = path.stat()
-    except OSError:
-        return _open(path, inner)
-    return _kept(path, inner, (facts.st_size, facts.st_mtime_ns, facts.st_ino))
+    except (FileNotFoundError, NotADirectoryError):
+        raise missing_file(path) from None
+    except (OSError, ValueError) as error:
+        # A name that is too long, or one that no file can have.
+        raise ImageError(
+            f"{str(path)!r:.200} cannot be opened ({error}); check its name.", subject=path
+        ) from None
+    if not stat.S_ISREG(facts.st_mode) and not stat.S_ISDIR(facts.st_mode):
+        raise ImageError(
+            f"{path} is a pipe or a device; expected a file: check its name.", subject=path
+        )
+    return facts
 
 
 def _open(path: Path, inner: str) -> Volume:

@@ -16,6 +16,10 @@ from emcache.volumes.volume import MOST_PIXELS, PageSize, Volume, missing_file
 # Sections of 100 megapixels are everyday here; MOST_PIXELS stands in for Pillow's own limit.
 Image.MAX_IMAGE_PIXELS = None
 
+# A byte of a PNG holds no more: DEFLATE gives at most 1032 bytes for one, of 8 pixels each.
+_MOST_PER_BYTE = 8 * 1032
+_ALWAYS_PLAUSIBLE = 1 << 24
+
 _DTYPES = {
     "1": "bool",
     "L": "uint8",
@@ -71,6 +75,13 @@ def _opened(path: Path) -> Iterator[Image.Image]:
                 raise ImageError(
                     f"{path} claims {rows} x {columns} pixels; expected at most {MOST_PIXELS}: cut "
                     f"it into smaller images.",
+                    subject=path,
+                )
+            size = path.stat().st_size
+            if rows * columns > max(_ALWAYS_PLAUSIBLE, _MOST_PER_BYTE * size):
+                raise ImageError(
+                    f"{path} claims {rows} x {columns} pixels in {size} bytes, which cannot hold "
+                    f"as many; restore the file.",
                     subject=path,
                 )
             yield picture

@@ -25,6 +25,9 @@ from emcache.volumes.volume import (
 
 _LOGGER = logging.getLogger("tifffile")
 _SPATIAL = "YXS"
+# No codec makes more bytes of one: a block of Zstandard is 4 bytes for 128 KiB.
+_MOST_PER_BYTE = 40_000
+_ALWAYS_PLAUSIBLE = 1 << 24
 
 
 class TiffVolume(Volume):
@@ -94,6 +97,13 @@ class TiffVolume(Volume):
             raise ImageError(
                 f"{self._path} claims {rows} x {columns} pixels; expected at most {MOST_PIXELS}: "
                 f"cut it into smaller images.",
+                subject=self._path,
+            )
+        held = min(sum(page.databytecounts), self._file.filehandle.size)
+        if frame.nbytes > max(_ALWAYS_PLAUSIBLE, _MOST_PER_BYTE * held):
+            raise ImageError(
+                f"{self._path} claims {rows} x {columns} pixels in {held} bytes, which cannot hold "
+                f"as many; restore the file.",
                 subject=self._path,
             )
         if (
@@ -168,6 +178,8 @@ class _Complaints(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         if record.thread == self._thread and self.first is None:
             self.first = record.getMessage().partition("> ")[2]
+            # One is enough: a damaged chain of pages makes millions.
+            raise ValueError(self.first)
 
 
 @contextmanager
@@ -189,6 +201,7 @@ def _reading(path: Path) -> Iterator[None]:
         LookupError,
         OSError,
         RuntimeError,
+        SyntaxError,
         TypeError,
         ValueError,
         struct.error,
@@ -209,7 +222,8 @@ def _voxel_size(file: Any) -> VoxelSize | None:
     """From OME or ImageJ headers; a plain TIFF's resolution is most often a printer's."""
     try:
         return _ome_voxel_size(file) if file.is_ome else _imagej_voxel_size(file)
-    except (LookupError, TypeError, ValueError, ZeroDivisionError):
+    except (ArithmeticError, AttributeError, LookupError, SyntaxError, TypeError, ValueError):
+        # Broken XML is a syntax error.
         return None
 
 

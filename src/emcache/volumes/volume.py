@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +19,11 @@ VoxelSize = tuple[float, float, float]
 
 MOST_PIXELS = 1 << 30
 """Larger planes are refused: a small file may claim any size."""
+
+MOST_PLANES = 1 << 20
+"""Volumes of more planes are refused, likewise."""
+
+_NUMBERS = "biuf"
 
 NM_PER_UNIT = {
     "angstrom": 0.1,
@@ -56,6 +62,18 @@ class Volume(ABC):
         dtype: np.dtype[Any],
         voxel_size_nm: VoxelSize | None,
     ) -> None:
+        if dtype.kind not in _NUMBERS:
+            raise ImageError(
+                f"{name} has values of type {dtype}; expected numbers: save it as grey or as "
+                f"labels.",
+                subject=name,
+            )
+        if not sizes or any(0 in size for size in set(sizes)):
+            raise ImageError(
+                f"{name} holds no pixels; expected at least one plane of rows and columns: restore "
+                f"the file.",
+                subject=name,
+            )
         self.name = name
         """What to call it in errors."""
         self.sizes = tuple(sizes)
@@ -80,6 +98,7 @@ class Volume(ABC):
                 subject=self.name,
             )
         rows, columns = self.sizes[0]
+        check_count(self.name, rows if axis == 1 else columns)
         planes = (PageSize(len(self.sizes), columns),) * rows
         return planes if axis == 1 else (PageSize(len(self.sizes), rows),) * columns
 
@@ -103,7 +122,10 @@ class Volume(ABC):
                 f"{MOST_PIXELS}: cut it into smaller images.",
                 subject=self.name,
             )
-        values = self._read(axis, index)
+        try:
+            values = self._read(axis, index)
+        except MemoryError:
+            raise too_large(self.name) from None
         return np.asarray(values, dtype=values.dtype.newbyteorder("="))
 
     @abstractmethod
@@ -129,6 +151,7 @@ class ArrayVolume(Volume):
         self._flat = len(kept) == 2
         rows, columns = kept[-2:]
         planes = 1 if self._flat else kept[0]
+        check_count(name, planes)
         super().__init__(
             name, (PageSize(rows, columns),) * planes, np.dtype(array.dtype), voxel_size_nm
         )
@@ -140,6 +163,41 @@ class ArrayVolume(Volume):
             plane = np.asarray(self._array[...])
             return plane if axis == 0 else plane[None].take(index, axis=axis)
         return np.asarray(self._array[(*self._lead, *place)])
+
+
+def check_count(name: str, planes: int) -> None:
+    """Refuse more planes than could be listed; a header of a few bytes may claim any number.
+
+    Raises:
+        ImageError: With the number.
+    """
+    if planes > MOST_PLANES:
+        raise ImageError(
+            f"{name} claims {planes} planes; expected at most {MOST_PLANES}: cut it into smaller "
+            f"volumes.",
+            subject=name,
+        )
+
+
+def check_chunks(name: str, chunks: Sequence[int]) -> None:
+    """Refuse chunks of which one alone, however little of it is wanted, would fill the memory.
+
+    Raises:
+        ImageError: With the chunk's shape.
+    """
+    if prod(chunks) > MOST_PIXELS:
+        raise ImageError(
+            f"{name} is stored in chunks of {' x '.join(map(str, chunks))} values; expected at "
+            f"most {MOST_PIXELS} in each: save it in smaller chunks.",
+            subject=name,
+        )
+
+
+def too_large(name: str) -> ImageError:
+    """What to say of an image that memory does not hold."""
+    return ImageError(
+        f"{name} needs more memory than there is; cut it into smaller images.", subject=name
+    )
 
 
 def missing_file(path: Path) -> ImageError:

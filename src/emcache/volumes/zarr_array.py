@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,45 @@ import zarr
 from zarr.storage import LocalStore
 
 from emcache.errors import ImageError
-from emcache.volumes.volume import NM_PER_UNIT, ArrayVolume, VoxelSize, missing_file
+from emcache.volumes.volume import (
+    NM_PER_UNIT,
+    ArrayVolume,
+    VoxelSize,
+    check_chunks,
+    missing_file,
+)
 
+# zarr and its codecs report damage by any of these.
+_DAMAGE = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+# Codecs that only move bytes about. Others are not tried: one of numcodecs unpickles, and so runs,
+# what a chunk holds; that newer versions of it refuse to is not relied on.
+_CODECS = frozenset(
+    {
+        *(
+            "adler32",
+            "astype",
+            "bitround",
+            "blosc",
+            "bytes",
+            "bz2",
+            "cast_value",
+            "crc32",
+            "crc32c",
+        ),
+        *("delta", "fixedscaleoffset", "fletcher32", "gzip", "jenkins_lookup3", "lz4", "lzma"),
+        *("packbits", "pcodec", "quantize", "scale_offset", "sharding_indexed", "shuffle"),
+        *("transpose", "zfpy", "zlib", "zstd"),
+    }
+)
 _MARKS = ("zarr.json", ".zarray", ".zgroup")
 
 
@@ -33,7 +70,7 @@ def open_zarr(path: Path, inner: str) -> ArrayVolume:
     try:
         node = zarr.open(LocalStore(path, read_only=True), path=inner, mode="r")
         if isinstance(node, zarr.Array):
-            return _ZarrVolume(name, node, None)
+            return _volume(name, node, path, None)
         attributes: Any = node.attrs.asdict()
         attributes = attributes.get("ome", attributes)
         images = attributes.get("multiscales")
@@ -47,27 +84,63 @@ def open_zarr(path: Path, inner: str) -> ArrayVolume:
         finest = node[images[0]["datasets"][0]["path"]]
         if not isinstance(finest, zarr.Array):
             raise TypeError("its first level is no array")
-        return _ZarrVolume(name, finest, _voxel_size(images[0], name))
+        return _volume(name, finest, path, _voxel_size(images[0], name))
     except ImageError:
         raise
     except FileNotFoundError:
         raise ImageError(
             f"{name} is not there; check the path within {path.name}.", subject=name
         ) from None
-    except (ValueError, KeyError, TypeError, IndexError, OSError, AttributeError) as error:
+    except _DAMAGE as error:
         raise ImageError(
-            f"{name} cannot be read as Zarr ({error}); restore it, or name another array.",
+            f"{name} cannot be read as Zarr ({error!s:.400}); restore it, or name another array.",
             subject=name,
         ) from None
+
+
+def _volume(
+    name: str, array: zarr.Array[Any], path: Path, voxel_size_nm: VoxelSize | None
+) -> ArrayVolume:
+    """An array, once it is known to hold nothing but numbers in this very folder.
+
+    Raises:
+        ImageError: It lies elsewhere, or is coded in a way that is not tried.
+    """
+    if not (path / array.path).resolve().is_relative_to(path.resolve()):
+        raise ImageError(
+            f"{name} is a link that leaves {path.name}; expected the array in that folder: copy it "
+            f"there.",
+            subject=name,
+        )
+    metadata = array.metadata.to_dict()
+    if unknown := sorted(set(_codec_names(metadata)) - _CODECS):
+        raise ImageError(
+            f"{name} is coded by {unknown[0]!r}, which is not read; save it with one of "
+            f"{', '.join(sorted(_CODECS))}.",
+            subject=name,
+        )
+    check_chunks(name, array.chunks)
+    check_chunks(name, array.shards or ())
+    return _ZarrVolume(name, array, voxel_size_nm)
+
+
+def _codec_names(metadata: Mapping[str, Any]) -> Iterator[str]:
+    """Every codec that an array's metadata of either version name, also within shards."""
+    for key in ("codecs", "index_codecs", "filters", "compressor"):
+        listed = metadata.get(key) or ()
+        for codec in [listed] if isinstance(listed, Mapping) else listed:
+            yield str(codec.get("id") or codec.get("name")).removeprefix("numcodecs.")
+            yield from _codec_names(codec.get("configuration") or {})
 
 
 class _ZarrVolume(ArrayVolume):
     def _read(self, axis: int, index: int) -> np.ndarray:
         try:
             return super()._read(axis, index)
-        except (OSError, RuntimeError, ValueError, TypeError) as error:
+        except _DAMAGE as error:
             raise ImageError(
-                f"a chunk of {self.name} cannot be read ({error}); restore it.", subject=self.name
+                f"a chunk of {self.name} cannot be read ({error!s:.400}); restore it.",
+                subject=self.name,
             ) from None
 
 

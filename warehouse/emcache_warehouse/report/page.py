@@ -39,7 +39,9 @@ def write_report(workspace: Workspace, out: Path) -> None:
         )
     made = f"Made {datetime.now(UTC):%Y-%m-%d %H:%M} UTC by emcache {__version__}."
     title = f"emcache report: {workspace.root.name}"
-    atomic.write_bytes(out, report_page(title, made, all_sections(workspace)).encode())
+    page = report_page(title, made, all_sections(workspace))
+    # A folder's name need not be text.
+    atomic.write_bytes(out, page.encode(errors="backslashreplace"))
 
 
 def report_page(title: str, lede: str, sections: Sequence[Section]) -> str:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import polars as pl
-from PIL import Image
 
 from emcache.workspace import Workspace
 from emcache_warehouse.charts.audit import Worst, audit_chart, audit_rows, worst_slices
+from emcache_warehouse.charts.bench import bench_chart, bench_rows
 from emcache_warehouse.charts.cost import cost_chart, cost_rows
 from emcache_warehouse.charts.curves import curve_rows, curves_chart
 from emcache_warehouse.charts.gap import gap_chart, gap_rows
@@ -22,7 +21,7 @@ from emcache_warehouse.charts.transfer import transfer_chart, transfer_rows
 from emcache_warehouse.pages import Picture
 from emcache_warehouse.query import run_named_query, run_query
 from emcache_warehouse.report.content import Section, table_of
-from emcache_warehouse.report.pictures import JPEG, as_jpeg, worst_pictures
+from emcache_warehouse.report.pictures import JPEG, shown_smaller, worst_pictures
 
 _PICTURES = 8
 _MOST_EPOCHS = 3000
@@ -73,6 +72,7 @@ def all_sections(workspace: Workspace) -> list[Section]:
         worst,
         audits,
         cost,
+        speed,
     )
     return [section(workspace) for section in build]
 
@@ -294,8 +294,9 @@ def audits(workspace: Workspace) -> Section:
         if found.is_empty():
             continue
         pictures = [
-            replace(item, data=as_jpeg(Image.open(io.BytesIO(item.data))), media=JPEG)
+            replace(item, data=smaller, media=JPEG)
             for item in worst_slices(workspace.runs, found["audit_id"][0])
+            if (smaller := shown_smaller(item.data)) is not None
         ]
         if found.height <= _MOST_SCORES:
             section.draw(
@@ -349,5 +350,28 @@ def cost(workspace: Workspace) -> Section:
         "chart-cost",
         "Seconds of the backbone spent and saved, and the size on disk.",
         lambda: cost_chart(rows),
+    )
+    return section
+
+
+def speed(workspace: Workspace) -> Section:
+    """What the benchmarks of this machine came to."""
+    section = Section("speed", "Speed")
+    rows = bench_rows(workspace.warehouse)
+    if not rows.ratios.is_empty():
+        headings = {
+            "name": "benchmark",
+            "ratio": "ratio",
+            "low": "lowest",
+            "high": "highest",
+            "target": "target",
+            "verdict": "verdict",
+            "question": "what",
+        }
+        section.tables.append(table_of("Benchmarks of this machine", rows.ratios, headings))
+    section.draw(
+        "chart-bench",
+        "Every ratio against its target, and time against the number of slices.",
+        lambda: bench_chart(rows),
     )
     return section

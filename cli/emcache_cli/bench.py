@@ -1,0 +1,36 @@
+"""``emcache bench``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from emcache_cli.options import DeviceOption, FormatOption, WorkspaceOption
+
+
+def bench(
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Under two minutes, at smaller sizes.")
+    ] = False,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Only this benchmark; may be repeated. (default: all)"),
+    ] = None,
+    device: DeviceOption = "auto",
+    chosen: FormatOption = None,
+    workspace: WorkspaceOption = None,
+) -> None:
+    """Measure this machine: ratios of emcache to what it replaces, each with its target.
+
+    Exit code 1 where a target was missed.
+    """
+    from emcache.bench.ratio import Verdict
+    from emcache.bench.run import BenchOptions
+    from emcache_cli.benchmarking import bench_rows, benchmark
+    from emcache_cli.console import Console, show_rows
+
+    result = benchmark(workspace, BenchOptions(quick, only or (), device), Console())
+    show_rows(bench_rows(result, chosen), chosen)
+    if any(item.verdict is Verdict.FAIL for item in result.measurements):
+        raise typer.Exit(1)

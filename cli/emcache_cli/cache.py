@@ -1,0 +1,69 @@
+"""``emcache cache list | verify | prune``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from emcache_cli.options import FormatOption, WorkspaceOption
+
+app = typer.Typer(
+    help="The feature sets on the disk: what is there, whether it is whole, what can go.",
+    no_args_is_help=True,
+)
+
+
+@app.command("list")
+def list_(chosen: FormatOption = None, workspace: WorkspaceOption = None) -> None:
+    """Show every feature set: what it holds, its size, and how many runs were trained on it."""
+    from emcache.workspace import find_workspace
+    from emcache_cli.cache_tables import feature_set_rows
+    from emcache_cli.console import show_rows
+
+    show_rows(feature_set_rows(find_workspace(workspace)), chosen)
+
+
+@app.command()
+def verify(
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Compute again what is damaged or missing.")
+    ] = False,
+    chosen: FormatOption = None,
+    workspace: WorkspaceOption = None,
+) -> None:
+    """Compare every byte of the cache with the checksums taken when it was written.
+
+    Exits with 1 where something is damaged and not repaired.
+    """
+    from emcache.workspace import find_workspace
+    from emcache_cli.cache_tables import verify_and_repair
+    from emcache_cli.console import Console, show_rows
+
+    rows, sound = verify_and_repair(find_workspace(workspace), repair, Console())
+    show_rows(rows, chosen)
+    if not sound:
+        raise typer.Exit(1)
+
+
+@app.command()
+def prune(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[FEATURE-SET]...", help="Feature sets to remove, by name."),
+    ] = None,
+    stale: Annotated[
+        bool,
+        typer.Option(help="Also feature sets with slices that no dataset has as they were."),
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go.")] = False,
+    chosen: FormatOption = None,
+    workspace: WorkspaceOption = None,
+) -> None:
+    """Remove what killed commands left, and the feature sets that are named. Records stay."""
+    from emcache.workspace import find_workspace
+    from emcache_cli.cache_tables import prune_rows
+    from emcache_cli.console import Console, show_rows
+
+    place = find_workspace(workspace)
+    show_rows(prune_rows(place, names or (), stale, dry_run, Console()), chosen)

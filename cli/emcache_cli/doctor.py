@@ -1,0 +1,31 @@
+"""``emcache doctor``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from emcache_cli.options import FormatOption, WorkspaceOption
+
+
+def doctor(
+    thorough: Annotated[
+        bool,
+        typer.Option("--thorough", help="Compare every checksum, and every row with the records."),
+    ] = False,
+    chosen: FormatOption = None,
+    workspace: WorkspaceOption = None,
+) -> None:
+    """Look at the machine and the workspace: what is well, what is not, and what mends it.
+
+    Nothing is changed. Exit code 1 where something fails.
+    """
+    from emcache.doctor.findings import Verdict
+    from emcache_cli.console import Console
+    from emcache_cli.diagnosis import diagnose, show_findings
+
+    findings = diagnose(workspace, thorough)
+    show_findings(findings, chosen, Console())
+    if any(finding.verdict is Verdict.FAIL for finding in findings):
+        raise typer.Exit(1)

@@ -1,0 +1,114 @@
+"""Epochs from the cache: against tokens in memory, and against running the backbone each time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+
+from emcache.backbone_loading import load_backbone
+from emcache.bench.ratio import Measurement, Target, of_rounds
+from emcache.bench.setting import MadeUpData, Setting
+from emcache.bench.timing import Work, interleave, quotients
+from emcache.devices import autocast, pick_layout, pick_precision
+from emcache.examples import Examples, Residency, open_examples
+from emcache.heads import build_head
+from emcache.host_memory import kept_memory
+from emcache.protocol import Protocol
+from emcache.readers import PixelReader, SizedSlice, TokenReader
+from emcache.sampling import chunks
+from emcache.segmenter import Segmenter
+from emcache.training import Trainer
+
+_EDGE, _QUICK_EDGE = 266, 126
+_ALMOST_ALL = Target(0.95, at_least=True)
+
+
+def measure_epochs(setting: Setting) -> Iterator[Measurement]:
+    """Epochs of the study's head at 266 px, batch 2; at 126 px where it must be quick."""
+    device = setting.device
+    edge, slices, rounds = (_QUICK_EDGE, 4, 3) if setting.quick else (_EDGE, 8, 5)
+    with kept_memory():
+        data = MadeUpData(setting.folder / "epochs", slices, edge, edge, device)
+        epochs = _Epochs(data)
+        times = interleave(epochs.works(), rounds, device)
+    for residency in epochs.residencies:
+        name = f"cached-epoch-{residency}"
+        yield of_rounds(
+            name,
+            f"epoch, batches in memory / from the cache with --resident {residency}, {edge} px",
+            quotients(times["bare"], times[residency]),
+            _ALMOST_ALL,
+            {"in memory": times["bare"], "cached": times[residency]},
+            device=device.type,
+        )
+    yield of_rounds(
+        "on-the-fly-share",
+        f"(epoch on the fly / cached epoch) / ((backbone + head) / head), {edge} px",
+        [
+            (fly / cached) / ((backbone + bare) / bare)
+            for fly, cached, backbone, bare in zip(
+                times["fly"], times["ram"], times["backbone"], times["bare"], strict=True
+            )
+        ],
+        _ALMOST_ALL,
+        {
+            "on the fly": times["fly"],
+            "cached": times["ram"],
+            "backbone": times["backbone"],
+            "head": times["bare"],
+        },
+        device=device.type,
+    )
+
+
+class _Epochs:
+    """The same steps on the same head, from wherever the batches come."""
+
+    def __init__(self, data: MadeUpData) -> None:
+        job, device = data.job, data.device
+        self._precision = pick_precision("auto", device)
+        self._device = device
+        self._order = chunks(range(data.slices), 2)
+        head = build_head("deconv", job.spec.dim, 0, layout=pick_layout(device))
+        self._head = Trainer(head, Protocol(), device, self._precision)
+        self.residencies = ["ram", "disk"]
+        if device.type == "cuda":
+            self.residencies.insert(0, "device")
+        tokens = TokenReader([data.features])
+        positions = list(range(data.slices))
+        self._examples = {
+            name: open_examples(tokens, device, Residency(name), positions)[0]
+            for name in self.residencies
+        }
+        self._batches = list(self._examples["ram"].steps(self._order))
+        backbone = load_backbone(job.spec, job.weights, device)
+        sized = [
+            SizedSlice(item, place.grid, job.dataset.classes)
+            for item, place in zip(job.slices, job.places, strict=True)
+        ]
+        pixels = PixelReader(sized, job.spec.patch)
+        # The reference decodes and resizes every slice in every epoch.
+        self._pixels = open_examples(pixels, device, Residency.DISK, positions)[0]
+        whole = Segmenter(backbone, head)
+        self._fly = Trainer(whole, Protocol(), device, self._precision)
+        self._backbone = backbone
+        self._images = [batch.inputs for step in self._pixels.steps(self._order) for batch in step]
+
+    def works(self) -> dict[str, Work]:
+        """What is timed, by name."""
+
+        def cached(examples: Examples) -> Work:
+            return lambda: self._head.train_epoch(examples.steps(self._order))
+
+        return {
+            "bare": lambda: self._head.train_epoch(iter(self._batches)),
+            **{name: cached(self._examples[name]) for name in self.residencies},
+            "fly": lambda: self._fly.train_epoch(self._pixels.steps(self._order)),
+            "backbone": self._forward,
+        }
+
+    def _forward(self) -> None:
+        with torch.no_grad(), autocast(self._device, self._precision):
+            for images in self._images:
+                self._backbone(images)

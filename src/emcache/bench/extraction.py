@@ -1,0 +1,82 @@
+"""Extraction against the bare forward passes in it, and the size of what it leaves."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+
+from emcache.backbone_loading import load_backbone
+from emcache.bench.ratio import Measurement, Target, of_rounds
+from emcache.bench.setting import MadeUpData, Setting
+from emcache.bench.timing import interleave, quotients
+from emcache.devices import Precision, autocast
+from emcache.extract import compute_tokens
+from emcache.host_memory import kept_memory
+from emcache.preprocessing import normalise
+from emcache.progress import Quiet
+from emcache.reuse import Donors
+from emcache.training_pixels import training_image
+
+_SIDE = 1024
+_ALMOST_ALL = Target(0.95, at_least=True)
+
+
+def measure_extraction(setting: Setting) -> Iterator[Measurement]:
+    """Slices of 1024 x 1024 pixels, at the default size unless it must be quick."""
+    edge, slices, rounds = (518, 2, 2) if setting.quick else (1022, 4, 2)
+    data = MadeUpData(setting.folder / "extraction", slices, _SIDE, edge, setting.device)
+    yield _share(data, rounds, _ALMOST_ALL)
+    if not setting.quick:
+        small = MadeUpData(setting.folder / "small", 32, _SIDE, 266, setting.device)
+        yield _share(small, 3, None)
+
+
+def measure_size(setting: Setting) -> Iterator[Measurement]:
+    """Bytes on disk of a feature set with its labels."""
+    for edge in (266,) if setting.quick else (266, 1022):
+        data = MadeUpData(setting.folder / f"size-{edge}", 4, edge, edge, setting.device)
+        feature_set = data.features.feature_set
+        total = sum(path.stat().st_size for path in feature_set.folder.rglob("*") if path.is_file())
+        yield of_rounds(
+            f"feature-set-bytes-{edge}",
+            f"bytes of a feature set with labels / bytes of its float16 tokens, {edge} px, D = 384",
+            [total / feature_set.token_bytes],
+            Target(1.05, at_least=False),
+            {},
+            device=setting.device.type,
+        )
+
+
+def _share(data: MadeUpData, rounds: int, target: Target | None) -> Measurement:
+    job = data.job
+    backbone = load_backbone(job.spec, job.weights, job.device)
+    patch = job.spec.patch
+    images = [
+        torch.from_numpy(training_image(item, (place.grid[0] * patch, place.grid[1] * patch)))
+        for item, place in zip(job.slices, job.places, strict=True)
+    ]
+
+    def forward() -> None:
+        with torch.inference_mode(), autocast(job.device, Precision(job.recipe.precision)):
+            for start in range(0, len(images), job.batch):
+                pixels = torch.stack(images[start : start + job.batch]).to(job.device)
+                np.asarray(backbone(normalise(pixels)).cls.float().cpu())
+
+    def extract() -> None:
+        shutil.rmtree(job.workspace.cache, ignore_errors=True)
+        job.workspace.cache.mkdir(parents=True)
+        compute_tokens(job, backbone, Donors({}), Quiet())
+
+    with kept_memory():
+        times = interleave({"forward": forward, "extraction": extract}, rounds, job.device)
+    return of_rounds(
+        f"extraction-{data.edge}",
+        f"forward passes on slices in memory / extraction, {_SIDE} px slices at {data.edge} px",
+        quotients(times["forward"], times["extraction"]),
+        target,
+        times,
+        device=data.device.type,
+    )

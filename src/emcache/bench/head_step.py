@@ -1,0 +1,80 @@
+"""One training step of the study's head: as the reference configures it, and as emcache does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+
+import torch
+
+from emcache.bench.ratio import Measurement, Target, of_rounds
+from emcache.bench.setting import Setting
+from emcache.bench.timing import quotients
+from emcache.bench.workers import Worker
+from emcache.devices import Precision, pick_precision
+
+# bfloat16 keeps 8 bits: losses and gradients of the first steps agree to a few times that.
+_TOLERANCE = 2**-6
+_PATCH = 14
+_QUICK, _SMALL, _LARGE = 126, 266, 1022
+_EMULATED = "no bfloat16 in hardware here, so both sides compute in float32"
+
+
+def measure_head_steps(setting: Setting) -> Iterator[Measurement]:
+    """Steps at 266 and 1022 px; at 126 px where it must be quick."""
+    fast = pick_precision("auto", setting.device) is Precision.BFLOAT16
+    target = Target(3.0, at_least=True) if fast else None
+    for edge in [_QUICK] if setting.quick else [_SMALL, _LARGE]:
+        rounds = setting.rounds if edge < _LARGE else 2
+        ways = ["reference", "ours"]
+        if setting.device.type == "cpu" and edge == _SMALL:
+            ways.append("reference-kept")
+        times, far = _take_turns(ways, edge, setting.device, rounds)
+        sound = far < _TOLERANCE
+        note = "" if fast else _EMULATED
+        yield of_rounds(
+            f"head-step-{edge}",
+            f"step as the reference configures it / ours, {edge} px, D = 384, batch 2",
+            quotients(times["reference"], times["ours"]),
+            target,
+            {"reference": times["reference"], "ours": times["ours"]},
+            device=setting.device.type,
+            note=note if sound else f"losses and gradients differ by {far:.2g} of their size",
+            sound=sound,
+        )
+        if "reference-kept" in ways:
+            yield of_rounds(
+                f"head-step-{edge}-same-memory",
+                "the same, freed memory kept by the process on both sides",
+                quotients(times["reference-kept"], times["ours"]),
+                None,
+                {"reference": times["reference-kept"], "ours": times["ours"]},
+            )
+
+
+def _take_turns(
+    ways: Sequence[str], edge: int, device: torch.device, rounds: int
+) -> tuple[dict[str, list[float]], float]:
+    """Make steps in turns.
+
+    Returns:
+        Seconds of the steps that count, by the ways' names; and how far the losses of the reference
+        and ours, or the lengths of their gradients, ever were apart, as a share of their size.
+    """
+    seconds: dict[str, list[float]] = {way: [] for way in ways}
+    apart = []
+    with ExitStack() as stack:
+        workers = {
+            way: stack.enter_context(
+                Worker("emcache.bench.head_worker", way, edge // _PATCH, device)
+            )
+            for way in ways
+        }
+        for number in range(-1, rounds):
+            answers = {way: worker.ask() for way, worker in workers.items()}
+            reference, ours = answers["reference"], answers["ours"]
+            apart += [abs(ours[what] / reference[what] - 1) for what in ("loss", "gradient")]
+            if number >= 0:
+                for way, answer in answers.items():
+                    seconds[way].append(answer["seconds"])
+    return seconds, max(apart)

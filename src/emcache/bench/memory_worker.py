@@ -1,0 +1,77 @@
+"""Training steps under a limit of memory: ``python -m emcache.bench.memory_worker``.
+
+Arguments: residency, folder of the feature set, key of its labels, and bytes of memory that the
+process may have beside what its libraries take (0: no limit). For every request it makes some steps
+on slices from all over the feature set and answers with their seconds.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from emcache.bench.timing import seconds_of
+from emcache.bench.workers import answer_requests
+from emcache.devices import pick_layout, pick_precision
+from emcache.examples import Residency, open_examples
+from emcache.heads import build_head
+from emcache.host_memory import kept_memory
+from emcache.labels import LabelSet
+from emcache.protocol import Protocol
+from emcache.readers import LabelledFeatures, TokenReader
+from emcache.sampling import chunks
+from emcache.store import FeatureSet
+from emcache.training import Trainer
+
+_STEPS = 6
+
+
+def limit_own_memory(more: int) -> None:
+    """Let this process have so many bytes of its own more than it has now; Linux counts them.
+
+    Files that are read do not count: the system keeps them where there is room.
+    """
+    import resource
+
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    found = re.search(r"^VmData:\s+(\d+) kB", status, re.MULTILINE)
+    assert found is not None  # noqa: S101 - Linux always says it
+    bound = int(found[1]) * 1024 + more
+    resource.setrlimit(resource.RLIMIT_DATA, (bound, bound))
+
+
+def main() -> None:
+    """Answer requests until there are no more."""
+    residency, folder, key, limit = sys.argv[1:]
+    device = torch.device("cpu")
+    feature_set = FeatureSet.open(Path(folder))
+    labels = LabelSet(feature_set.folder / "labels" / key, key, feature_set.slices)
+    protocol = Protocol()
+    count = len(feature_set.slices)
+    stride = max(1, count // (_STEPS * protocol.batch))
+    positions = list(range(0, count, stride))[: _STEPS * protocol.batch]
+    # The first product starts the threads of the libraries, which have stacks of their own.
+    torch.ones(512, 512).matmul(torch.ones(512, 512))
+    if int(limit):
+        limit_own_memory(int(limit))
+    with kept_memory():
+        reader = TokenReader([LabelledFeatures(feature_set, labels)])
+        examples, _ = open_examples(reader, device, Residency(residency), positions)
+        dim = feature_set.description["dim"]
+        head = build_head("deconv", dim, 0, layout=pick_layout(device))
+        trainer = Trainer(head, protocol, device, pick_precision("auto", device))
+        order = chunks(positions, protocol.batch)
+
+        def work() -> dict[str, Any]:
+            seconds = seconds_of(lambda: trainer.train_epoch(examples.steps(order)), device)
+            return {"seconds": seconds}
+
+        answer_requests(work)
+
+
+if __name__ == "__main__":
+    main()

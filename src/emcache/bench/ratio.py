@@ -1,0 +1,121 @@
+"""Ratios, and what they must reach."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from statistics import median
+from typing import Any
+
+
+class Verdict(StrEnum):
+    """Whether a target was reached."""
+
+    PASS = "pass"  # noqa: S105 - a verdict
+    FAIL = "fail"
+    NA = "n/a"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What a ratio must reach."""
+
+    bound: float
+    at_least: bool
+    """Whether the bound is the least or the most."""
+
+    def __str__(self) -> str:
+        return f"{'>=' if self.at_least else '<='} {self.bound:g}"
+
+    def reached_by(self, ratio: float) -> bool:
+        """Whether the ratio is on the right side of the bound."""
+        return ratio >= self.bound if self.at_least else ratio <= self.bound
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """One ratio, measured."""
+
+    name: str
+    question: str
+    """What is divided by what."""
+    ratio: float
+    """Median over the rounds."""
+    low: float
+    """Lowest of a round."""
+    high: float
+    """Highest of a round."""
+    target: Target | None
+    """None for what only informs."""
+    device: str = "cpu"
+    unit: str = "ratio"
+    """``ratio``, ``s`` or ``records/s``."""
+    times: tuple[tuple[str, tuple[float, ...]], ...] = ()
+    """Raw seconds of each round, by what was timed."""
+    note: str = ""
+    """Why a verdict is not what the ratio alone would say."""
+    sound: bool = True
+    """False where the two sides did not do the same work; it fails then, whatever the ratio."""
+
+    @property
+    def verdict(self) -> Verdict:
+        """Whether the target was reached."""
+        if not self.sound:
+            return Verdict.FAIL
+        if self.target is None:
+            return Verdict.NA
+        return Verdict.PASS if self.target.reached_by(self.ratio) else Verdict.FAIL
+
+    def as_row(self) -> dict[str, Any]:
+        """For a table or JSON: ``name``, ``ratio``, ``target``, ``verdict`` and their kin."""
+        return {
+            "name": self.name,
+            "ratio": self.ratio,
+            "target": None if self.target is None else str(self.target),
+            "verdict": str(self.verdict),
+            "low": self.low,
+            "high": self.high,
+            "unit": self.unit,
+            "device": self.device,
+            "question": self.question,
+            "note": self.note,
+            "times": [{"what": what, "seconds": list(seconds)} for what, seconds in self.times],
+        }
+
+
+def of_rounds(
+    name: str,
+    question: str,
+    ratios: Sequence[float],
+    target: Target | None,
+    times: dict[str, list[float]],
+    *,
+    device: str = "cpu",
+    note: str = "",
+    sound: bool = True,
+) -> Measurement:
+    """A measurement from the ratio of every round.
+
+    Args:
+        name: Short name; that of a GPU is added.
+        question: What is divided by what.
+        ratios: One for each round.
+        target: What their median must reach.
+        times: Raw seconds, by what was timed.
+        device: Where.
+        note: See :attr:`Measurement.note`.
+        sound: See :attr:`Measurement.sound`.
+    """
+    return Measurement(
+        name if device == "cpu" else f"{name}-{device}",
+        question,
+        median(ratios),
+        min(ratios),
+        max(ratios),
+        target,
+        device,
+        times=tuple((what, tuple(seconds)) for what, seconds in times.items()),
+        note=note,
+        sound=sound,
+    )

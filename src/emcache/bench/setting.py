@@ -1,0 +1,72 @@
+"""What all benchmarks of one command share, and the made-up data they work on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+
+from emcache.datasets import Selection
+from emcache.extract import run_extraction
+from emcache.jobs import ExtractOptions, Job, plan_extraction
+from emcache.labels import ensure_labels
+from emcache.progress import Quiet, Reporter
+from emcache.readers import LabelledFeatures
+from emcache.registration import add_dataset
+from emcache.synthetic import STYLES, write_domain
+from emcache.workspace import init_workspace
+
+BACKBONE = "dinov2-small"
+"""Backbone of every benchmark that runs one; its weights are random, which costs the same time."""
+WEIGHTS = "random:0"
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """How to measure."""
+
+    folder: Path
+    """Scratch space."""
+    device: torch.device
+    quick: bool
+    """Two minutes in all, at smaller sizes and with fewer rounds."""
+    reporter: Reporter
+
+    @property
+    def rounds(self) -> int:
+        """Rounds that count."""
+        return 3 if self.quick else 7
+
+
+@dataclass(frozen=True)
+class MadeUpData:
+    """A made-up dataset in a workspace of its own."""
+
+    folder: Path
+    slices: int
+    side: int
+    """Rows and columns of a slice."""
+    edge: int
+    """Size that slices are brought to."""
+    device: torch.device
+    backbone: str = BACKBONE
+
+    @cached_property
+    def job(self) -> Job:
+        """The extraction of all slices; nothing is computed yet."""
+        workspace, _ = init_workspace(self.folder / "workspace")
+        write_domain(self.folder / "slices", STYLES["sharp"], self.slices, self.side, seed=0)
+        places = {"images": "images/*.png", "masks": "masks/*.png", "split": ["random:0.5:0"]}
+        add_dataset(workspace, "made-up", "folder", self.folder / "slices", places, Quiet())
+        options = ExtractOptions(self.backbone, WEIGHTS, self.edge, device=str(self.device))
+        return plan_extraction(workspace, Selection("made-up", None), options, Quiet())
+
+    @cached_property
+    def features(self) -> LabelledFeatures:
+        """Tokens and labels, extracted now if need be."""
+        feature_set = run_extraction(self.job, Quiet()).feature_set
+        classes = self.job.dataset.classes
+        labels = ensure_labels(feature_set, self.job.slices, classes, Quiet())
+        return LabelledFeatures(feature_set, labels)

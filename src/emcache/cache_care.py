@@ -1,0 +1,120 @@
+"""Looking after the cache: is every file what its manifest says?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from emcache.canonical import file_sha256
+from emcache.errors import EmcacheError
+from emcache.fingerprint import FORMAT_VERSION
+from emcache.labels import LABEL_FOLDER, LABEL_FORMAT
+from emcache.manifest import MANIFEST_NAME, load_manifest
+from emcache.shards import (
+    StoredSlice,
+    grid_name,
+    plan_shards,
+    positions_by_grid,
+    slices_per_shard,
+    stored_slices,
+)
+from emcache.store import feature_set_folders
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """One file that is not what its manifest says."""
+
+    feature_set: str
+    """Name of the feature set."""
+    file: str
+    """Path in its folder."""
+    why: str
+    """``is missing``, ``has 0 bytes instead of 12``, ``has another checksum``, or what reading it
+    came to."""
+    slices: tuple[str, ...]
+    """Names of the slices that the file holds; empty where it holds all or none."""
+
+    @property
+    def label_set(self) -> str | None:
+        """Key of the label set that the file belongs to, or None."""
+        parts = self.file.split("/")
+        return parts[1] if parts[0] == LABEL_FOLDER and len(parts) > 1 else None
+
+
+def verify_cache(cache: Path, *, thorough: bool = True) -> list[Damage]:
+    """Compare every file of every complete feature set and label set with its manifest.
+
+    Args:
+        cache: Folder of the feature sets.
+        thorough: Compare checksums, not sizes alone.
+    """
+    return [
+        damage
+        for folder in feature_set_folders(cache)
+        for damage in verify_feature_set(folder, thorough=thorough)
+    ]
+
+
+def verify_feature_set(folder: Path, *, thorough: bool = True) -> list[Damage]:
+    """The damage of one feature set, its label sets included."""
+    try:
+        manifest = load_manifest(folder, FORMAT_VERSION)
+        slices = stored_slices(manifest["slices"])
+        shards = plan_shards(
+            slices, manifest["description"]["dim"], manifest["description"]["dtype"]
+        )
+    except EmcacheError as error:
+        return [Damage(folder.name, MANIFEST_NAME, str(error), ())]
+    held = {
+        shard.token_file: tuple(slices[position].id for position in shard.positions)
+        for shard in shards
+    }
+    damages = [
+        Damage(folder.name, name, why, held.get(name, ()))
+        for name, why in _wrong_files(folder, manifest, thorough)
+    ]
+    patch = manifest["description"]["patch"]
+    labels = folder / LABEL_FOLDER
+    for own in sorted(labels.iterdir()) if labels.is_dir() else []:
+        if own.is_dir() and own.name[0] != ".":
+            damages += _verify_labels(folder, own, slices, patch, thorough)
+    return damages
+
+
+def _verify_labels(
+    folder: Path, own: Path, slices: tuple[StoredSlice, ...], patch: int, thorough: bool
+) -> Iterator[Damage]:
+    place = own.relative_to(folder).as_posix()
+    try:
+        manifest = load_manifest(own, LABEL_FORMAT)
+    except EmcacheError as error:
+        yield Damage(folder.name, f"{place}/{MANIFEST_NAME}", str(error), ())
+        return
+    held: dict[str, tuple[str, ...]] = {}
+    for grid, positions in positions_by_grid(slices).items():
+        step = slices_per_shard(grid[0] * grid[1] * patch * patch)
+        for number, start in enumerate(range(0, len(positions), step)):
+            names = tuple(slices[position].id for position in positions[start : start + step])
+            for array in ("mask", "occupancy"):
+                held[f"grids/{grid_name(grid)}/{array}/c/{number}/0/0"] = names
+    for name, why in _wrong_files(own, manifest, thorough):
+        yield Damage(folder.name, f"{place}/{name}", why, held.get(name, ()))
+
+
+def _wrong_files(
+    folder: Path, manifest: Mapping[str, Any], thorough: bool
+) -> Iterator[tuple[str, str]]:
+    for name, facts in manifest["files"].items():
+        try:
+            size = (folder / name).stat().st_size
+            if size != facts["bytes"]:
+                yield name, f"has {size} bytes instead of {facts['bytes']}"
+            elif thorough and file_sha256(folder / name) != facts["sha256"]:
+                yield name, "has another checksum"
+        except FileNotFoundError:
+            yield name, "is missing"
+        except OSError as error:
+            yield name, f"cannot be read ({error.strerror})"

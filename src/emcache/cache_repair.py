@@ -1,0 +1,134 @@
+"""Repairing feature sets: what is damaged is computed again, what is sound stays.
+
+A damaged feature set becomes an unfinished one whose sound shards count as done; finishing it the
+usual way gives back the very bytes that its manifest states.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from emcache.adapter_files import ADAPTER_FOLDER, AdapterChoice, adapter_sha256
+from emcache.cache_care import Damage, verify_feature_set
+from emcache.datasets import Selection
+from emcache.errors import EmcacheError
+from emcache.extract import compute_tokens, load_job_backbone
+from emcache.fingerprint import FORMAT_VERSION
+from emcache.jobs import ExtractOptions, Job, plan_extraction
+from emcache.labels import LABEL_FOLDER, ensure_labels
+from emcache.leftovers import remove
+from emcache.locks import held
+from emcache.manifest import MANIFEST_NAME, load_manifest
+from emcache.progress import Reporter
+from emcache.reuse import Donors
+from emcache.store import PARTIAL_SUFFIX, FeatureSet
+from emcache.store_writer import write_receipts
+from emcache.workspace import Workspace
+
+
+@dataclass(frozen=True, slots=True)
+class Repair:
+    """What became of a damaged feature set."""
+
+    feature_set: str
+    repaired: bool
+    message: str
+    """What was done, or what is to be done by hand."""
+
+
+def repair_feature_set(
+    workspace: Workspace, name: str, damages: Sequence[Damage], reporter: Reporter
+) -> Repair:
+    """Bring a feature set and its label sets back to what their manifests state.
+
+    Args:
+        workspace: Whose cache it stands in.
+        name: The feature set.
+        damages: What :func:`emcache.cache_care.verify_feature_set` found of it.
+        reporter: Hears of what is computed.
+    """
+    folder = workspace.cache / name
+    with held(workspace.cache / f".{name}.lock", f"repairing {name}", reporter):
+        label_sets = {damage.label_set for damage in damages if damage.label_set is not None}
+        for key in label_sets:
+            remove(folder / LABEL_FOLDER / key)
+        if any(damage.file == MANIFEST_NAME for damage in damages):
+            remove(folder)
+            return Repair(
+                name,
+                repaired=False,
+                message="its manifest is damaged, so nobody can say what it held: it was removed, "
+                "and `emcache extract` makes it anew.",
+            )
+        try:
+            job = _job_of(workspace, folder, reporter)
+        except EmcacheError as error:
+            return _beyond(name, str(error))
+        if (job.name, job.fingerprint) != (
+            name,
+            load_manifest(folder, FORMAT_VERSION)["fingerprint"],
+        ):
+            return _beyond(name, "its slices or weights are no longer those it was made of")
+        wrong = {damage.file for damage in damages if damage.label_set is None}
+        if wrong:
+            _recompute(job, folder, wrong, reporter)
+    if all(item.mask is not None for item in job.slices):
+        ensure_labels(FeatureSet.open(folder), job.slices, job.dataset.classes, reporter)
+    left = verify_feature_set(folder)
+    if left:
+        return _beyond(name, f"{left[0].file} {left[0].why} after all")
+    words = [f"{len(wrong)} files of tokens"] if wrong else []
+    words += [f"{len(label_sets)} sets of labels"] if label_sets else []
+    return Repair(name, repaired=True, message=f"made again: {', '.join(words)}.")
+
+
+def _job_of(workspace: Workspace, folder: Path, reporter: Reporter) -> Job:
+    facts = load_manifest(folder, FORMAT_VERSION)["description"]
+    run = facts.get("adapter_run")
+    adapter = None
+    if run is not None:
+        place = workspace.runs / run / ADAPTER_FOLDER
+        adapter = AdapterChoice(place, run, adapter_sha256(place))
+    options = ExtractOptions(
+        facts["backbone"],
+        facts["weights"],
+        facts["longest_edge"],
+        facts["dtype"],
+        facts["precision"],
+        facts["device"],
+        pixel_size_nm=facts["pixel_size_nm"],
+        adapter=adapter,
+    )
+    selection = Selection(facts["dataset"], facts["split"])
+    return plan_extraction(workspace, selection, options, reporter)
+
+
+def _recompute(job: Job, folder: Path, wrong: set[str], reporter: Reporter) -> None:
+    manifest = load_manifest(folder, FORMAT_VERSION)
+    partial = folder.with_name(folder.name + PARTIAL_SUFFIX)
+    labels = job.workspace.cache / f".{folder.name}.labels{PARTIAL_SUFFIX}"
+    # Before anything is moved, so that weights that cannot be loaded change nothing.
+    backbone = load_job_backbone(job)
+    shutil.rmtree(partial, ignore_errors=True)
+    if (folder / LABEL_FOLDER).is_dir():
+        shutil.rmtree(labels, ignore_errors=True)
+        (folder / LABEL_FOLDER).rename(labels)
+    folder.rename(partial)
+    for name in (*wrong, MANIFEST_NAME):
+        (partial / name).unlink(missing_ok=True)
+    write_receipts(partial, manifest, wrong)
+    compute_tokens(job, backbone, Donors({}), reporter, manifest["extraction"])
+    if labels.is_dir():
+        labels.rename(folder / LABEL_FOLDER)
+
+
+def _beyond(name: str, why: str) -> Repair:
+    return Repair(
+        name,
+        repaired=False,
+        message=f"it cannot be repaired: {why.rstrip('.')}; remove it with `emcache cache prune "
+        f"{name}` and extract again.",
+    )

@@ -1,0 +1,134 @@
+"""What killed commands leave: half-made folders that the next command, or nobody, goes on from."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from emcache.labels import LABEL_FOLDER
+from emcache.locks import held_if_free, lock_holders
+from emcache.progress import Quiet
+from emcache.records import DRAFT_PREFIX
+from emcache.store import PARTIAL_SUFFIX, TRASH_PREFIX
+from emcache.unfinished import UNFINISHED_PREFIX
+from emcache.workspace import Workspace
+
+# What no lock guards is written within minutes; what is older belongs to nobody.
+_IDLE_SECONDS = 3600
+
+
+@dataclass(frozen=True, slots=True)
+class Leftover:
+    """A file or folder that no running command needs."""
+
+    path: Path
+    what: str
+    """What it is, and what is lost with it."""
+    bytes: int
+    """Size on the disk."""
+    lock: Path | None = None
+    """Lock that a command holds while it works on it."""
+
+
+def find_leftovers(workspace: Workspace) -> list[Leftover]:
+    """Everything that killed commands left, and no running one works on."""
+    alive = {
+        holder.path
+        for folder in (workspace.cache, workspace.runs, workspace.root)
+        for holder in lock_holders(folder)
+        if holder.alive is not False
+    }
+    return [
+        Leftover(path, what, folder_bytes(path), lock)
+        for path, what, lock in _candidates(workspace)
+        if (lock not in alive if lock is not None else _is_idle(path))
+        or path.name.startswith(TRASH_PREFIX)
+    ]
+
+
+def remove_leftovers(leftovers: Sequence[Leftover]) -> list[Leftover]:
+    """Remove leftovers; those that a command has taken up meanwhile stay.
+
+    Returns:
+        What was removed.
+    """
+    removed = []
+    for item in leftovers:
+        if item.lock is None:
+            remove(item.path)
+            removed.append(item)
+            continue
+        with held_if_free(item.lock, "pruning", Quiet()) as free:
+            if free:
+                remove(item.path)
+                removed.append(item)
+    return removed
+
+
+def remove(path: Path) -> None:
+    """Remove a file or folder, if it is there; a folder first gives up its name.
+
+    Removing a folder takes a while, and half a feature set would look like a damaged one.
+    """
+    if path.is_dir() and not path.is_symlink():
+        if path.name[0] != ".":
+            trash = path.with_name(f"{TRASH_PREFIX}{path.name}")
+            shutil.rmtree(trash, ignore_errors=True)
+            path = path.rename(trash)
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _candidates(workspace: Workspace) -> Iterator[tuple[Path, str, Path | None]]:
+    cache, runs = workspace.cache, workspace.runs
+    for path in _entries(cache):
+        if path.name.startswith(TRASH_PREFIX):
+            yield path, "a feature set that was being removed", None
+        elif path.name.endswith(PARTIAL_SUFFIX):
+            lock = cache / f".{path.name.removesuffix(PARTIAL_SUFFIX)}.lock"
+            yield (
+                path,
+                "an extraction that was not finished; the same command goes on from it",
+                lock,
+            )
+        elif path.name.endswith(".tmp"):
+            yield path, "a file that was being written", None
+        for labels in _entries(path / LABEL_FOLDER):
+            if labels.name.startswith(".") and labels.name.endswith(PARTIAL_SUFFIX):
+                yield labels, "labels that were being made", None
+    for path in _entries(runs):
+        if path.name.startswith(DRAFT_PREFIX):
+            yield path, "a record that was being written", None
+        elif path.name.startswith(UNFINISHED_PREFIX) and path.is_dir():
+            lock = runs / f"{path.name}.lock"
+            yield path, "a training that was not finished; the same command goes on from it", lock
+    for path in _entries(workspace.root):
+        temporary = path.name.startswith((f".{workspace.warehouse.name}.new-", ".emcache.toml."))
+        if temporary and not path.name.endswith((".lock", ".holder")):
+            yield path, "a file that was being written", None
+
+
+def _entries(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir()) if folder.is_dir() else []
+
+
+def _is_idle(path: Path) -> bool:
+    newest = 0.0
+    with suppress(OSError):
+        newest = max(entry.lstat().st_mtime for entry in (path, *path.rglob("*")))
+    return time.time() - newest > _IDLE_SECONDS
+
+
+def folder_bytes(path: Path) -> int:
+    """Bytes of a file, or of all files below a folder."""
+    total = 0
+    for entry in (path, *path.rglob("*")):
+        with suppress(OSError):
+            if not entry.is_dir():
+                total += entry.lstat().st_size
+    return total

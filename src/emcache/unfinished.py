@@ -1,0 +1,117 @@
+"""Training commands that are not finished: which seeds are done, and where the next stands.
+
+::
+
+    runs/.training-<key>/            the key is that of everything that decides what is trained
+        seeds.json                   which record each seed has, or will have
+        seed-0/checkpoint.json ...   see emcache.checkpoints
+
+The same command, run again after it was killed, finds the folder and goes on: seeds whose records
+stand are done, the next goes on from its checkpoint. A command that ends removes the folder, so
+that running it once more trains anew.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from emcache import atomic
+from emcache.checkpoints import CheckpointFolder, Keeper, NoKeeper
+from emcache.errors import EmcacheError
+from emcache.locks import held_if_free
+from emcache.progress import Reporter
+from emcache.records import Record, new_record_id, read_record
+
+UNFINISHED_PREFIX = ".training-"
+"""How the folders' names begin."""
+
+_SEEDS = "seeds.json"
+_KEY_LENGTH = 16
+
+
+class Unfinished:
+    """What is known of a command that trains one seed after the other."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self._folder = folder
+        self._ids = {} if folder is None else _read(folder / _SEEDS)
+
+    @property
+    def keeps(self) -> bool:
+        """Whether anything is kept; not while another process runs the same command."""
+        return self._folder is not None
+
+    def finished(self, seed: int) -> Record | None:
+        """The record of a seed that is done."""
+        if self._folder is None or str(seed) not in self._ids:
+            return None
+        try:
+            return read_record(self._folder.parent / self._ids[str(seed)])
+        except EmcacheError:
+            return None
+
+    def begin(self, seed: int, kind: str) -> str:
+        """The identifier that the seed's record has, settled before its training begins.
+
+        A process that is killed between the record and any note of it would train the seed twice.
+        """
+        known = self._ids.get(str(seed))
+        if known is None:
+            known = self._ids[str(seed)] = new_record_id(kind)
+            if self._folder is not None:
+                self._folder.mkdir(parents=True, exist_ok=True)
+                atomic.write_json(self._folder / _SEEDS, self._ids)
+        return known
+
+    def keeper(self, seed: int) -> Keeper:
+        """Where the seed's training keeps its progress."""
+        return NoKeeper() if self._folder is None else CheckpointFolder(self._place(seed))
+
+    def end(self, seed: int) -> None:
+        """Forget the progress of a seed whose record stands."""
+        if self._folder is not None:
+            shutil.rmtree(self._place(seed), ignore_errors=True)
+
+    def close(self) -> None:
+        """The command is done: forget all of it."""
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _place(self, seed: int) -> Path:
+        assert self._folder is not None  # noqa: S101 - the callers have looked
+        return self._folder / f"seed-{seed}"
+
+
+@contextmanager
+def unfinished_command(runs: Path, key: str, what: str, reporter: Reporter) -> Iterator[Unfinished]:
+    """What an earlier run of the same command left; it is forgotten when the block ends normally.
+
+    Args:
+        runs: Folder of the records.
+        key: SHA-256 of everything that decides what the command trains.
+        what: What it does, as ``training vnc``.
+        reporter: Hears of a command that was killed.
+    """
+    runs.mkdir(parents=True, exist_ok=True)
+    folder = runs / f"{UNFINISHED_PREFIX}{key[:_KEY_LENGTH]}"
+    lock = runs / f"{folder.name}.lock"
+    with held_if_free(lock, what, reporter) as alone:
+        # Of two processes that run the same command at once, each trains; only the first keeps.
+        command = Unfinished(folder if alone else None)
+        yield command
+        command.close()
+        if alone:
+            lock.unlink(missing_ok=True)
+
+
+def _read(path: Path) -> dict[str, str]:
+    """Identifiers of records by seeds; whatever is not one is not there."""
+    try:
+        ids = json.loads(path.read_bytes())
+        return {str(seed): str(name) for seed, name in ids.items() if Path(name).name == name}
+    except (OSError, ValueError, AttributeError, TypeError, RecursionError):
+        return {}

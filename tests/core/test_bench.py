@@ -1,0 +1,262 @@
+"""Benchmarks: what a ratio is, that both sides do the same work, and what is kept of it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import polars as pl
+import pytest
+import torch
+
+from emcache.bench.growth import GrowthPoint, growth_ratios
+from emcache.bench.head_worker import DIM, PATCH, Ours, Reference
+from emcache.bench.memory import oversized_features, steps_under_limit
+from emcache.bench.ratio import Measurement, Target, Verdict, of_rounds
+from emcache.bench.run import LIBRARY, BenchOptions, Suite, machine_kind, run_benchmarks
+from emcache.bench.setting import MadeUpData, Setting
+from emcache.bench.timing import interleave, quotients
+from emcache.bench.workers import Worker
+from emcache.devices import pick_layout
+from emcache.errors import TrainingError, UsageError
+from emcache.heads import build_head
+from emcache.memory_errors import advise_on_memory
+from emcache.progress import Quiet
+from emcache.records import read_record
+from emcache.shards import place_slices, plan_shards
+
+CPU = torch.device("cpu")
+
+
+def ratio(value: float, target: Target | None, *, sound: bool = True) -> Measurement:
+    return of_rounds("x", "a / b", [value - 1, value, value + 2], target, {}, sound=sound)
+
+
+@pytest.mark.parametrize(
+    ("target", "value", "verdict"),
+    [
+        (Target(3.0, at_least=True), 3.0, Verdict.PASS),
+        (Target(3.0, at_least=True), 2.9, Verdict.FAIL),
+        (Target(1.05, at_least=False), 1.05, Verdict.PASS),
+        (Target(1.05, at_least=False), 1.06, Verdict.FAIL),
+        (None, 0.1, Verdict.NA),
+    ],
+)
+def test_a_verdict_is_that_of_the_median(target, value, verdict):
+    found = ratio(value, target)
+    assert (found.ratio, found.low, found.high) == (value, value - 1, value + 2)
+    assert found.verdict is verdict
+
+
+def test_sides_that_did_not_do_the_same_work_fail():
+    assert ratio(9.0, Target(3.0, at_least=True), sound=False).verdict is Verdict.FAIL
+    assert ratio(9.0, None, sound=False).verdict is Verdict.FAIL
+
+
+def test_works_take_turns_and_the_warm_up_does_not_count():
+    calls: list[str] = []
+    works = {name: lambda name=name: calls.append(name) for name in "ab"}
+    times = interleave(works, 3, CPU)
+    assert "".join(calls) == "ba" + "ab" + "ba" + "ab"
+    assert {name: len(seconds) for name, seconds in times.items()} == {"a": 3, "b": 3}
+    assert quotients([4.0, 9.0], [2.0, 3.0]) == [2.0, 3.0]
+
+
+def test_growth_compares_time_per_slice_at_the_two_largest_sizes():
+    points = [
+        GrowthPoint("an epoch", n, seconds) for n, seconds in ((1000, 33.0), (10, 7.0), (100, 3.0))
+    ]
+    (found,) = growth_ratios(points)
+    assert found.name == "growth-an-epoch"
+    assert found.ratio == pytest.approx(1.1)
+    assert found.verdict is Verdict.PASS
+    slow = [*points[1:], GrowthPoint("an epoch", 1000, 60.0)]
+    assert next(iter(growth_ratios(slow))).verdict is Verdict.FAIL
+
+
+# The step of the head
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_our_step_is_the_references_step(layout, monkeypatch):
+    """Loss and every gradient, in whichever layout, within the arithmetic's own precision."""
+    monkeypatch.setattr("emcache.bench.head_worker.pick_layout", lambda device: layout)
+    monkeypatch.setattr("emcache.devices._computes_bfloat16", lambda device: False)
+    generator = torch.Generator().manual_seed(1)
+    tokens = torch.randn(2, 3, 4, DIM, generator=generator).half()
+    masks = (torch.rand(2, 3 * PATCH, 4 * PATCH, generator=generator) < 0.3).to(torch.uint8)
+    ours, theirs = Ours(tokens, masks, CPU), Reference(tokens, masks, CPU)
+    for _ in range(3):
+        assert float(ours.step()) == pytest.approx(float(theirs.step()), rel=1e-4)
+    first, second = Ours(tokens, masks, CPU), Reference(tokens, masks, CPU)
+    first.step(), second.step()
+    pairs = zip(first.head.named_parameters(), second.head.named_parameters(), strict=True)
+    for (name, a), (_, b) in pairs:
+        assert a.grad is not None, name
+        assert torch.linalg.norm(a.grad - b.grad) <= 1e-3 * torch.linalg.norm(b.grad) + 1e-9, name
+
+
+@pytest.mark.parametrize(
+    ("capability", "device", "layout"),
+    [
+        ("AVX512", "cpu", torch.channels_last),
+        ("AVX2", "cpu", torch.contiguous_format),
+        ("AVX2", "cuda", torch.channels_last),
+    ],
+)
+def test_the_layout_is_the_devices(capability, device, layout, monkeypatch):
+    monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: capability)
+    assert pick_layout(torch.device(device)) is layout
+
+
+def test_a_head_computes_in_its_layout():
+    tokens = torch.randn(1, 5, 6, 16).permute(0, 3, 1, 2)
+    seen: list[bool] = []
+    for layout in (torch.contiguous_format, torch.channels_last):
+        head = build_head("deconv", 16, 0, layout=layout).eval()
+        head.blocks.register_forward_hook(
+            lambda block, given, made, layout=layout: seen.append(
+                made.is_contiguous(memory_format=layout)
+            )
+        )
+        head(tokens, (70, 84))
+    assert seen == [True, True]
+
+
+# Memory
+
+
+KEPT = """
+import os, psutil, sys, torch
+from contextlib import nullcontext
+from emcache.host_memory import kept_memory
+def held():
+    return psutil.Process().memory_info().rss >> 20
+def use():
+    # Sixteen times 16 MiB, written to, and free again.
+    tensors = [torch.ones(1 << 22) for _ in range(16)]
+use()
+before = held()
+with kept_memory() if sys.argv[1] == "kept" else nullcontext():
+    with kept_memory() if sys.argv[1] == "kept" else nullcontext():
+        use()
+    use()
+    print(held() - before)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only there does it do anything")
+def test_freed_memory_is_kept_within():
+    def held(way: str) -> int:
+        command = [sys.executable, "-c", KEPT, way]
+        return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+    assert held("lost") < 64
+    assert held("kept") > 192
+
+
+def test_a_failed_allocation_becomes_advice():
+    with (
+        pytest.raises(TrainingError, match=r"training needs more memory than there is; buy some\."),
+        advise_on_memory(TrainingError, "training", "buy some"),
+    ):
+        torch.empty(1 << 52)
+    with (
+        pytest.raises(RuntimeError, match="shape"),
+        advise_on_memory(TrainingError, "training", "buy some"),
+    ):
+        torch.ones(2, 3).matmul(torch.ones(2, 3))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs Linux's RLIMIT_DATA")
+def test_training_from_ten_times_the_memory(tmp_path):
+    """It works from disk at most of the speed; what would keep all examples dies."""
+    limit = 384 << 20
+    features = oversized_features(tmp_path, limit, 126, 1536)
+    assert features.feature_set.token_bytes >= 10 * limit
+    times = steps_under_limit(features, limit, 3)
+    ratios = quotients(times["ram"], times["disk"])
+    assert sorted(ratios)[1] >= 0.8, ratios
+    greedy = ("ram", features.feature_set.folder, features.labels.key, 16 << 20)
+    with (
+        Worker("emcache.bench.memory_worker", *greedy) as worker,
+        pytest.raises(RuntimeError, match="ended with code"),
+    ):
+        worker.ask()
+
+
+# Files
+
+
+def test_ten_thousand_slices_are_at_most_two_thousand_files():
+    """The largest backbone at the default size, one array of tokens and two of labels."""
+    ids = [str(number) for number in range(10_000)]
+    places = place_slices(ids, ids, [(73, 73)] * len(ids))
+    shards = plan_shards(places, 1536, "float16")
+    masks = -(-len(ids) // 64)
+    assert len(shards) + 2 * masks + 20 <= 2000
+
+
+@pytest.mark.slow
+def test_ten_thousand_slices_on_disk(tmp_path):
+    data = MadeUpData(tmp_path, 10_000, 28, 28, CPU, "tiny")
+    folder = data.features.feature_set.folder
+    assert len(data.features.feature_set.slices) == 10_000
+    assert sum(path.is_file() for path in folder.rglob("*")) <= 2000
+
+
+# Running and keeping
+
+
+def setting(tmp_path, *, quick: bool = True) -> Setting:
+    return Setting(tmp_path, CPU, quick, Quiet())
+
+
+SUITE = Suite(
+    {
+        "good": lambda setting: [ratio(4.0, Target(3.0, at_least=True))],
+        "bad": lambda setting: [ratio(2.0, Target(3.0, at_least=True)), ratio(2.0, None)],
+    },
+    frozenset(),
+    (lambda setting: [GrowthPoint("stage", n, float(n)) for n in (10, 100)],),
+)
+
+
+def test_what_was_measured_is_kept(workspace):
+    result = run_benchmarks(workspace, SUITE, BenchOptions(quick=True), Quiet())
+    assert [str(m.verdict) for m in result.measurements] == ["pass", "fail", "n/a", "pass"]
+    assert result.record is not None
+    record = read_record(result.record.folder)
+    assert record.config["machine"] == machine_kind()
+    rows = pl.read_parquet(record.file("benchmarks.parquet"))
+    assert rows["ratio"].to_list() == [m.ratio for m in result.measurements]
+    growth = pl.read_parquet(record.file("benchmark_growth.parquet"))
+    assert growth.rows() == [("stage", 10, 10.0), ("stage", 100, 100.0)]
+
+
+def test_only_what_is_named_is_measured():
+    result = run_benchmarks(None, SUITE, BenchOptions(only=["good"]), Quiet())
+    assert len(result.measurements) == 1
+    assert result.record is None
+    with pytest.raises(UsageError, match="no benchmark 'god'; known: good, bad, growth"):
+        run_benchmarks(None, SUITE, BenchOptions(only=["god"]), Quiet())
+
+
+def test_a_feature_set_takes_little_more_than_its_tokens(tmp_path):
+    (found,) = LIBRARY.measures["size"](setting(tmp_path))
+    assert found.verdict is Verdict.PASS, found
+
+
+def test_made_up_data_of_any_number_of_slices(tmp_path):
+    for count in (2, 3):
+        data = MadeUpData(tmp_path / str(count), count, 42, 42, CPU, "tiny")
+        assert len(data.features.feature_set.slices) == count
+
+
+def test_a_worker_that_dies_is_said():
+    with (
+        Worker("emcache.bench.memory_worker", "ram") as worker,
+        pytest.raises(RuntimeError, match="memory_worker ended with code 1"),
+    ):
+        worker.ask()

@@ -1,0 +1,294 @@
+"""Flipped, missing and emptied: found, named to the slice, and repaired."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from emcache.cache_care import verify_cache, verify_feature_set
+from emcache.cache_repair import repair_feature_set
+from emcache.checkpoints import CheckpointFolder, Progress
+from emcache.datasets import Selection
+from emcache.errors import EmcacheError, RecordError, StoreError
+from emcache.extract import run_extraction
+from emcache.feature_choice import FeatureRequest
+from emcache.jobs import ExtractOptions, Job, plan_extraction
+from emcache.labels import ensure_labels
+from emcache.progress import Quiet
+from emcache.protocol import Protocol
+from emcache.records import Record, read_record
+from emcache.registration import add_dataset
+from emcache.store import FeatureSet, list_feature_sets
+from emcache.synthetic import STYLES, write_domain
+from emcache.train_head import train_head
+from emcache.training_run import TrainingOptions
+from emcache.workspace import Workspace, init_workspace
+from emcache_warehouse.sync import check, repair, sync
+
+SLICES = 20
+Harm = Callable[[Path, random.Random], None]
+
+
+def flip(path: Path, random_: random.Random) -> None:
+    data = bytearray(path.read_bytes())
+    data[random_.randrange(len(data))] ^= 1 << random_.randrange(8)
+    path.write_bytes(data)
+
+
+def shorten(path: Path, random_: random.Random) -> None:
+    path.write_bytes(path.read_bytes()[: random_.randrange(path.stat().st_size)])
+
+
+def empty(path: Path, random_: random.Random) -> None:
+    path.write_bytes(b"")
+
+
+def remove(path: Path, random_: random.Random) -> None:
+    path.unlink()
+
+
+HARMS: tuple[Harm, ...] = (flip, shorten, empty, remove)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> tuple[Workspace, Job, Record]:
+    """A workspace with one feature set of three shards, its labels, and a training."""
+    root = tmp_path_factory.mktemp("corruption")
+    write_domain(root / "slices", STYLES["sharp"], slices=SLICES, size=56, seed=0)
+    workspace, _ = init_workspace(root / "workspace")
+    places = {"images": "images/*.png", "masks": "masks/*.png"}
+    add_dataset(workspace, "cells", "folder", root / "slices", places, Quiet())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("emcache.shards._MOST_SLICES", 8)
+        options = ExtractOptions("tiny", "random:0", 56)
+        job = plan_extraction(workspace, Selection("cells", None), options, Quiet())
+        run_extraction(job, Quiet())
+        protocol = Protocol(head="linear", max_epochs=2)
+        (record,) = train_head(
+            workspace, ["cells"], FeatureRequest(), TrainingOptions([0], protocol), Quiet()
+        )
+    return workspace, job, record
+
+
+@pytest.fixture(autouse=True)
+def small_shards(monkeypatch):
+    monkeypatch.setattr("emcache.shards._MOST_SLICES", 8)
+
+
+def bytes_below(folder: Path) -> dict[str, str]:
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def feature_set_cases(folder: Path, full: bool) -> list[tuple[str, Harm, int]]:
+    """Every file with every harm; where it is flipped, more than once if all shall be tried."""
+    return [
+        (path.relative_to(folder).as_posix(), harm, seed)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+        for harm in HARMS
+        for seed in range(12 if full and harm is flip else 1)
+    ]
+
+
+def test_every_harm_to_a_feature_set_is_found_and_repaired(place, full, count):
+    workspace, job, _ = place
+    folder = workspace.cache / job.name
+    before = bytes_below(folder)
+    cases = feature_set_cases(folder, full)
+    # Three shards of tokens and of each array of labels, and what describes them.
+    assert len({name for name, *_ in cases}) >= 15
+    flips = 0
+    for name, harm, seed in cases if full else cases[::3]:
+        # Repairing is slower than finding: where all are tried, every fifth is repaired.
+        harm(folder / name, random.Random(f"{name} {seed}"))
+        damages = verify_feature_set(folder)
+        assert [d.file for d in damages] == [name], (name, harm)
+        if "/c/" in name and name.startswith("grids"):
+            assert list(damages[0].slices) == held(name), (name, damages)
+        if harm is not flip:
+            # A missing, shortened or emptied file is found by whoever opens the feature set.
+            with pytest.raises(StoreError):
+                _open_all(folder, job)
+        flips += harm is flip
+        if name.endswith("manifest.json") and not name.startswith("labels"):
+            # Nobody can say what it held: it goes, and the same command makes it anew.
+            outcome = repair_feature_set(workspace, folder.name, damages, Quiet())
+            assert not outcome.repaired
+            assert "emcache extract" in outcome.message
+            run_extraction(job, Quiet())
+            assert verify_cache(workspace.cache) == []
+            _forget_extraction(folder, before)
+            continue
+        outcome = repair_feature_set(workspace, folder.name, damages, Quiet())
+        assert outcome.repaired, outcome
+        assert bytes_below(folder) == before, (name, harm)
+    count("flipped bytes", flips)
+    count("damaged files", len(cases if full else cases[::3]) - flips)
+
+
+def held(name: str) -> list[str]:
+    """The slices of a shard: eight each, in order."""
+    number = int(name.split("/c/")[1].split("/")[0])
+    return [f"{index:02d}" for index in range(SLICES)][8 * number : 8 * number + 8]
+
+
+def _open_all(folder: Path, job: Job) -> None:
+    feature_set = FeatureSet.open(folder)
+    for label_set in (folder / "labels").iterdir():
+        from emcache.labels import LABEL_FORMAT
+        from emcache.manifest import read_manifest
+
+        read_manifest(label_set, LABEL_FORMAT)
+    feature_set.pooled(), feature_set.cls()
+
+
+def _forget_extraction(folder: Path, before: dict[str, str]) -> None:
+    """A new extraction has an identifier of its own; all else is as before."""
+    now = bytes_below(folder)
+    assert {k: v for k, v in now.items() if k != "manifest.json"} == {
+        k: v for k, v in before.items() if k != "manifest.json"
+    }
+    before["manifest.json"] = now["manifest.json"]
+
+
+def test_no_flipped_token_is_ever_used(place, full, count):
+    """Whoever reads a slice of a flipped shard is told, or gets the tokens that were written."""
+    workspace, job, _ = place
+    feature_set = FeatureSet.open(workspace.cache / job.name)
+    labels = ensure_labels(feature_set, job.slices, job.dataset.classes, Quiet())
+    reads: list[Callable[[int], Any]] = [feature_set.tokens, labels.mask, labels.occupancy]
+    good = [[read(i).copy() for i in range(SLICES)] for read in reads]
+    files = [*sorted(feature_set.folder.glob("grids/*/tokens/c/**/0"))]
+    files += sorted(labels.folder.glob("grids/*/*/c/**/0"))
+    files = [path for path in files if path.is_file()]
+    flips = told = 0
+    random_ = random.Random(7)
+    for _ in range(300 if full else 40):
+        path = random_.choice(files)
+        kept = path.read_bytes()
+        flip(path, random_)
+        flips += 1
+        fresh = FeatureSet.open(feature_set.folder)
+        again = ensure_labels(fresh, job.slices, job.dataset.classes, Quiet())
+        for read, known in zip((fresh.tokens, again.mask, again.occupancy), good, strict=True):
+            for i in range(SLICES):
+                try:
+                    assert (read(i) == known[i]).all()
+                except StoreError as error:
+                    told += f"{i:02d}" in str(error)
+        path.write_bytes(kept)
+    assert told >= flips
+    count("flipped bytes", flips)
+
+
+@pytest.mark.parametrize("harm", HARMS)
+def test_every_harm_to_a_record_is_found(harm, place, count):
+    workspace, _, record = place
+    for path in sorted(record.folder.iterdir()):
+        kept = path.read_bytes()
+        harm(path, random.Random(path.name))
+        with pytest.raises(RecordError, match=record.id):
+            read_record(record.folder)
+        findings = {f.name: f.verdict for f in check(workspace.runs, workspace.warehouse)}
+        assert findings["records"] == "fail"
+        path.write_bytes(kept)
+    assert read_record(record.folder).id == record.id
+    count("damaged files", 4 if harm is not flip else 0)
+    count("flipped bytes", 4 if harm is flip else 0)
+
+
+def test_one_damaged_feature_set_keeps_no_other_from_being_used(place, tmp_path):
+    workspace, job, _ = place
+    options = ExtractOptions("tiny", "random:1", 56)
+    other = plan_extraction(workspace, Selection("cells", None), options, Quiet())
+    run_extraction(other, Quiet())
+    shard = next((workspace.cache / other.name).glob("grids/*/tokens/c/0/0/0/0"))
+    kept = shard.read_bytes()
+    shard.unlink()
+    try:
+        assert [f.name for f in list_feature_sets(workspace.cache)] == [job.name]
+        with pytest.raises(StoreError, match="cache verify --repair"):
+            run_extraction(other, Quiet())
+        protocol = Protocol(head="linear", max_epochs=1)
+        request = FeatureRequest("tiny", "random:0")
+        assert train_head(workspace, ["cells"], request, TrainingOptions([0], protocol), Quiet())
+        # Where the damaged one may be what is meant, it is said.
+        with pytest.raises(StoreError, match="is missing"):
+            train_head(
+                workspace,
+                ["cells"],
+                FeatureRequest(weights="random:1"),
+                TrainingOptions([0], protocol),
+                Quiet(),
+            )
+    finally:
+        shard.write_bytes(kept)
+
+
+# The warehouse
+
+
+def test_a_damaged_warehouse_is_moved_aside_and_made_again(place, full, count):
+    workspace, _, _ = place
+    sync(workspace.runs, workspace.warehouse)
+    kept = workspace.warehouse.read_bytes()
+    random_ = random.Random(3)
+    flips = 60 if full else 6
+    for _ in range(flips):
+        flip(workspace.warehouse, random_)
+        findings = check(workspace.runs, workspace.warehouse)
+        repair(workspace.runs, workspace.warehouse, findings)
+        after = check(workspace.runs, workspace.warehouse)
+        assert {f.verdict for f in after} == {"pass"}, after
+        workspace.warehouse.write_bytes(kept)
+    for harm in (shorten, empty):
+        harm(workspace.warehouse, random_)
+        report = sync(workspace.runs, workspace.warehouse)
+        assert "moved aside" in report.notes[0]
+        assert {f.verdict for f in check(workspace.runs, workspace.warehouse)} == {"pass"}
+    count("flipped bytes", flips)
+
+
+def test_rows_of_records_that_have_gone_are_not_made_anew(place, tmp_path):
+    workspace, _, _ = place
+    sync(workspace.runs, workspace.warehouse)
+    findings = check(workspace.runs, workspace.warehouse)
+    assert repair(workspace.runs, workspace.warehouse, findings) is None
+    wrong = [
+        f.__class__(name, "fail", "")
+        for f, name in zip(findings, ("rows", "missing"), strict=False)
+    ]
+    with pytest.raises(EmcacheError, match="would forget the records"):
+        repair(workspace.runs, workspace.warehouse, wrong)
+
+
+# Checkpoints
+
+
+@pytest.mark.parametrize("harm", HARMS)
+def test_a_damaged_checkpoint_is_no_checkpoint(harm, tmp_path, full, count):
+    made = 0
+    for seed in range(50 if full else 8):
+        folder = CheckpointFolder(tmp_path / str(seed))
+        tensors = {"model/a": torch.arange(6.0), "generator": torch.arange(8, dtype=torch.uint8)}
+        folder.after_epoch(lambda tensors=tensors: Progress(tensors, {"epoch": 3, "best": 2}))
+        files = sorted((tmp_path / str(seed)).iterdir())
+        assert len(files) == 2
+        found = CheckpointFolder(tmp_path / str(seed)).load()
+        assert found is not None
+        assert torch.equal(found.tensors["model/a"], tensors["model/a"])
+        assert found.facts == {"epoch": 3, "best": 2}
+        harm(files[seed % 2], random.Random(seed))
+        made += 1
+        assert CheckpointFolder(tmp_path / str(seed)).load() is None
+    count("flipped bytes" if harm is flip else "damaged files", made)

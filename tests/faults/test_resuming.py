@@ -1,0 +1,139 @@
+"""A training that is interrupted goes on from its last checkpoint, to the same bits."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import polars as pl
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import emcache.checkpoints
+from emcache.feature_choice import FeatureRequest
+from emcache.protocol import Protocol
+from emcache.records import Record, list_record_ids
+from emcache.train_head import train_head
+from emcache.train_lora import BackboneChoice, DeviceSavings, train_lora
+from emcache.training import Trainer
+from emcache.training_run import TrainingOptions
+from emcache.workspace import Workspace
+
+TINY = FeatureRequest("tiny", "random:0", 56)
+PROTOCOL = Protocol(max_epochs=7, learning_rate=1e-2, patience=4)
+SAME = ("train_loss", "val_loss", "val_iou_fg")
+
+
+class PulledPlug(BaseException):
+    """Ends a training as a kill does, as far as the process's own clearing up goes."""
+
+
+def train(cells: Workspace, listener, regime: str, seeds=(0, 1)) -> list[Record]:
+    options = TrainingOptions(list(seeds), PROTOCOL)
+    if regime == "frozen":
+        return train_head(cells, ["cells"], TINY, options, listener)
+    choice = BackboneChoice("tiny", "random:0", 56)
+    return train_lora(cells, ["cells"], choice, options, DeviceSavings(), listener)
+
+
+def result(record: Record) -> tuple[object, ...]:
+    epochs = pl.read_parquet(record.file("epochs.parquet")).select(SAME).rows()
+    tensors = load_file(record.file("head.safetensors"))
+    counts = pl.read_parquet(record.file("slice_metrics.parquet")).rows()
+    facts = [record.config[name] for name in ("best_epoch", "epochs_run", "stopped_by", "seed")]
+    return epochs, {name: t.numpy().tobytes() for name, t in tensors.items()}, counts, facts
+
+
+@pytest.mark.parametrize("regime", ["frozen", "lora"])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_to_the_same_bits(regime, layout, cells, listener, monkeypatch):
+    for module in ("train_head", "train_lora"):
+        monkeypatch.setattr(f"emcache.{module}.pick_layout", lambda device: layout)
+    monkeypatch.setattr(emcache.checkpoints, "_LEAST_PAUSE", 0)
+    whole = list(map(result, train(cells, listener, regime)))
+    before = list_record_ids(cells.runs)
+
+    real = Trainer.train_epoch
+    for stop in (3, 9, 12):
+        calls = 0
+
+        def epoch(self, steps, stop=stop):
+            nonlocal calls
+            calls += 1
+            if calls == stop:
+                raise PulledPlug
+            return real(self, steps)
+
+        monkeypatch.setattr(Trainer, "train_epoch", epoch)
+        with pytest.raises(PulledPlug):
+            train(cells, listener, regime)
+        # What was trained is not trained again.
+        monkeypatch.setattr(Trainer, "train_epoch", real)
+        listener.lines.clear()
+        records = train(cells, listener, regime)
+        assert list(map(result, records)) == whole, stop
+        seed, after = divmod(stop - 1, len(whole[0][0]))
+        assert f"Training, seed {seed}: going on after epoch {after}." in listener.lines
+        assert len([line for line in listener.lines if "is done" in line]) == seed
+    made = set(list_record_ids(cells.runs)) - set(before)
+    trained = [name for name in made if "train-" in name]
+    assert len(trained) == 6
+    assert not [path for path in cells.runs.iterdir() if path.name.startswith(".training")]
+
+
+def test_ctrl_c_says_what_is_kept(cells, listener, monkeypatch):
+    monkeypatch.setattr(emcache.checkpoints, "_LEAST_PAUSE", 0)
+    real, calls = Trainer.train_epoch, 0
+
+    def epoch(self, steps):
+        nonlocal calls
+        calls += 1
+        if calls == 10:
+            raise KeyboardInterrupt
+        return real(self, steps)
+
+    monkeypatch.setattr(Trainer, "train_epoch", epoch)
+    with pytest.raises(KeyboardInterrupt):
+        train(cells, listener, "frozen")
+    assert listener.lines[-1] == (
+        "1 of 2 seeds are done, and seed 1 up to epoch 2; the same command goes on from there."
+    )
+
+
+def test_a_command_that_ended_trains_anew(cells, listener):
+    first = train(cells, listener, "frozen")
+    again = train(cells, listener, "frozen")
+    assert {r.id for r in first}.isdisjoint(r.id for r in again)
+
+
+def test_another_command_does_not_go_on_from_it(cells, listener, monkeypatch):
+    monkeypatch.setattr(emcache.checkpoints, "_LEAST_PAUSE", 0)
+    real = Trainer.train_epoch
+    monkeypatch.setattr(Trainer, "train_epoch", lambda *_: (_ for _ in ()).throw(PulledPlug()))
+    with pytest.raises(PulledPlug):
+        train(cells, listener, "frozen")
+    monkeypatch.setattr(Trainer, "train_epoch", real)
+    other = dataclasses.replace(PROTOCOL, learning_rate=2e-2)
+    options = TrainingOptions([0], other)
+    train_head(cells, ["cells"], TINY, options, listener)
+    assert not [line for line in listener.lines if "going on after" in line]
+
+
+def test_checkpoints_cost_little(tmp_path: Path, monkeypatch):
+    """Where writing takes long against an epoch, most epochs go by without."""
+    from emcache.checkpoints import CheckpointFolder, Progress
+
+    clock = [0.0]
+    monkeypatch.setattr("emcache.checkpoints.time.monotonic", lambda: clock[0])
+    folder, saved = CheckpointFolder(tmp_path / "c"), []
+
+    def progress(epoch: int) -> Progress:
+        clock[0] += 1.0
+        saved.append(epoch)
+        return Progress({"a": torch.zeros(1)}, {"epoch": epoch})
+
+    for epoch in range(1, 61):
+        clock[0] += 1.0
+        folder.after_epoch(lambda epoch=epoch: progress(epoch))
+    assert saved == [1, 21, 41]
