@@ -26,6 +26,12 @@ def json_sha256(value: Any) -> str:
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()
 
 
+def is_inside(name: str) -> bool:
+    """Whether a file's name, as JSON lists it, stays below the folder it is listed for."""
+    parts = name.split("/")
+    return bool(name) and "\0" not in name and not {"", ".", ".."} & set(parts)
+
+
 def file_sha256(path: Path) -> str:
     """Hex SHA-256 of a file's bytes, read in pieces of 1 MiB."""
     digest = hashlib.sha256()

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from emcache import atomic
-from emcache.canonical import file_sha256, json_sha256
+from emcache.canonical import file_sha256, is_inside, json_sha256
 from emcache.errors import FormatVersionError, StoreError
 
 MANIFEST_NAME = "manifest.json"
@@ -85,15 +85,21 @@ def load_manifest(folder: Path, newest_format: int) -> dict[str, Any]:
     try:
         content = json.loads(path.read_bytes())
         stated, format_version = content["sha256"], content["format"]
-        if not isinstance(content["files"], dict):
-            raise TypeError("its files are no object")
+        computed = json_sha256({key: content[key] for key in content if key != "sha256"})
+        if not isinstance(format_version, int):
+            raise TypeError("its format is no number")
+        for name, facts in content["files"].items():
+            if not is_inside(name):
+                raise ValueError(f"it lists a file {name!r} outside its folder")
+            if not isinstance(facts["bytes"], int) or not isinstance(facts["sha256"], str):
+                raise TypeError(f"it does not say the size and checksum of {name!r}")
     except FileNotFoundError:
         raise StoreError(
             f"{folder} holds no {MANIFEST_NAME}: it is not complete; remove that folder and run "
             f"the command again.",
             subject=folder,
         ) from None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise _damaged(folder, f"{MANIFEST_NAME} cannot be read ({error})") from error
     if format_version > newest_format:
         raise FormatVersionError(
@@ -101,7 +107,7 @@ def load_manifest(folder: Path, newest_format: int) -> dict[str, Any]:
             f"upgrade emcache, or extract again.",
             subject=folder,
         )
-    if stated != json_sha256({key: content[key] for key in content if key != "sha256"}):
+    if stated != computed:
         raise _damaged(folder, f"the checksum of {MANIFEST_NAME} does not match")
     return dict(content)
 

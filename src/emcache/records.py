@@ -39,7 +39,7 @@ from typing import TYPE_CHECKING, Any
 
 from emcache import atomic
 from emcache._version import __version__
-from emcache.canonical import file_sha256, json_sha256
+from emcache.canonical import file_sha256, is_inside, json_sha256
 from emcache.errors import FormatVersionError, RecordError
 
 if TYPE_CHECKING:
@@ -234,21 +234,31 @@ def read_record(folder: Path, *, verify_files: bool = True) -> Record:
             f"copy, or remove it.",
             subject=folder,
         ) from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise _damaged(folder, "record.json", str(error)) from error
     if not isinstance(content, dict) or not isinstance(content.get("format"), int):
         raise _damaged(folder, "record.json", "it is not a record's JSON object")
+    for key, kind in {"id": str, "kind": str, "config": dict, "files": dict}.items():
+        if not isinstance(content.get(key), kind):
+            raise _damaged(folder, "record.json", f"its {key} is missing or of another type")
     if content["format"] > RECORD_FORMAT:
         raise FormatVersionError(
             f"record {folder.name} has format {content['format']}, this emcache reads up to "
             f"{RECORD_FORMAT}; upgrade emcache.",
             subject=folder,
         )
-    stated = content.get("sha256")
-    if stated != json_sha256({key: content[key] for key in content if key != "sha256"}):
+    try:
+        computed = json_sha256({key: content[key] for key in content if key != "sha256"})
+    except (ValueError, RecursionError) as error:
+        # NaN and halves of characters are read by Python's JSON, and written by nobody.
+        raise _damaged(folder, "record.json", str(error)) from error
+    if content.get("sha256") != computed:
         raise _damaged(folder, "record.json", "its checksum does not match")
     if content["id"] != folder.name:
-        raise _damaged(folder, "record.json", f"it belongs to record {content['id']}")
+        raise _damaged(folder, "record.json", f"it belongs to record {content['id']!r}")
+    for name in content["files"]:
+        if not is_inside(name):
+            raise _damaged(folder, "record.json", f"it lists a file {name!r} outside its folder")
     if verify_files:
         for name, facts in content["files"].items():
             _check_file(folder, name, facts)
@@ -256,12 +266,19 @@ def read_record(folder: Path, *, verify_files: bool = True) -> Record:
 
 
 def _check_file(folder: Path, name: str, facts: Mapping[str, Any]) -> None:
+    if not isinstance(facts, dict) or not {"bytes", "sha256"} <= facts.keys():
+        raise _damaged(folder, name, "record.json does not say its size and checksum")
+    path = folder / name
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        raise _damaged(folder, name, "it is no plain file")
     try:
-        with (folder / name).open("rb") as stream:
+        with path.open("rb") as stream:
             size = os.fstat(stream.fileno()).st_size
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
     except (FileNotFoundError, IsADirectoryError):
         raise _damaged(folder, name, "it is missing") from None
+    except OSError as error:
+        raise _damaged(folder, name, f"it cannot be read ({error.strerror})") from error
     if size != facts["bytes"]:
         raise _damaged(folder, name, f"it has {size} bytes instead of {facts['bytes']}")
     if digest != facts["sha256"]:

@@ -40,6 +40,7 @@ def stored_slices(facts: Sequence[Mapping[str, Any]]) -> tuple[StoredSlice, ...]
     """
     try:
         return tuple(
+            # A grid names a folder, so it must be two numbers and nothing else.
             StoredSlice(
                 str(item["id"]),
                 str(item["pixel_sha256"]),

@@ -162,6 +162,12 @@ class FeatureSetWriter:
             rows, columns = grid
             count = sum(len(shard.positions) for shard in self.shards if shard.grid == grid)
             path = f"grids/{grid_name(grid)}/tokens"
+            for parent in ("grids", f"grids/{grid_name(grid)}"):
+                # Creating an array describes the groups above it; one that stands already does not.
+                if (self.folder / path).is_dir() and not (
+                    self.folder / parent / "zarr.json"
+                ).exists():
+                    zarr.create_group(store, path=parent)
             try:
                 arrays[grid] = zarr.open_array(LocalStore(self.folder / path), mode="r+")
                 continue

@@ -61,6 +61,7 @@ def test_a_full_disk_is_a_sentence_and_leaves_nothing_half_done(
     assert all((place / "runs" / name / "record.json").exists() for name in _records(place))
     assert _records(place) >= before
     assert run(*arguments).code == 0
+    assert run("warehouse", "sync").code == 0
     assert run("warehouse", "check").code == 0
     assert not [item for item in find_leftovers(_workspace(place)) if item.lock is not None]
 
