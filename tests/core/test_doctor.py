@@ -106,6 +106,7 @@ def test_the_packages_here_fit() -> None:
     findings = list(look_at_packages())
     assert {finding.name for finding in findings} == {"emcache", "packages", "formats"}
     assert {finding.verdict for finding in findings} == {PASS}
+    assert [f.message.split()[0] for f in findings if f.name == "formats"] == ["h5py", "mrcfile"]
     assert f"torch {torch.__version__.partition('+')[0]}" in only(findings, "packages").message
 
 
@@ -310,6 +311,22 @@ def test_a_hub_that_is_not_there(hub_cache: Path, monkeypatch: pytest.MonkeyPatc
     found, weights = look_at_hub()
     assert found.verdict is weights.verdict is WARN
     assert found.message == f"{address} is out of reach (ConnectError)."
+
+
+def test_a_name_that_is_looked_up_for_ever(
+    hub_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = threading.Event()
+
+    def look_up() -> None:
+        ended.wait(20)
+
+    monkeypatch.setattr(hub, "_SECONDS", 0.1)
+    monkeypatch.setattr("huggingface_hub.get_session", look_up)
+    found, _ = look_at_hub()
+    ended.set()
+    assert found.verdict is WARN
+    assert "no answer within" in found.message
 
 
 def test_offline_the_hub_is_not_asked(

@@ -223,6 +223,28 @@ class MadeUp:
             draft.write_table("embeddings.parquet", table)
         return self._finished(draft.id)
 
+    def bench(self) -> Record:
+        """One ratio with a target, and a stage at two sizes."""
+        row = {
+            "name": "help",
+            "question": "emcache --help / import typer",
+            "ratio": 3.0,
+            "low": 2.5,
+            "high": 3.5,
+            "unit": "ratio",
+            "target": "<= 4",
+            "verdict": "pass",
+            "device": "cpu",
+            "note": "",
+            "times": [{"what": "import typer", "seconds": [0.1, 0.2]}],
+        }
+        growth = {"stage": "audit", "n_slices": [10, 100], "seconds": [0.1, 0.9]}
+        with new_record(self.runs, "bench") as draft:
+            draft.config = {"machine": "a machine, 2 cores", "quick": True}
+            draft.write_table("benchmarks.parquet", pl.DataFrame([row]))
+            draft.write_table("benchmark_growth.parquet", pl.DataFrame(growth))
+        return self._finished(draft.id)
+
     def counts(
         self, sources: Sequence[str], n_slices: int = 3, *, split: str = "test", iou: float = 0.6
     ) -> pl.DataFrame:
@@ -331,6 +353,7 @@ def filled_once(tmp_path_factory: pytest.TempPathFactory) -> MadeUp:
     run = made_up.train(("vnc",), 2)
     made_up.evaluate(run, "lucchi++")
     made_up.gap()
+    made_up.bench()
     made_up.other("benchmark", seconds=1.0)
     made_up.sync()
     return made_up
