@@ -19,7 +19,7 @@ def finding(made_up, name):
     return found
 
 
-ALL_WELL = dict.fromkeys(("records", "database", "pending", "missing", "rows"), "pass")
+ALL_WELL = dict.fromkeys(("features", "records", "database", "pending", "missing", "rows"), "pass")
 
 
 def test_all_is_well(filled):
