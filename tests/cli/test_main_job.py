@@ -190,4 +190,7 @@ def test_ctrl_c_says_what_was_kept(cells: Workspace) -> None:
     assert out == ""
     assert err.splitlines()[-1].startswith("Interrupted. Finished records")
     assert "Traceback" not in err
-    assert not [path for path in cells.runs.iterdir() if path.name[0] == "."]
+    # What is left is what the same command goes on from, and no note of a holder.
+    left = [path.name for path in cells.runs.iterdir() if path.name[0] == "."]
+    assert all(name.startswith(".training-") for name in left)
+    assert not [name for name in left if name.endswith(".holder")]

@@ -534,3 +534,18 @@ def test_a_slice_that_has_gone_is_left_out(cells: Workspace) -> None:
     row = {"run_id": draft.id, "eval_on": "cells", "slice_id": "gone", "iou_fg": 0.5}
     pictures, note = worst_pictures(cells, pl.DataFrame([row]), 3)
     assert (pictures, note[:8]) == ([], "1 scores")
+
+
+def test_an_mrc_file_cannot_claim_a_header_that_it_does_not_have(tmp_path):
+    from emcache.volumes.mrc import open_mrc
+
+    mrcfile = pytest.importorskip("mrcfile")
+    path = tmp_path / "small.mrc"
+    with mrcfile.new(path) as file:
+        file.set_data(np.zeros((3, 4, 5), np.int16))
+    assert open_mrc(path).sizes_along(0)
+    data = bytearray(path.read_bytes())
+    data[92:96] = (2**31 - 1).to_bytes(4, "little")
+    path.write_bytes(data)
+    with pytest.raises(ImageError, match="extended header of 2147483647 bytes is longer"):
+        open_mrc(path)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from emcache.volumes.extras import require
 from emcache.volumes.volume import ArrayVolume, VoxelSize, missing_file
 
 _ANGSTROM_NM = 0.1
+_HEADER_BYTES = 1024
 # mrcfile only warns of a header that cannot be.
 _DAMAGE = (
     ArithmeticError,
@@ -35,6 +36,7 @@ def open_mrc(path: Path) -> ArrayVolume:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
+            _check_extended_header(path)
             file = mrcfile.mmap(path, mode="r")
             if file.data is None:
                 raise ValueError("its header says nothing of its values")
@@ -51,6 +53,18 @@ def open_mrc(path: Path) -> ArrayVolume:
             subject=path,
         )
     return ArrayVolume(str(path), file.data, voxel)
+
+
+def _check_extended_header(path: Path) -> None:
+    """Refuse an extended header longer than the file, which mrcfile would make room for."""
+    with path.open("rb") as stream:
+        header = stream.read(_HEADER_BYTES)
+        rest = path.stat().st_size - len(header)
+    # The machine stamp says in which order the bytes of numbers stand.
+    order: Literal["big", "little"] = "big" if header[212:213] == b"\x11" else "little"
+    claimed = int.from_bytes(header[92:96], order, signed=True)
+    if not 0 <= claimed <= rest:
+        raise ValueError(f"its extended header of {claimed} bytes is longer than the file")
 
 
 def _voxel_size(stated: Any) -> VoxelSize | None:
