@@ -151,8 +151,8 @@ def test_freed_memory_is_kept_within():
         command = [sys.executable, "-c", KEPT, way]
         return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
-    assert held("lost") < 64
-    assert held("kept") > 192
+    # The C library keeps some of it by itself, as its thresholds adapt; all of it only when asked.
+    assert held("kept") > max(192, held("lost") + 64)
 
 
 def test_a_failed_allocation_becomes_advice():

@@ -78,7 +78,7 @@ def start(code: str, *arguments: object) -> subprocess.Popen[str]:
 
 
 def test_many_writers_with_readers_all_the_while(tmp_path, full, count):
-    writers, rounds = (16, 8) if full else (4, 3)
+    writers, rounds = (16, 8) if full else (4, 2)
     workspace, _ = init_workspace(tmp_path / "workspace")
     workspace.runs.mkdir()
     sync(workspace.runs, workspace.warehouse)
