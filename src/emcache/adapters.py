@@ -20,11 +20,22 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from emcache.adapter_files import CONFIG_FILE, WEIGHTS_FILE
+from emcache.adapter_files import CONFIG_FILE, WEIGHTS_FILE, check_adapter_config
 from emcache.backbones.module import BackboneModule
 from emcache.errors import AdapterError
 
 _NAMED_KEYS = 3
+# What PEFT raises where a configuration's values or layers are none of its own.
+_UNREADABLE = (
+    AttributeError,
+    ImportError,
+    KeyError,
+    NotImplementedError,
+    re.error,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,14 +99,15 @@ def load_adapter(backbone: BackboneModule, folder: Path) -> Adapter:
     """Put a saved adapter on a backbone, changed in place.
 
     Raises:
-        AdapterError: The folder holds no adapter, or one for another backbone; the first names that
-            differ are given.
+        AdapterError: The folder holds no adapter, one with settings that are not read, or one for
+            another backbone; the first names that differ are given.
     """
+    check_adapter_config(folder)
     backbone.make_adaptable()
     try:
         config = LoraConfig.from_pretrained(str(folder))
         state = load_file(folder / WEIGHTS_FILE)
-    except (OSError, ValueError, TypeError, KeyError, SafetensorError) as error:
+    except (*_UNREADABLE, OSError, SafetensorError) as error:
         raise AdapterError(
             f"{folder} holds no LoRA adapter ({type(error).__name__}); expected {CONFIG_FILE} and "
             f"{WEIGHTS_FILE} as PEFT saves them.",
@@ -103,7 +115,7 @@ def load_adapter(backbone: BackboneModule, folder: Path) -> Adapter:
         ) from error
     try:
         adapter = _wrap(backbone, config)
-    except ValueError as error:
+    except _UNREADABLE as error:
         raise _foreign(folder, backbone, "it adapts layers that are not there") from error
     expected = get_peft_model_state_dict(adapter.peft_model, save_embedding_layers=False)
     differing = [

@@ -9,7 +9,7 @@ from typing import Any
 
 from emcache.canonical import file_sha256
 from emcache.errors import EmcacheError
-from emcache.fingerprint import FORMAT_VERSION
+from emcache.feature_manifest import load_feature_manifest
 from emcache.labels import LABEL_FOLDER, LABEL_FORMAT
 from emcache.manifest import MANIFEST_NAME, load_manifest
 from emcache.shards import (
@@ -18,7 +18,6 @@ from emcache.shards import (
     plan_shards,
     positions_by_grid,
     slices_per_shard,
-    stored_slices,
 )
 from emcache.store import feature_set_folders
 
@@ -61,8 +60,7 @@ def verify_cache(cache: Path, *, thorough: bool = True) -> list[Damage]:
 def verify_feature_set(folder: Path, *, thorough: bool = True) -> list[Damage]:
     """The damage of one feature set, its label sets included."""
     try:
-        manifest = load_manifest(folder, FORMAT_VERSION)
-        slices = stored_slices(manifest["slices"])
+        manifest, slices = load_feature_manifest(folder)
         shards = plan_shards(
             slices, manifest["description"]["dim"], manifest["description"]["dtype"]
         )

@@ -16,12 +16,12 @@ from emcache.cache_care import Damage, verify_feature_set
 from emcache.datasets import Selection
 from emcache.errors import EmcacheError
 from emcache.extract import compute_tokens, load_job_backbone
-from emcache.fingerprint import FORMAT_VERSION
+from emcache.feature_manifest import load_feature_manifest
 from emcache.jobs import ExtractOptions, Job, plan_extraction
 from emcache.labels import LABEL_FOLDER, ensure_labels
 from emcache.leftovers import remove
 from emcache.locks import held
-from emcache.manifest import MANIFEST_NAME, load_manifest
+from emcache.manifest import MANIFEST_NAME
 from emcache.progress import Reporter
 from emcache.reuse import Donors
 from emcache.store import PARTIAL_SUFFIX, FeatureSet
@@ -69,7 +69,7 @@ def repair_feature_set(
             return _beyond(name, str(error))
         if (job.name, job.fingerprint) != (
             name,
-            load_manifest(folder, FORMAT_VERSION)["fingerprint"],
+            load_feature_manifest(folder)[0]["fingerprint"],
         ):
             return _beyond(name, "its slices or weights are no longer those it was made of")
         wrong = {damage.file for damage in damages if damage.label_set is None}
@@ -86,7 +86,7 @@ def repair_feature_set(
 
 
 def _job_of(workspace: Workspace, folder: Path, reporter: Reporter) -> Job:
-    facts = load_manifest(folder, FORMAT_VERSION)["description"]
+    facts = load_feature_manifest(folder)[0]["description"]
     run = facts.get("adapter_run")
     adapter = None
     if run is not None:
@@ -107,7 +107,7 @@ def _job_of(workspace: Workspace, folder: Path, reporter: Reporter) -> Job:
 
 
 def _recompute(job: Job, folder: Path, wrong: set[str], reporter: Reporter) -> None:
-    manifest = load_manifest(folder, FORMAT_VERSION)
+    manifest = load_feature_manifest(folder)[0]
     partial = folder.with_name(folder.name + PARTIAL_SUFFIX)
     labels = job.workspace.cache / f".{folder.name}.labels{PARTIAL_SUFFIX}"
     # Before anything is moved, so that weights that cannot be loaded change nothing.

@@ -19,7 +19,7 @@ from typing import Any
 
 from emcache import atomic
 
-_FORMAT = 1
+_FORMAT = 2
 _FINE_GRAIN_NS = 20_000_000
 # Some file systems keep whole seconds, or even two: seen by times without a fraction.
 _COARSE_GRAIN_NS = 2_000_000_000
@@ -37,9 +37,10 @@ class FileIndex:
         self._changed = False
         try:
             stored = json.loads(path.read_bytes())
-            if stored["format"] == _FORMAT:
+            # Answers are used as they stand, so none of a damaged file is.
+            if stored["format"] == _FORMAT and stored["sha256"] == _sha256(stored["entries"]):
                 self._entries = dict(stored["entries"])
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             self._entries = {}
 
     def lookup(self, file: Path, question: str) -> Any | None:
@@ -76,8 +77,16 @@ class FileIndex:
         # A place that cannot be written costs time at the next command, and nothing else.
         with suppress(OSError):
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            atomic.write_json(self._path, {"format": _FORMAT, "entries": self._entries})
+            sha256 = _sha256(self._entries)
+            atomic.write_json(
+                self._path, {"format": _FORMAT, "sha256": sha256, "entries": self._entries}
+            )
             self._changed = False
+
+
+def _sha256(entries: Any) -> str:
+    # In ASCII: a file's name need not be text in any encoding.
+    return hashlib.sha256(json.dumps(entries, sort_keys=True).encode("ascii")).hexdigest()
 
 
 def _stamp(file: Path) -> list[int] | None:

@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 import zarr
 from jaxtyping import Float32, UInt8
+from numpy.typing import DTypeLike
 from zarr.codecs import Crc32cCodec, ZstdCodec
 from zarr.storage import LocalStore
 
@@ -39,6 +40,7 @@ from emcache.progress import Reporter
 from emcache.shards import Grid, StoredSlice, grid_name, positions_by_grid, slices_per_shard
 from emcache.store import FeatureSet
 from emcache.training_pixels import training_mask
+from emcache.zarr_damage import ZARR_DAMAGE
 
 LABEL_FOLDER = "labels"
 """Folder of the label sets in a feature set's."""
@@ -55,6 +57,7 @@ class LabelSet:
     folder: Path
     key: str
     slices: tuple[StoredSlice, ...]
+    patch: int
     _arrays: dict[str, zarr.Array[Any]] = field(default_factory=dict, repr=False)
 
     def mask(self, position: int) -> UInt8[np.ndarray, "row col"]:
@@ -63,23 +66,31 @@ class LabelSet:
         Raises:
             StoreError: The bytes fail their checksum; the slice is named.
         """
-        return np.asarray(self._read("mask", position))
+        return np.asarray(self._read("mask", position, np.uint8, self.patch))
 
     def occupancy(self, position: int) -> Float32[np.ndarray, "token_row token_col"]:
-        """Foreground share of each token's patch."""
-        return np.asarray(self._read("occupancy", position))
+        """Foreground share of each token's patch.
 
-    def _read(self, name: str, position: int) -> Any:
+        Raises:
+            StoreError: As :meth:`mask`.
+        """
+        return np.asarray(self._read("occupancy", position, np.float32, 1))
+
+    def _read(self, name: str, position: int, dtype: DTypeLike, per_token: int) -> Any:
         place = self.slices[position]
         path = f"grids/{grid_name(place.grid)}/{name}"
-        if path not in self._arrays:
-            store = LocalStore(self.folder / path, read_only=True)
-            self._arrays[path] = zarr.open_array(store, mode="r")
         try:
-            return self._arrays[path][place.index]
-        except (ValueError, RuntimeError, OSError) as error:
+            if path not in self._arrays:
+                store = LocalStore(self.folder / path, read_only=True)
+                self._arrays[path] = zarr.open_array(store, mode="r", zarr_format=3)
+            array = self._arrays[path]
+            shape = tuple(side * per_token for side in place.grid)
+            if array.shape[1:] != shape or array.dtype != dtype:
+                raise ValueError(f"{array.dtype} of shape {array.shape[1:]} instead of {shape}")
+            return array[place.index]
+        except ZARR_DAMAGE as error:
             raise StoreError(
-                f"the {name} of slice {place.id} in {self.folder} is damaged ({error}); run "
+                f"the {name} of slice {place.id} in {self.folder} is damaged ({error!s:.400}); run "
                 f"`emcache cache verify --repair`: it is made again from the masks.",
                 subject=place.id,
             ) from error
@@ -145,7 +156,7 @@ def ensure_labels(
     if not folder.is_dir():
         _write(folder, feature_set, slices, classes, reporter)
     read_manifest(folder, LABEL_FORMAT)
-    return LabelSet(folder, key, feature_set.slices)
+    return LabelSet(folder, key, feature_set.slices, feature_set.description["patch"])
 
 
 def _write(

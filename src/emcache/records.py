@@ -265,7 +265,7 @@ def read_record(folder: Path, *, verify_files: bool = True) -> Record:
     return Record(folder, content)
 
 
-def _check_file(folder: Path, name: str, facts: Mapping[str, Any]) -> None:
+def _check_file(folder: Path, name: str, facts: Any) -> None:
     if not isinstance(facts, dict) or not {"bytes", "sha256"} <= facts.keys():
         raise _damaged(folder, name, "record.json does not say its size and checksum")
     path = folder / name

@@ -24,7 +24,7 @@ from emcache.images import read_values
 from emcache.progress import Reporter
 from emcache.records import Record, list_record_ids, new_record, read_record
 from emcache.volumes.opening import open_volume
-from emcache.workspace import Workspace, check_dataset_name
+from emcache.workspace import CONFIG_NAME, Workspace, check_dataset_name
 
 
 def add_dataset(
@@ -159,6 +159,14 @@ def _check_distinct(dataset: Dataset) -> None:
 
 def _stored_root(workspace: Workspace, root: Path) -> str:
     resolved = root.resolve()
+    try:
+        str(resolved).encode()
+    except UnicodeEncodeError:
+        raise DatasetError(
+            f"the name of the folder {str(resolved)!r} is not UTF-8, as {CONFIG_NAME} must be; "
+            f"rename it.",
+            subject=resolved,
+        ) from None
     if resolved.is_relative_to(workspace.root):
         return resolved.relative_to(workspace.root).as_posix()
     return str(resolved)

@@ -31,6 +31,8 @@ from emcache.training_run import Setting, TrainingOptions
 from emcache.weights import PRETRAINED, are_at_hand, find_weights, is_named
 from emcache.workspace import Workspace
 
+_MOST_EPOCHS = 1 << 31
+
 
 @dataclass(frozen=True, slots=True)
 class CellPlan:
@@ -332,16 +334,27 @@ class _Records:
         )
 
     def _take(self, record: Record) -> None:
-        config: Mapping[str, Any] = record.config
-        if record.kind == "evaluate":
-            scored = zip(config["eval_on"], config["data_keys"], strict=True)
-            whole = config.get("whole", ())
-            self.evaluations |= {(config["run_id"], n, key) for n, key in scored if n in whole}
-            return
-        if fingerprint := config.get("run_fingerprint"):
-            self.runs[fingerprint] = record.id
-            self.recipes[record.id] = config["recipe"]
+        # A record says what a study needs, or it counts as none: records may come from elsewhere.
+        match record.config:
+            case {
+                "run_id": str(run),
+                "eval_on": list(names),
+                "data_keys": list(keys),
+                "whole": list(whole),
+            } if record.kind == "evaluate" and all(isinstance(x, str) for x in (*names, *keys)):
+                scored = zip(names, keys, strict=False)
+                self.evaluations |= {(run, name, key) for name, key in scored if name in whole}
+            case {"run_fingerprint": str(fingerprint), "recipe": dict(recipe)}:
+                self.runs[fingerprint] = record.id
+                self.recipes[record.id] = recipe
+                self._take_time(record.config)
+
+    def _take_time(self, config: Mapping[str, Any]) -> None:
         names = ("regime", "backbone", "longest_edge", "train_on", "sampling", "head")
-        if config.get("epochs_run"):
-            key = tuple(config.get(name) for name in names)
-            self._seconds[key] = config["train_seconds"] / config["epochs_run"]
+        key = tuple(config.get(name) for name in names)
+        match config:
+            case {"train_seconds": float(seconds), "epochs_run": int(epochs)} if (
+                0 < epochs < _MOST_EPOCHS
+                and all(isinstance(part, str | int | None) for part in key)
+            ):
+                self._seconds[key] = seconds / epochs

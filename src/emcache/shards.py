@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from emcache.fingerprint import TokenType
 _SHARD_BYTES = 128 << 20
 _MOST_SLICES = 64
 _FEWEST_SLICES = 8
+_LARGEST_GRID = 1 << 16
 
 Grid = tuple[int, int]
 
@@ -32,29 +33,38 @@ class StoredSlice:
     """Place in its grid's array."""
 
 
-def stored_slices(facts: Sequence[Mapping[str, Any]]) -> tuple[StoredSlice, ...]:
-    """What a manifest says of its slices.
+def stored_slices(facts: Any) -> tuple[StoredSlice, ...]:
+    """What a manifest says of its slices: a list of tables.
 
     Raises:
         StoreError: It says nothing that could be slices.
     """
-    try:
-        return tuple(
+    counts: dict[Grid, int] = {}
+    places = []
+    for item in facts if isinstance(facts, list) else [facts]:
+        match item:
             # A grid names a folder, so it must be two numbers and nothing else.
-            StoredSlice(
-                str(item["id"]),
-                str(item["pixel_sha256"]),
-                (int(item["grid"][0]), int(item["grid"][1])),
-                int(item["index"]),
-            )
-            for item in facts
-        )
-    except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise StoreError(
-            f"a manifest lists slices of another kind ({error!r}); expected those that `emcache "
-            f"extract` writes: run `emcache cache verify --repair`.",
-            subject=facts,
-        ) from error
+            case {"id": str(), "pixel_sha256": str(), "grid": [int(), int()], "index": int()} if (
+                min(item["grid"]) >= 1 and max(item["grid"]) <= _LARGEST_GRID
+            ):
+                grid = (item["grid"][0], item["grid"][1])
+                place = StoredSlice(item["id"], item["pixel_sha256"], grid, item["index"])
+            case _:
+                raise _odd_slice(item)
+        # Slices stand in order, so one given twice, or beyond the array's end, would be no slice.
+        if place.index != counts.get(grid, 0):
+            raise _odd_slice(item)
+        counts[grid] = place.index + 1
+        places.append(place)
+    return tuple(places)
+
+
+def _odd_slice(item: Any) -> StoreError:
+    return StoreError(
+        f"a manifest lists the slice {item!r:.200}, which is none; expected those that `emcache "
+        f"extract` writes: remove that feature set and extract again.",
+        subject=item,
+    )
 
 
 def grid_name(grid: Grid) -> str:

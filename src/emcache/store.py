@@ -28,9 +28,9 @@ from jaxtyping import Float, Float32
 from zarr.storage import LocalStore
 
 from emcache.errors import StoreError
-from emcache.fingerprint import FORMAT_VERSION
-from emcache.manifest import read_manifest
-from emcache.shards import StoredSlice, grid_name, stored_slices
+from emcache.feature_manifest import read_feature_manifest
+from emcache.shards import StoredSlice, grid_name
+from emcache.zarr_damage import ZARR_DAMAGE
 
 PARTIAL_SUFFIX = ".partial"
 """Ending of a feature set that is still being extracted."""
@@ -58,8 +58,7 @@ class FeatureSet:
             StoreError: Incomplete or damaged.
             FormatVersionError: Written by a newer emcache.
         """
-        manifest = read_manifest(folder, FORMAT_VERSION)
-        return cls(folder, manifest, stored_slices(manifest["slices"]))
+        return cls(folder, *read_feature_manifest(folder))
 
     @property
     def name(self) -> str:
@@ -90,31 +89,56 @@ class FeatureSet:
             StoreError: The bytes fail their checksum; the slice is named.
         """
         place = self.slices[position]
-        array = self._array(f"grids/{grid_name(place.grid)}/tokens")
+        shape = (*place.grid, self.description["dim"])
         try:
+            array = self._array(f"grids/{grid_name(place.grid)}/tokens")
+            # A description that states another shape or type would give other tokens.
+            if array.shape[1:] != shape or array.dtype != self.description["dtype"]:
+                raise ValueError(f"they are {array.dtype} of shape {array.shape[1:]}")
             tokens: Float[np.ndarray, "row col channel"] = np.asarray(array[place.index])
-        except (ValueError, RuntimeError, OSError) as error:
-            # The CRC32C codec reports a mismatch as one of these.
+        except ZARR_DAMAGE as error:
             raise StoreError(
-                f"the tokens of slice {place.id} in {self.name} are damaged ({error}); run "
+                f"the tokens of slice {place.id} in {self.name} are damaged ({error!s:.400}); run "
                 f"`emcache cache verify --repair`, which computes them again.",
                 subject=place.id,
             ) from error
         return tokens
 
     def pooled(self) -> Float32[np.ndarray, "slice channel"]:
-        """Mean of each slice's patch tokens, taken before they were rounded to the stored type."""
-        return np.asarray(self._array("pooled")[:], dtype=np.float32)
+        """Mean of each slice's patch tokens, taken before they were rounded to the stored type.
+
+        Raises:
+            StoreError: Damaged.
+        """
+        return self._vectors("pooled")
 
     def cls(self) -> Float32[np.ndarray, "slice channel"]:
-        """Class token of each slice."""
-        return np.asarray(self._array("cls")[:], dtype=np.float32)
+        """Class token of each slice.
+
+        Raises:
+            StoreError: Damaged.
+        """
+        return self._vectors("cls")
+
+    def _vectors(self, name: str) -> Float32[np.ndarray, "slice channel"]:
+        shape = (len(self.slices), self.description["dim"])
+        try:
+            array = self._array(name)
+            if array.shape != shape or array.dtype != np.float32:
+                raise ValueError(f"they are {array.dtype} of shape {array.shape}")
+            return np.asarray(array[:], dtype=np.float32)
+        except ZARR_DAMAGE as error:
+            raise StoreError(
+                f"the {name} vectors of {self.name} are damaged ({error!s:.400}); run `emcache "
+                f"cache verify --repair`, which computes them again.",
+                subject=self.folder,
+            ) from error
 
     def _array(self, path: str) -> zarr.Array[Any]:
         # Opening an array parses JSON; training asks for the same one thousands of times.
         if path not in self._arrays:
-            array = zarr.open_array(LocalStore(self.folder / path, read_only=True), mode="r")
-            self._arrays[path] = array
+            store = LocalStore(self.folder / path, read_only=True)
+            self._arrays[path] = zarr.open_array(store, mode="r", zarr_format=3)
         return self._arrays[path]
 
 

@@ -158,6 +158,20 @@ def check_dataset_name(name: str) -> None:
         )
 
 
+def _named(folder: Path) -> Workspace:
+    root = folder.resolve()
+    try:
+        str(root).encode()
+    except UnicodeEncodeError:
+        # DuckDB, Polars and the records' JSON keep names as UTF-8.
+        raise WorkspaceError(
+            f"the name of the folder {str(root)!r} is not UTF-8, as a workspace's must be; rename "
+            f"it, or choose another folder.",
+            subject=root,
+        ) from None
+    return Workspace(root)
+
+
 def init_workspace(folder: Path) -> tuple[Workspace, bool]:
     """Make ``folder`` a workspace; one that is one already is left as it is.
 
@@ -165,9 +179,9 @@ def init_workspace(folder: Path) -> tuple[Workspace, bool]:
         The workspace, and whether it is new.
 
     Raises:
-        WorkspaceError: The folder cannot be made or written.
+        WorkspaceError: The folder cannot be made or written, or its name is no text.
     """
-    workspace = Workspace(folder.resolve())
+    workspace = _named(folder)
     if workspace.config_path.exists():
         return workspace, False
     try:
@@ -186,11 +200,11 @@ def find_workspace(given: Path | None = None) -> Workspace:
     """The workspace to work in: ``given``, else ``$EMCACHE_WORKSPACE``, else from here upward.
 
     Raises:
-        WorkspaceError: There is none.
+        WorkspaceError: There is none, or its name is no text.
     """
     named = given or (Path(value) if (value := os.environ.get(ENVIRONMENT_VARIABLE)) else None)
     if named is not None:
-        workspace = Workspace(named.resolve())
+        workspace = _named(named)
         if not workspace.config_path.is_file():
             raise WorkspaceError(
                 f"{named} is no workspace (it holds no {CONFIG_NAME}); make it one with "
@@ -204,7 +218,7 @@ def find_workspace(given: Path | None = None) -> Workspace:
         raise WorkspaceError("the current folder is gone; change to one that is there.") from None
     for folder in (here, *here.parents):
         if (folder / CONFIG_NAME).is_file():
-            return Workspace(folder)
+            return _named(folder)
     raise WorkspaceError(
         f"neither {here} nor a folder above it is a workspace (none holds {CONFIG_NAME}); make one "
         f"with `emcache init .`, or name one with --workspace.",

@@ -19,7 +19,6 @@ import pickle
 import resource
 import signal
 import struct
-import traceback
 import warnings
 import zipfile
 import zlib
@@ -91,12 +90,6 @@ MOST_SAID = 6000
 
 CASES: Counter[str] = Counter()
 """Cases tried, by kind."""
-# Modules whose own defects are known and still to be mended; without this line all are shown.
-EXCUSED: tuple[str, ...] = (
-    *("records.py", "emcache.records.", "test_hostile.py:touch", "manifest.py", "store.py"),
-    *("shards.py", "adapters.py", "run_study.py", "seeds.py"),
-)
-EXCUSES: Counter[str] = Counter()
 
 
 def cases(short: int, full: int) -> Any:
@@ -132,8 +125,6 @@ def _bounds(request: pytest.FixtureRequest) -> Iterator[None]:
 
 def _tell(config: pytest.Config) -> None:
     line = {"fuzz cases": CASES.total(), "by kind": dict(sorted(CASES.items()))}
-    if EXCUSES:
-        line["excused"] = dict(sorted(EXCUSES.items()))
     if path := os.environ.get("EMCACHE_FAULTS_REPORT"):
         with Path(path).open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(line) + "\n")
@@ -187,24 +178,7 @@ def _said(action: Callable[[], object]) -> str:
         return f"{error}."
     except EmcacheError as error:
         return str(error)
-    except Exception as error:
-        place = f"{_place(error)} {type(error).__name__}"
-        if not any(name in f"{place} {error}" for name in EXCUSED):
-            raise
-        EXCUSES[place] += 1
     return "Done."
-
-
-def _place(error: BaseException) -> str:
-    """Where an exception came from: the innermost line of the library, or of what is asked here."""
-    ours = [
-        f"{Path(frame.filename).name}:{frame.name}"
-        for frame in traceback.extract_tb(error.__traceback__)
-        if frame.filename == __file__ or "/emcache" in frame.filename
-        # It only writes what others give it.
-        if not frame.filename.endswith("canonical.py")
-    ]
-    return ours[-1]
 
 
 # Bytes

@@ -49,7 +49,12 @@ def main() -> None:
     residency, folder, key, limit = sys.argv[1:]
     device = torch.device("cpu")
     feature_set = FeatureSet.open(Path(folder))
-    labels = LabelSet(feature_set.folder / "labels" / key, key, feature_set.slices)
+    labels = LabelSet(
+        feature_set.folder / "labels" / key,
+        key,
+        feature_set.slices,
+        feature_set.description["patch"],
+    )
     protocol = Protocol()
     count = len(feature_set.slices)
     stride = max(1, count // (_STEPS * protocol.batch))

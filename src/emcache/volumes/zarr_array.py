@@ -18,18 +18,8 @@ from emcache.volumes.volume import (
     check_chunks,
     missing_file,
 )
+from emcache.zarr_damage import ZARR_DAMAGE
 
-# zarr and its codecs report damage by any of these.
-_DAMAGE = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    LookupError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
 # Codecs that only move bytes about. Others are not tried: one of numcodecs unpickles, and so runs,
 # what a chunk holds; that newer versions of it refuse to is not relied on.
 _CODECS = frozenset(
@@ -91,7 +81,7 @@ def open_zarr(path: Path, inner: str) -> ArrayVolume:
         raise ImageError(
             f"{name} is not there; check the path within {path.name}.", subject=name
         ) from None
-    except _DAMAGE as error:
+    except ZARR_DAMAGE as error:
         raise ImageError(
             f"{name} cannot be read as Zarr ({error!s:.400}); restore it, or name another array.",
             subject=name,
@@ -137,7 +127,7 @@ class _ZarrVolume(ArrayVolume):
     def _read(self, axis: int, index: int) -> np.ndarray:
         try:
             return super()._read(axis, index)
-        except _DAMAGE as error:
+        except ZARR_DAMAGE as error:
             raise ImageError(
                 f"a chunk of {self.name} cannot be read ({error!s:.400}); restore it.",
                 subject=self.name,

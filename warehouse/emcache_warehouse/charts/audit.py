@@ -10,6 +10,7 @@ from pathlib import Path
 import altair as alt
 import polars as pl
 
+from emcache.canonical import is_inside
 from emcache.errors import WarehouseError
 from emcache_warehouse.charts import theme
 from emcache_warehouse.query import run_named_query
@@ -42,10 +43,15 @@ def audit_rows(database: Path, dataset: str) -> pl.DataFrame:
 
 def worst_slices(runs: Path, audit_id: str) -> list[Worst]:
     """The pictures that an audit's record keeps; none where its folder has gone."""
+    if not is_inside(audit_id):
+        return []
     folder = runs / audit_id / "worst"
+    home = folder.resolve()
     return [
         Worst(path.relative_to(folder).with_suffix("").as_posix(), path.read_bytes())
         for path in sorted(folder.rglob("*.png"))
+        # A link would bring another file of this machine into a chart that is sent away.
+        if path.is_file() and path.resolve().is_relative_to(home)
     ]
 
 

@@ -14,6 +14,7 @@ from emcache_warehouse.query import run_named_query
 
 _SIDE = 300
 _COLUMNS = 3
+_OWN_PICTURE = "data:image/"
 _PICTURES = alt.NamedData("pictures")
 _SHAPES = ("circle", "triangle-up", "square", "diamond", "cross", "triangle-down")
 
@@ -43,7 +44,11 @@ def pca_chart(rows: pl.DataFrame) -> alt.VConcatChart:
         )
     # Vega's tooltip shows a value called image as a picture.
     rows = rows.with_columns(panel=panel_words(), slice=pl.format("{}/{}", "domain", "slice_id"))
-    pictures = rows.select("slice", image="thumbnail").unique("slice", maintain_order=True)
+    # A picture is part of the chart; an address elsewhere would be fetched by whoever opens it.
+    own = pl.col("thumbnail").str.starts_with(_OWN_PICTURE)
+    pictures = rows.select("slice", image=pl.when(own).then("thumbnail")).unique(
+        "slice", maintain_order=True
+    )
     rows = rows.drop("thumbnail")
     domains = rows["domain"].unique(maintain_order=True).to_list()
     panels = [

@@ -1,0 +1,18 @@
+"""What zarr and its codecs raise where bytes or descriptions are not what they should be."""
+
+from __future__ import annotations
+
+ZARR_DAMAGE = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    ImportError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RecursionError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+"""No class of errors is common to them; anything else is a defect of ours."""
