@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
+import textwrap
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -33,7 +35,36 @@ def diagnose(given: Path | None, thorough: bool) -> list[Finding]:
 
 def show_findings(findings: Sequence[Finding], chosen: Format | None, reporter: Reporter) -> None:
     """Write the findings, and say how many there are of each verdict."""
-    if chosen in _FOR_PEOPLE or (chosen is None and sys.stdout.isatty()):
+    if chosen is None and sys.stdout.isatty():
+        width = shutil.get_terminal_size().columns
+        sys.stdout.write("".join(f"{line}\n" for line in as_lines(findings, width)))
+    else:
+        _show_rows(findings, chosen)
+    counts = Counter(finding.verdict for finding in findings)
+    reporter.say(", ".join(f"{counts[verdict]} {verdict}" for verdict in Verdict) + ".")
+
+
+def as_lines(findings: Sequence[Finding], width: int) -> Iterator[str]:
+    """Each finding as a line, its remedy below it, wrapped at so many characters."""
+    longest = max((len(finding.name) for finding in findings), default=0)
+    for finding in findings:
+        head = f"{finding.verdict.upper():4}  {finding.name:{longest}}  "
+        parts = [(head, finding.message)]
+        if finding.remedy:
+            parts.append((" " * len(head), f"-> {finding.remedy}"))
+        for start, text in parts:
+            yield from textwrap.wrap(
+                text,
+                max(width, 2 * len(head)),
+                initial_indent=start,
+                subsequent_indent=" " * len(head),
+                break_on_hyphens=False,
+                break_long_words=False,
+            )
+
+
+def _show_rows(findings: Sequence[Finding], chosen: Format | None) -> None:
+    if chosen in _FOR_PEOPLE:
         rows = [
             {
                 "verdict": finding.verdict.upper(),
@@ -50,8 +81,6 @@ def show_findings(findings: Sequence[Finding], chosen: Format | None, reporter: 
     except ImportError:
         # A package that is missing is one of the findings.
         sys.stdout.write(json.dumps(rows, indent=2, ensure_ascii=False) + "\n")
-    counts = Counter(finding.verdict for finding in findings)
-    reporter.say(", ".join(f"{counts[verdict]} {verdict}" for verdict in Verdict) + ".")
 
 
 def _examine_warehouse(workspace: Workspace, thorough: bool) -> list[Finding]:

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from emcache.doctor.findings import Finding, Verdict
 from emcache.workspace import Workspace
+from emcache_cli.diagnosis import as_lines
 
 TINY = ("--backbone", "tiny", "--weights", "random:0", "--longest-edge", "70")
 
@@ -98,6 +100,19 @@ def test_a_workspace_that_is_not_there(run, tmp_path: Path) -> None:
     result = run("doctor", "--workspace", tmp_path / "nowhere")
     assert result.code == 1
     assert verdicts(result)["workspace"] == "fail"
+
+
+def test_on_a_terminal_each_finding_is_a_line_and_its_remedy_the_next() -> None:
+    findings = [
+        Finding("disk", Verdict.PASS, "Much is free."),
+        Finding("hub", Verdict.WARN, "It is out of reach, as it was before.", "use `--weights`"),
+    ]
+    assert list(as_lines(findings, 40)) == [
+        "PASS  disk  Much is free.",
+        "WARN  hub   It is out of reach, as it",
+        "            was before.",
+        "            -> use `--weights`",
+    ]
 
 
 WITHOUT_POLARS = """
