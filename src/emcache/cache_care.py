@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from emcache.canonical import file_sha256
-from emcache.errors import EmcacheError
+from emcache.errors import EmcacheError, StoreError
 from emcache.feature_manifest import load_feature_manifest
 from emcache.labels import LABEL_FOLDER, LABEL_FORMAT
 from emcache.manifest import MANIFEST_NAME, load_manifest
@@ -19,7 +19,7 @@ from emcache.shards import (
     positions_by_grid,
     slices_per_shard,
 )
-from emcache.store import feature_set_folders
+from emcache.store import FeatureSet, feature_set_folders
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Damage:
     """``is missing``, ``has 0 bytes instead of 12``, ``has another checksum``, or what reading it
     came to."""
     slices: tuple[str, ...]
-    """Names of the slices that the file holds; empty where it holds all or none."""
+    """Names of the slices of the file that are damaged; empty where it holds all or none."""
 
     @property
     def label_set(self) -> str | None:
@@ -66,12 +66,10 @@ def verify_feature_set(folder: Path, *, thorough: bool = True) -> list[Damage]:
         )
     except EmcacheError as error:
         return [Damage(folder.name, MANIFEST_NAME, str(error), ())]
-    held = {
-        shard.token_file: tuple(slices[position].id for position in shard.positions)
-        for shard in shards
-    }
+    found = FeatureSet(folder, manifest, slices)
+    held = {shard.token_file: shard.positions for shard in shards}
     damages = [
-        Damage(folder.name, name, why, held.get(name, ()))
+        Damage(folder.name, name, why, _damaged_slices(found, held.get(name, ())))
         for name, why in _wrong_files(folder, manifest, thorough)
     ]
     patch = manifest["description"]["patch"]
@@ -80,6 +78,20 @@ def verify_feature_set(folder: Path, *, thorough: bool = True) -> list[Damage]:
         if own.is_dir() and own.name[0] != ".":
             damages += _verify_labels(folder, own, slices, patch, thorough)
     return damages
+
+
+def _damaged_slices(found: FeatureSet, positions: Sequence[int]) -> tuple[str, ...]:
+    """Names of those of a damaged file's slices whose own checksums fail.
+
+    All of them where none does: then what all share is damaged, or the file is another sound one.
+    """
+    failing = []
+    for position in positions:
+        try:
+            found.tokens(position)
+        except StoreError:
+            failing.append(position)
+    return tuple(found.slices[position].id for position in failing or positions)
 
 
 def _verify_labels(

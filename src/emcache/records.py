@@ -269,16 +269,17 @@ def _check_file(folder: Path, name: str, facts: Any) -> None:
     if not isinstance(facts, dict) or not {"bytes", "sha256"} <= facts.keys():
         raise _damaged(folder, name, "record.json does not say its size and checksum")
     path = folder / name
-    if path.is_symlink() or (path.exists() and not path.is_file()):
-        raise _damaged(folder, name, "it is no plain file")
     try:
+        if path.is_symlink() or (path.exists() and not path.is_file()):
+            raise _damaged(folder, f"{name:.200}", "it is no plain file")
         with path.open("rb") as stream:
             size = os.fstat(stream.fileno()).st_size
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
     except (FileNotFoundError, IsADirectoryError):
         raise _damaged(folder, name, "it is missing") from None
     except OSError as error:
-        raise _damaged(folder, name, f"it cannot be read ({error.strerror})") from error
+        why = f"it cannot be read ({error.strerror})"
+        raise _damaged(folder, f"{name:.200}", why) from error
     if size != facts["bytes"]:
         raise _damaged(folder, name, f"it has {size} bytes instead of {facts['bytes']}")
     if digest != facts["sha256"]:

@@ -149,6 +149,9 @@ def test_killed_at_random_moments(name, server, slices, tmp_path, full, count):
             if not answer["killed"]:
                 assert answer["code"] == 0, answer
                 break
+            if name == "prune" and not list((place / "cache").glob(f"*{command[-1]}")):
+                # Killed when all was removed: what has gone cannot be asked for again.
+                break
         else:
             server.done(place, command)
         assert snapshot(place) == wanted
