@@ -29,7 +29,8 @@ seeds = "0-2"
 weights = "random:0"
 longest_edge = 70
 [grid.protocol]
-learning_rate = 1e-3
+head = "linear"
+learning_rate = 1e-2
 max_epochs = 3
 """
 # What docs/studies.md says may differ.

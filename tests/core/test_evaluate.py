@@ -21,7 +21,8 @@ from emcache.trained_runs import find_run
 from emcache.training_run import TrainingOptions
 from emcache.workspace import Workspace
 
-OPTIONS = TrainingOptions([0], Protocol(learning_rate=1e-3, max_epochs=6))
+LINEAR = Protocol(head="linear", learning_rate=1e-2, max_epochs=6)
+PAPER = Protocol(learning_rate=1e-3, max_epochs=6)
 MASKED = {"images": "images/*.png", "masks": "masks/*.png"}
 
 
@@ -34,13 +35,14 @@ def two(cells: Workspace, tmp_path: Path) -> Workspace:
     return cells
 
 
-def train(workspace: Workspace, regime: str) -> Record:
+def train(workspace: Workspace, regime: str, protocol: Protocol = LINEAR) -> Record:
+    options = TrainingOptions([0], protocol)
     if regime == "frozen":
         request = FeatureRequest("tiny", "random:0", 70)
-        (record,) = train_head(workspace, ["cells"], request, OPTIONS, Quiet())
+        (record,) = train_head(workspace, ["cells"], request, options, Quiet())
     else:
         choice = BackboneChoice("tiny", "random:0", 70)
-        (record,) = train_lora(workspace, ["cells"], choice, OPTIONS, DeviceSavings(), Quiet())
+        (record,) = train_lora(workspace, ["cells"], choice, options, DeviceSavings(), Quiet())
     return record
 
 
@@ -52,7 +54,7 @@ def evaluate(workspace: Workspace, run: str, *on: str, **options: object) -> Rec
 def test_on_its_own_test_slices_it_scores_what_the_training_scored(
     cells: Workspace, regime: str
 ) -> None:
-    run = train(cells, regime)
+    run = train(cells, regime, PAPER)
     evaluation = evaluate(cells, run.id, "cells:test")
     ours, theirs = (pl.read_parquet(r.file("slice_metrics.parquet")) for r in (evaluation, run))
     assert ours.equals(theirs)
@@ -126,7 +128,7 @@ def test_weights_from_a_file_are_asked_for(two: Workspace, tmp_path: Path) -> No
     for seed in (3, 4):
         save_file(random_backbone(TINY, seed).model.state_dict(), tmp_path / f"{seed}.safetensors")
     request = FeatureRequest("tiny", str(tmp_path / "3.safetensors"), 70)
-    (run,) = train_head(two, ["cells"], request, OPTIONS, Quiet())
+    (run,) = train_head(two, ["cells"], request, TrainingOptions([0], LINEAR), Quiet())
     with pytest.raises(WeightsError, match=r"file:3.safetensors@\w{8} are known by their name and"):
         evaluate(two, run.id, "other")
     with pytest.raises(RecordError, match=r"weights_sha256 was \w{8}\.\.\., is \w{8}"):

@@ -24,17 +24,19 @@ from emcache.trained_runs import find_run
 from emcache.training_run import TrainingOptions
 from emcache.workspace import Workspace
 
-OPTIONS = TrainingOptions([0], Protocol(learning_rate=1e-3, max_epochs=6), save_predictions=True)
+LINEAR = Protocol(head="linear", learning_rate=1e-2, max_epochs=6)
+PAPER = Protocol(learning_rate=1e-3, max_epochs=6)
 ALL = PredictionOptions(probabilities=True)
 
 
-def train(workspace: Workspace, regime: str = "frozen") -> Record:
+def train(workspace: Workspace, regime: str = "frozen", protocol: Protocol = LINEAR) -> Record:
+    options = TrainingOptions([0], protocol, save_predictions=True)
     if regime == "frozen":
         request = FeatureRequest("tiny", "random:0", 70)
-        (record,) = train_head(workspace, ["cells"], request, OPTIONS, Quiet())
+        (record,) = train_head(workspace, ["cells"], request, options, Quiet())
     else:
         choice = BackboneChoice("tiny", "random:0", 70)
-        (record,) = train_lora(workspace, ["cells"], choice, OPTIONS, DeviceSavings(), Quiet())
+        (record,) = train_lora(workspace, ["cells"], choice, options, DeviceSavings(), Quiet())
     return record
 
 
@@ -57,7 +59,7 @@ def image(tmp_path: Path, name: str, shape: tuple[int, ...] = (90, 61)) -> Path:
 def test_slices_of_the_training_size_give_what_the_test_gave(
     cells: Workspace, tmp_path: Path, regime: str
 ) -> None:
-    run = train(cells, regime)
+    run = train(cells, regime, PAPER)
     small = tmp_path / "small"
     small.mkdir()
     saved = sorted((run.folder / "predictions" / "cells").iterdir())
@@ -166,7 +168,7 @@ def test_one_physical_scale_needs_the_inputs_own(cells: Workspace, tmp_path: Pat
     masked = {"images": "images/*.png", "masks": "masks/*.png", "voxel_size_nm": [40.0, 5.0, 5.0]}
     add_dataset(cells, "scaled", "folder", tmp_path / "cells", masked, Quiet())
     request = FeatureRequest("tiny", "random:0", pixel_size_nm=10.0)
-    (run,) = train_head(cells, ["scaled"], request, OPTIONS, Quiet())
+    (run,) = train_head(cells, ["scaled"], request, TrainingOptions([0], LINEAR), Quiet())
     path = image(tmp_path, "one.png", (84, 84))
     with pytest.raises(UsageError, match=r"was trained at 10 nm a pixel; say"):
         predict(cells, run.id, [path], tmp_path / "out", ALL, Quiet())
