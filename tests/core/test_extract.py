@@ -1,10 +1,6 @@
 import json
 import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -324,61 +320,6 @@ def test_weights_that_change_after_planning_are_never_used(
     with pytest.raises(WeightsError, match="changed after they were hashed"):
         run_extraction(job, Quiet())
     assert not any(path.is_dir() for path in cells.cache.iterdir())
-
-
-# Every flush to the disk takes its time, so that kills fall between the stages of writing, however
-# fast the machine is.
-_CHILD = """
-import os, sys, time
-from pathlib import Path
-flush = os.fsync
-os.fsync = lambda descriptor: (time.sleep(0.03), flush(descriptor))[1]
-import emcache.shards
-emcache.shards._FEWEST_SLICES = emcache.shards._MOST_SLICES = 2
-from emcache.datasets import Selection
-from emcache.extract import run_extraction
-from emcache.jobs import ExtractOptions, plan_extraction
-from emcache.progress import Quiet
-from emcache.workspace import Workspace
-workspace = Workspace(Path(sys.argv[1]))
-options = ExtractOptions("tiny", "random:0", longest_edge=70, batch=2)
-job = plan_extraction(workspace, Selection.parse("cells"), options, Quiet())
-print("planned", flush=True)
-run_extraction(job, Quiet())
-print("done", flush=True)
-"""
-
-
-def _run_child(workspace: Workspace, kill_after: float | None) -> bool:
-    """Extract in a process of its own; kill it some time after it has planned."""
-    child = subprocess.Popen(
-        [sys.executable, "-c", _CHILD, str(workspace.root)], stdout=subprocess.PIPE, text=True
-    )
-    assert child.stdout is not None
-    assert child.stdout.readline() == "planned\n"
-    if kill_after is not None:
-        time.sleep(kill_after)
-        child.send_signal(signal.SIGKILL)
-    finished = "done" in child.stdout.read()
-    child.wait()
-    return finished
-
-
-def test_killed_at_any_moment_it_resumes_to_the_same_bytes(
-    cells: Workspace, tmp_path: Path
-) -> None:
-    twin = Workspace(tmp_path / "twin")
-    shutil.copytree(cells.root, twin.root)
-    assert _run_child(twin, None)
-    (expected,) = (p for p in twin.cache.iterdir() if p.is_dir())
-
-    delays = np.random.default_rng(7).uniform(0, 0.6, 4)
-    killed = sum(not _run_child(cells, float(delay)) for delay in delays)
-    assert killed, "no child was killed before it was done: the test shows nothing"
-    assert _run_child(cells, None)
-    (resumed,) = (p for p in cells.cache.iterdir() if p.is_dir())
-    assert resumed.name == expected.name
-    assert token_bytes(FeatureSet.open(resumed)) == token_bytes(FeatureSet.open(expected))
 
 
 def test_a_resumed_extraction_keeps_finished_shards(

@@ -11,7 +11,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import duckdb
 import polars as pl
@@ -19,7 +18,6 @@ import pytest
 
 from emcache.errors import WarehouseError
 from emcache_warehouse import migrate
-from emcache_warehouse.checkup import check
 from emcache_warehouse.database import open_readonly
 from emcache_warehouse.kinds import KINDS
 from emcache_warehouse.packaged import PackagedFile, packaged_files
@@ -464,32 +462,6 @@ def test_runs_of_an_older_warehouse_keep_their_fingerprints():
 
 
 # Other processes
-
-
-TRAIN_AND_SYNC = """
-import importlib.util, sys
-from pathlib import Path
-spec = importlib.util.spec_from_file_location("made_up", sys.argv[1])
-module = importlib.util.module_from_spec(spec)
-sys.modules["made_up"] = module
-spec.loader.exec_module(module)
-made_up = module.MadeUp(Path(sys.argv[2]))
-for seed in range(2):
-    made_up.train(seed=seed)
-    made_up.sync()
-"""
-
-
-def test_concurrent_syncs_lose_nothing(made_up):
-    made_up.runs.mkdir()
-    conftest = Path(__file__).with_name("conftest.py")
-    command = [sys.executable, "-c", TRAIN_AND_SYNC, str(conftest), str(made_up.root)]
-    processes = [subprocess.Popen(command) for _ in range(4)]
-
-    assert [process.wait(60) for process in processes] == [0] * 4
-    assert len(record_ids(made_up.database)) == 8
-    assert not made_up.sync().changed
-    assert {finding.verdict for finding in check(made_up.runs, made_up.database)} == {"pass"}
 
 
 def test_a_reader_keeps_the_file_it_opened(filled):
