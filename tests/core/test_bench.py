@@ -168,6 +168,13 @@ def test_a_failed_allocation_becomes_advice():
         torch.ones(2, 3).matmul(torch.ones(2, 3))
 
 
+def test_a_feature_set_larger_than_a_limit_can_be_made(tmp_path):
+    limit = 1 << 16
+    features = oversized_features(tmp_path, limit, 28, 64)
+    assert features.feature_set.token_bytes >= 10 * limit
+    assert features.feature_set.tokens(0).shape == (2, 2, 64)
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs Linux's RLIMIT_DATA")
 def test_training_from_ten_times_the_memory(tmp_path):

@@ -115,7 +115,7 @@ def oversized_features(folder: Path, limit: int, edge: int, dim: int) -> Labelle
             "recipe": data.job.recipe.identity(),
             "recipe_sha256": "made up",
             "description": {**data.job.description(), "dim": dim},
-            "extraction": {},
+            "extraction": {"record_id": "made-up"},
         },
     )
     labels = ensure_labels(feature_set, slices, data.job.dataset.classes, Quiet())
