@@ -85,7 +85,7 @@ class LabelSet:
                 self._arrays[path] = zarr.open_array(store, mode="r", zarr_format=3)
             array = self._arrays[path]
             shape = tuple(side * per_token for side in place.grid)
-            if array.shape[1:] != shape or array.dtype != dtype:
+            if {array.shape[1:], array.chunks[1:]} != {shape} or array.dtype != dtype:
                 raise ValueError(f"{array.dtype} of shape {array.shape[1:]} instead of {shape}")
             return array[place.index]
         except ZARR_DAMAGE as error:

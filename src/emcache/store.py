@@ -92,8 +92,10 @@ class FeatureSet:
         shape = (*place.grid, self.description["dim"])
         try:
             array = self._array(f"grids/{grid_name(place.grid)}/tokens")
-            # A description that states another shape or type would give other tokens.
-            if array.shape[1:] != shape or array.dtype != self.description["dtype"]:
+            # A description that states another shape or type would give other tokens, and one that
+            # states larger chunks would take memory for them.
+            stated = {array.shape[1:], array.chunks[1:]}
+            if stated != {shape} or array.dtype != self.description["dtype"]:
                 raise ValueError(f"they are {array.dtype} of shape {array.shape[1:]}")
             tokens: Float[np.ndarray, "row col channel"] = np.asarray(array[place.index])
         except ZARR_DAMAGE as error:

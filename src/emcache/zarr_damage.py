@@ -8,11 +8,10 @@ ZARR_DAMAGE = (
     AttributeError,
     ImportError,
     LookupError,
-    MemoryError,
     OSError,
     RecursionError,
     RuntimeError,
     TypeError,
     ValueError,
 )
-"""No class of errors is common to them; anything else is a defect of ours."""
+"""No class of errors is common to them. Too little memory is no damage, and so not among them."""

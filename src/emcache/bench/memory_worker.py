@@ -59,8 +59,10 @@ def main() -> None:
     count = len(feature_set.slices)
     stride = max(1, count // (_STEPS * protocol.batch))
     positions = list(range(0, count, stride))[: _STEPS * protocol.batch]
-    # The first product starts the threads of the libraries, which have stacks of their own.
+    # The first product and the first reading start the threads of the libraries, which have stacks
+    # of their own; a reader whose thread cannot start waits for it for ever.
     torch.ones(512, 512).matmul(torch.ones(512, 512))
+    feature_set.tokens(0)
     if int(limit):
         limit_own_memory(int(limit))
     with kept_memory():
