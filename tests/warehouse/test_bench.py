@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 
 import polars as pl
 import pytest
@@ -99,6 +100,20 @@ def test_nothing_to_draw_names_the_command(made_up):
     made_up.sync()
     with pytest.raises(WarehouseError, match="emcache bench"):
         bench_chart(bench_rows(made_up.database))
+
+
+@pytest.mark.parametrize(
+    ("quick", "said"),
+    [
+        ([True, True], "measured with --quick on"),
+        ([True, False], "measured, in part with --quick, on"),
+        ([False, False], "measured on"),
+    ],
+)
+def test_a_chart_says_which_figures_are_quick(measured, quick, said):
+    rows = bench_rows(measured.database)
+    ratios = rows.ratios.head(2).with_columns(quick=pl.Series(quick))
+    assert said in json.dumps(bench_chart(BenchRows(ratios, rows.growth)).to_dict())
 
 
 def test_the_warehouse_measures_itself(tmp_path):

@@ -67,7 +67,9 @@ def bench_chart(rows: BenchRows) -> alt.HConcatChart:
         )
     chart: alt.HConcatChart = alt.hconcat(*panels, spacing=30).resolve_scale(color="independent")
     without = ratios.filter(pl.col("margin").is_null())["label"].to_list()
-    quick = " with --quick" if ratios["quick"].any() else ""
+    # The newest figure of each benchmark may be of another run than its neighbour's.
+    share = ratios["quick"].mean()
+    quick = " with --quick" if share == 1 else ", in part with --quick," if share else ""
     facts = [
         f"measured{quick} on {ratios['machine'][0]}",
         "each figure is a ratio taken in one run; line: lowest to highest round",
