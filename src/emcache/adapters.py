@@ -30,7 +30,6 @@ _UNREADABLE = (
     AttributeError,
     ImportError,
     KeyError,
-    NotImplementedError,
     re.error,
     RuntimeError,
     TypeError,

@@ -32,6 +32,11 @@ def is_inside(name: str) -> bool:
     return bool(name) and "\0" not in name and not {"", ".", ".."} & set(parts)
 
 
+def is_utf8(name: str) -> bool:
+    """Whether a file's name, as Python gives it, is text; other bytes are lone surrogates."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in name)
+
+
 def file_sha256(path: Path) -> str:
     """Hex SHA-256 of a file's bytes, read in pieces of 1 MiB."""
     digest = hashlib.sha256()

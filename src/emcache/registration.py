@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from emcache.canonical import is_utf8
 from emcache.datasets import (
     Dataset,
     list_dataset,
@@ -159,14 +160,12 @@ def _check_distinct(dataset: Dataset) -> None:
 
 def _stored_root(workspace: Workspace, root: Path) -> str:
     resolved = root.resolve()
-    try:
-        str(resolved).encode()
-    except UnicodeEncodeError:
+    if not is_utf8(str(resolved)):
         raise DatasetError(
             f"the name of the folder {str(resolved)!r} is not UTF-8, as {CONFIG_NAME} must be; "
             f"rename it.",
             subject=resolved,
-        ) from None
+        )
     if resolved.is_relative_to(workspace.root):
         return resolved.relative_to(workspace.root).as_posix()
     return str(resolved)

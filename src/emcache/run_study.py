@@ -341,10 +341,16 @@ class _Records:
                 "eval_on": list(names),
                 "data_keys": list(keys),
                 "whole": list(whole),
-            } if record.kind == "evaluate" and all(isinstance(x, str) for x in (*names, *keys)):
-                scored = zip(names, keys, strict=False)
+            } if (
+                record.kind == "evaluate"
+                and len(names) == len(keys)
+                and all(isinstance(x, str) for x in (*names, *keys))
+            ):
+                scored = zip(names, keys, strict=True)
                 self.evaluations |= {(run, name, key) for name, key in scored if name in whole}
-            case {"run_fingerprint": str(fingerprint), "recipe": dict(recipe)}:
+            case {"run_fingerprint": str(fingerprint), "recipe": dict(recipe)} if (
+                record.kind != "evaluate"
+            ):
                 self.runs[fingerprint] = record.id
                 self.recipes[record.id] = recipe
                 self._take_time(record.config)

@@ -19,6 +19,7 @@ from tomlkit.exceptions import TOMLKitError
 from tomlkit.items import InlineTable
 
 from emcache import atomic
+from emcache.canonical import is_utf8
 from emcache.errors import DatasetError, UsageError, WorkspaceError
 from emcache.toml_values import find_long_name, find_oddity
 
@@ -160,15 +161,13 @@ def check_dataset_name(name: str) -> None:
 
 def _named(folder: Path) -> Workspace:
     root = folder.resolve()
-    try:
-        str(root).encode()
-    except UnicodeEncodeError:
+    if not is_utf8(str(root)):
         # DuckDB, Polars and the records' JSON keep names as UTF-8.
         raise WorkspaceError(
             f"the name of the folder {str(root)!r} is not UTF-8, as a workspace's must be; rename "
             f"it, or choose another folder.",
             subject=root,
-        ) from None
+        )
     return Workspace(root)
 
 

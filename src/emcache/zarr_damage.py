@@ -9,7 +9,6 @@ ZARR_DAMAGE = (
     ImportError,
     LookupError,
     OSError,
-    RecursionError,
     RuntimeError,
     TypeError,
     ValueError,

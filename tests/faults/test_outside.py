@@ -32,18 +32,22 @@ from emcache.errors import (
     WeightsError,
     WorkspaceError,
 )
+from emcache.file_index import FileIndex
 from emcache.grey import GreyWindow, find_window
 from emcache.images import page_sizes, read_image, read_mask
 from emcache.listing import glob_images, locate
 from emcache.planes import Plane
 from emcache.prediction_files import plan_files, writers
+from emcache.progress import Quiet
 from emcache.protocol import Protocol, read_protocol
 from emcache.records import new_record
+from emcache.registration import add_dataset
 from emcache.splits import read_split_lists
 from emcache.studies import read_study
 from emcache.volumes.opening import open_volume
 from emcache.weights import read_weights_file
 from emcache.workspace import Workspace, init_workspace
+from emcache_warehouse.charts.audit import worst_slices
 from emcache_warehouse.pages import Picture, gallery_page
 from emcache_warehouse.query import parse_value, run_query
 from emcache_warehouse.report.page import write_report
@@ -463,6 +467,7 @@ def make_hostile(workspace: Workspace) -> str:
             **dict.fromkeys(RUN_TEXTS, HOSTILE),
             "seed": 0,
             "longest_edge": 70,
+            "pixel_size_nm": None,
             "n_train": 3,
             "n_val": 1,
             "epochs_run": 2,
@@ -549,3 +554,37 @@ def test_an_mrc_file_cannot_claim_a_header_that_it_does_not_have(tmp_path):
     path.write_bytes(data)
     with pytest.raises(ImageError, match="extended header of 2147483647 bytes is longer"):
         open_mrc(path)
+
+
+@pytest.mark.parametrize("what", ["workspace", "dataset"])
+def test_folders_whose_names_are_no_text(workspace: Workspace, tmp_path: Path, what: str) -> None:
+    folder = tmp_path / os.fsdecode(b"odd-\xff")
+    if what == "workspace":
+        with pytest.raises(WorkspaceError, match="is not UTF-8"):
+            init_workspace(folder)
+        assert not folder.exists()
+        return
+    folder.mkdir()
+    with pytest.raises(DatasetError, match="is not UTF-8"):
+        add_dataset(workspace, "odd", "folder", folder, {"images": "*.png"}, Quiet())
+
+
+def test_no_answer_of_a_changed_index_is_used(tmp_path: Path) -> None:
+    path = tmp_path / "files.json"
+    index = FileIndex(path)
+    assert index.memo("question", lambda: "answer") == "answer"
+    index.save()
+    assert FileIndex(path).memo("question", lambda: "other") == "answer"
+    path.write_text(path.read_text().replace('"answer": "answer"', '"answer": "forged"'))
+    assert FileIndex(path).memo("question", lambda: "other") == "other"
+
+
+def test_an_audit_shows_its_own_pictures_alone(tmp_path: Path) -> None:
+    folder = tmp_path / "runs" / "audit" / "worst"
+    folder.mkdir(parents=True)
+    Image.fromarray(STACK[0]).save(folder / "own.png")
+    Image.fromarray(STACK[0]).save(tmp_path / "elsewhere.png")
+    (folder / "link.png").symlink_to(tmp_path / "elsewhere.png")
+    runs = tmp_path / "runs"
+    assert [item.slice_id for item in worst_slices(runs, "audit")] == ["own"]
+    assert worst_slices(runs / "other", "../audit") == []

@@ -126,3 +126,8 @@ def test_embeddings_of_one_width_are_fixed_size_arrays(gaps):
     assert set(rows["level"]) == {"slice", "token"}
     assert rows["one"].to_list() == pytest.approx([1.0] * rows.height)
     assert run_query(gaps.database, "FROM embeddings_768", {}).is_empty()
+
+
+def test_a_chart_fetches_no_picture_from_elsewhere(gaps):
+    rows = pca_rows(gaps.database).with_columns(thumbnail=pl.lit("https://example.org/x.png"))
+    assert {item["image"] for item in pca_chart(rows).datasets["pictures"]} == {None}
