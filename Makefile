@@ -6,6 +6,9 @@ DEMO ?= demo
 BENCH ?= build/bench
 SOURCES := src warehouse cli tests benchmarks
 
+# Compiled modules are kept, whatever the environment says: the tests start hundreds of processes.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test faults test-slow bench bench-quick audit-table check format docs lock clean
 

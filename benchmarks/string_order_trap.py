@@ -22,7 +22,7 @@ from emcache.protocol import Protocol
 from emcache.registration import add_dataset
 from emcache.synthetic import STYLES, write_domain
 from emcache.train_head import train_head
-from emcache.training_run import TrainingOptions
+from emcache.training_setting import TrainingOptions
 from emcache.workspace import Workspace, init_workspace
 from emcache_warehouse.query import run_query
 from emcache_warehouse.sync import sync

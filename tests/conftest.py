@@ -8,7 +8,15 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+# What is first imported from within emcache, jaxtyping's hook compiles anew in every process: the
+# large libraries come before it.
+import monai  # noqa: F401
+import peft  # noqa: F401
+import polars  # noqa: F401
 import pytest
+import timm  # noqa: F401
+import torch  # noqa: F401
+import zarr  # noqa: F401
 from hypothesis import settings
 
 from emcache.progress import Quiet

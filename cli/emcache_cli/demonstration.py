@@ -25,7 +25,7 @@ from emcache.records import Record
 from emcache.registration import add_dataset
 from emcache.synthetic import STYLES, write_domain
 from emcache.train_head import train_head
-from emcache.training_run import TrainingOptions
+from emcache.training_setting import TrainingOptions
 from emcache.workspace import Workspace, init_workspace
 from emcache_warehouse.charts.curves import curve_rows, curves_chart
 from emcache_warehouse.charts.iou import iou_chart, iou_rows

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from emcache.training_run import TrainingOptions
+    from emcache.training_setting import TrainingOptions
 
 
 class Resident(StrEnum):
@@ -112,7 +112,7 @@ def training_options(
     from emcache.protocol import find_protocol
     from emcache.sampling import Sampling
     from emcache.seeds import parse_seeds
-    from emcache.training_run import TrainingOptions
+    from emcache.training_setting import TrainingOptions
 
     plain = {k: v.value if isinstance(v, StrEnum) else v for k, v in changes.items()}
     return TrainingOptions(

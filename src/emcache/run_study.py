@@ -27,7 +27,7 @@ from emcache.sources import training_sources
 from emcache.studies import Cell, Study
 from emcache.train_head import plan_head_training, train_head
 from emcache.train_lora import BackboneChoice, DeviceSavings, plan_lora_training, train_lora
-from emcache.training_run import Setting, TrainingOptions
+from emcache.training_setting import Setting, TrainingOptions
 from emcache.weights import PRETRAINED, are_at_hand, find_weights, is_named
 from emcache.workspace import Workspace
 

@@ -18,15 +18,9 @@ from emcache.records import Record
 from emcache.sampling import check_sampling
 from emcache.segmenter import Segmenter
 from emcache.sources import training_sources
-from emcache.training_run import (
-    Data,
-    Model,
-    Setting,
-    TrainingOptions,
-    audit_sources,
-    check_grids,
-    train_runs,
-)
+from emcache.training_model import Model
+from emcache.training_run import audit_sources, check_grids, train_runs
+from emcache.training_setting import Data, Setting, TrainingOptions
 from emcache.workspace import Workspace
 
 

@@ -20,7 +20,7 @@ from emcache.grey import GreyWindow
 from emcache.heads import Head, build_head
 from emcache.protocol import Protocol, read_protocol
 from emcache.records import Record, list_record_ids, read_record
-from emcache.training_run import HEAD_FILE
+from emcache.training_model import HEAD_FILE
 from emcache.weights import Weights, read_weights_file
 from emcache.workspace import Workspace
 

@@ -5,158 +5,33 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any, runtime_checkable
-from typing import Protocol as Interface
+from typing import Any
 
 import polars as pl
-import torch
-from safetensors.torch import save_file
-from torch import nn
 
-from emcache.adapter_files import ADAPTER_FOLDER
 from emcache.audit.between import compare_datasets
 from emcache.audit.run import accept_audits
 from emcache.canonical import json_sha256
 from emcache.checkpoints import CheckpointFolder, Keeper
-from emcache.devices import Precision, pick_layout
+from emcache.devices import pick_layout
 from emcache.errors import TrainingError
-from emcache.examples import Examples, Residency, open_examples
-from emcache.heads import Head, count_parameters
+from emcache.examples import Examples, open_examples
 from emcache.host_memory import kept_memory
 from emcache.memory_errors import advise_on_memory
 from emcache.progress import Reporter
 from emcache.protocol import Protocol
 from emcache.readers import Reader
-from emcache.records import Draft, Record, new_record, package_versions
-from emcache.sampling import Sampling, split_validation
+from emcache.records import Record, new_record, package_versions
+from emcache.sampling import split_validation
 from emcache.scoring import iou_of, score_slices
 from emcache.shards import Grid
 from emcache.sources import Sources
 from emcache.training import Fit, Trainer, fit
+from emcache.training_model import Model
+from emcache.training_setting import Setting
 from emcache.unfinished import unfinished_command
 from emcache.weights import describe_untrained, is_untrained
 from emcache.workspace import Workspace
-
-HEAD_FILE = "head.safetensors"
-"""Where a record keeps its head."""
-
-
-@dataclass(frozen=True, slots=True)
-class TrainingOptions:
-    """What the user may choose about a training, beside the protocol."""
-
-    seeds: Sequence[int]
-    protocol: Protocol
-    sampling: Sampling = Sampling.NATURAL
-    resident: Residency = Residency.AUTO
-    device: str = "auto"
-    precision: str = "auto"
-    save_predictions: bool = False
-    accept_audit: bool = False
-    """Train though the audit of a dataset failed."""
-
-
-@dataclass(frozen=True, slots=True)
-class Data:
-    """What a training reads, by the hashes that identify it."""
-
-    sources: Sources
-    description: Mapping[str, Any]
-    """Backbone, weights and sizes, the same for all sources."""
-    recipe: Mapping[str, Any]
-    """Everything that decides a token."""
-    fingerprints: tuple[str, ...]
-    """Of the (bare) backbone's tokens of each source."""
-    label_keys: tuple[str, ...]
-    """Of each source's labels."""
-    feature_sets: tuple[str, ...]
-    """Names of the feature sets, where tokens come from the cache."""
-
-
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """Everything that the runs of one command share."""
-
-    regime: str
-    """``frozen`` or ``lora``."""
-    data: Data
-    options: TrainingOptions
-    device: torch.device
-    precision: Precision
-
-    @property
-    def kind(self) -> str:
-        """Kind of the records."""
-        return {"frozen": "train-head", "lora": "train-lora"}[self.regime]
-
-    def fingerprint(self, seed: int | None) -> str:
-        """Key over everything that could change the result but the machine.
-
-        Args:
-            seed: Of the run; None for what the runs of all seeds share.
-        """
-        return json_sha256(
-            {
-                "regime": self.regime,
-                "features": self.data.fingerprints,
-                "labels": self.data.label_keys,
-                # Names and splits decide which slices train, and what their scores are called.
-                "slices": [
-                    [source.dataset.name, *((item.id, item.split) for item in source.slices)]
-                    for source in self.data.sources.items
-                ],
-                "protocol": self.options.protocol.as_dict(),
-                "sampling": self.options.sampling,
-                "precision": self.precision,
-                "seed": seed,
-            }
-        )
-
-
-@runtime_checkable
-class Adapter(Interface):
-    """What a record asks of :class:`emcache.adapters.Adapter`, without importing PEFT."""
-
-    @property
-    def modules(self) -> tuple[str, ...]:
-        """Names of the adapted layers in the backbone's model."""
-
-    @property
-    def parameters(self) -> int:
-        """Number of trainable values."""
-
-    def save(self, folder: Path) -> None:
-        """Write the adapter in PEFT's own format."""
-
-
-@dataclass(frozen=True, slots=True)
-class Model:
-    """What is trained."""
-
-    module: nn.Module
-    """From a batch's inputs and a size to logits."""
-    head: Head
-    """The part of it that is the head."""
-    adapter: Adapter | None = None
-    """The backbone's adapter, in the LoRA regime."""
-
-    def save(self, draft: Draft) -> None:
-        """Write head and adapter into a record."""
-        state = {name: t.detach().cpu().contiguous() for name, t in self.head.state_dict().items()}
-        save_file(state, draft.path(HEAD_FILE))
-        if self.adapter is not None:
-            self.adapter.save(draft.path(ADAPTER_FOLDER))
-
-    def facts(self) -> dict[str, Any]:
-        """What a record says of it."""
-        head = count_parameters(self.head)
-        facts: dict[str, Any] = {"head_parameters": head, "trainable_parameters": head}
-        if self.adapter is not None:
-            facts["adapter_parameters"] = self.adapter.parameters
-            facts["adapted_modules"] = list(self.adapter.modules)
-            facts["trainable_parameters"] += self.adapter.parameters
-        return facts
 
 
 def train_runs(

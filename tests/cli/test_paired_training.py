@@ -20,7 +20,7 @@ from emcache.registration import add_dataset
 from emcache.sampling import Sampling
 from emcache.synthetic import STYLES, write_domain
 from emcache.train_head import train_head
-from emcache.training_run import TrainingOptions
+from emcache.training_setting import TrainingOptions
 from emcache.workspace import Workspace
 from emcache_warehouse.query import run_query
 from emcache_warehouse.sync import sync

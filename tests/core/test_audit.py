@@ -23,7 +23,7 @@ from emcache.records import list_record_ids
 from emcache.registration import add_dataset
 from emcache.synthetic import STYLES, write_domain
 from emcache.train_head import train_head
-from emcache.training_run import TrainingOptions
+from emcache.training_setting import TrainingOptions
 from emcache.workspace import Workspace
 
 MASKED = {"images": "images/*.png", "masks": "masks/*.png"}

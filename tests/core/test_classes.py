@@ -24,7 +24,7 @@ from emcache.protocol import Protocol
 from emcache.registration import add_dataset
 from emcache.train_head import train_head
 from emcache.training import Trainer
-from emcache.training_run import TrainingOptions
+from emcache.training_setting import TrainingOptions
 from emcache.workspace import Workspace
 
 CLASSES = {"background": [0], "mitochondria": [191], "membrane": [32, 64], "ignore": [9]}

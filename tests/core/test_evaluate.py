@@ -18,7 +18,7 @@ from emcache.synthetic import STYLES, write_domain
 from emcache.train_head import train_head
 from emcache.train_lora import BackboneChoice, DeviceSavings, train_lora
 from emcache.trained_runs import find_run
-from emcache.training_run import TrainingOptions
+from emcache.training_setting import TrainingOptions
 from emcache.workspace import Workspace
 
 LINEAR = Protocol(head="linear", learning_rate=1e-2, max_epochs=6)

@@ -35,7 +35,7 @@ from emcache.store import list_feature_sets
 from emcache.synthetic import STYLES, write_domain
 from emcache.train_head import train_head
 from emcache.train_lora import BackboneChoice, DeviceSavings, train_lora
-from emcache.training_run import TrainingOptions
+from emcache.training_setting import TrainingOptions
 from emcache.workspace import Workspace
 
 REQUEST = FeatureRequest("tiny", "random:0", 70)

@@ -19,7 +19,7 @@ from emcache.registration import add_dataset
 from emcache.synthetic import STYLES, write_domain
 from emcache.train_head import train_head
 from emcache.train_lora import BackboneChoice, DeviceSavings, train_lora
-from emcache.training_run import TrainingOptions
+from emcache.training_setting import TrainingOptions
 from emcache.workspace import Workspace
 
 MASKED = {"images": "images/*.png", "masks": "masks/*.png"}

@@ -13,7 +13,7 @@ from emcache.records import Record
 from emcache.registration import add_dataset
 from emcache.scoring import iou_of
 from emcache.train_head import train_head
-from emcache.training_run import TrainingOptions
+from emcache.training_setting import TrainingOptions
 
 pytestmark = pytest.mark.real
 

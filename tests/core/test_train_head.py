@@ -21,7 +21,7 @@ from emcache.protocol import Protocol
 from emcache.records import list_record_ids, read_record
 from emcache.registration import add_dataset
 from emcache.train_head import train_head
-from emcache.training_run import TrainingOptions
+from emcache.training_setting import TrainingOptions
 from emcache.workspace import Workspace
 
 LINEAR = Protocol(head="linear", learning_rate=0.05, max_epochs=2)

@@ -18,7 +18,8 @@ from emcache.registration import add_dataset
 from emcache.train_head import train_head
 from emcache.train_lora import BackboneChoice, DeviceSavings, train_lora
 from emcache.training import Trainer
-from emcache.training_run import Model, TrainingOptions
+from emcache.training_model import Model
+from emcache.training_setting import TrainingOptions
 from emcache.workspace import Workspace
 
 LINEAR = Protocol(head="linear", learning_rate=1e-3, max_epochs=2)

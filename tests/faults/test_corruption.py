@@ -27,7 +27,7 @@ from emcache.registration import add_dataset
 from emcache.store import FeatureSet, list_feature_sets
 from emcache.synthetic import STYLES, write_domain
 from emcache.train_head import train_head
-from emcache.training_run import TrainingOptions
+from emcache.training_setting import TrainingOptions
 from emcache.workspace import Workspace, init_workspace
 from emcache_warehouse.sync import check, repair, sync
 

@@ -17,7 +17,7 @@ from emcache.records import Record, list_record_ids
 from emcache.train_head import train_head
 from emcache.train_lora import BackboneChoice, DeviceSavings, train_lora
 from emcache.training import Trainer
-from emcache.training_run import TrainingOptions
+from emcache.training_setting import TrainingOptions
 from emcache.workspace import Workspace
 
 TINY = FeatureRequest("tiny", "random:0", 28)

@@ -13,7 +13,7 @@ from emcache.progress import Quiet
 from emcache.protocol import Protocol
 from emcache.records import read_record
 from emcache.train_head import train_head
-from emcache.training_run import TrainingOptions
+from emcache.training_setting import TrainingOptions
 from emcache_warehouse.query import run_query
 from emcache_warehouse.sync import check, sync
 
