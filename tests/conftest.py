@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ from pathlib import Path
 # large libraries come before it.
 import monai  # noqa: F401
 import peft  # noqa: F401
-import polars  # noqa: F401
+import polars as pl  # noqa: F401
 import pytest
 import timm  # noqa: F401
 import torch  # noqa: F401
@@ -97,6 +98,17 @@ def vnc_root() -> Path:
     if not (DATA / "vnc" / "stack1").is_dir():
         pytest.skip("the real EM slices are absent (set EMCACHE_TEST_DATA to their folder)")
     return DATA / "vnc"
+
+
+@pytest.fixture(scope="session")
+def few_vnc_root(vnc_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six of the real VNC slices with their masks, where what is shown holds for any number."""
+    root = tmp_path_factory.mktemp("vnc")
+    for kind in ("raw", "mitochondria"):
+        (root / "stack1" / kind).mkdir(parents=True)
+        for path in sorted((vnc_root / "stack1" / kind).iterdir())[:6]:
+            shutil.copy(path, root / "stack1" / kind)
+    return root
 
 
 @pytest.fixture

@@ -38,7 +38,7 @@ def trained(cells: Workspace, run) -> Workspace:
     """A workspace with features, a run, and a warehouse."""
     for command in (
         ("extract", "cells", *TINY),
-        ("train-head", "cells", "--seeds", "0", "--epochs", "1"),
+        ("train-head", "cells", "--seeds", "0", "--epochs", "1", "--head", "linear"),
         ("warehouse", "sync"),
     ):
         result = run(*command, cwd=cells.root)

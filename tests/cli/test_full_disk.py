@@ -21,7 +21,17 @@ _DAC_OVERRIDE, _DAC_READ_SEARCH = 1 << 1, 1 << 2
 COMMANDS = {
     "dataset add": ("dataset", "add", "more", "--layout", "folder", "--root", "cells", *PLACES),
     "extract": ("extract", "cells", *TINY),
-    "train-head": ("train-head", "cells", *TINY, "--seeds", "0", "--epochs", "2"),
+    "train-head": (
+        "train-head",
+        "cells",
+        *TINY,
+        "--seeds",
+        "0",
+        "--epochs",
+        "2",
+        "--head",
+        "linear",
+    ),
     "sync": ("warehouse", "sync"),
     "rebuild": ("warehouse", "rebuild"),
 }

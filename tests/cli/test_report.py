@@ -60,8 +60,9 @@ def chromium(browser: str, profile: Path, *options: str) -> subprocess.Completed
 
 
 @pytest.fixture
-def page(tmp_path: Path, run) -> Path:
+def page(tmp_path: Path, run, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The report of a workspace with some of everything."""
+    monkeypatch.setattr("emcache.gap.probe._PERMUTATIONS", 9)
     run("init", ".")
     for seed, style in enumerate(("sharp", "soft")):
         write_domain(tmp_path / style, STYLES[style], slices=10, size=84, seed=seed)

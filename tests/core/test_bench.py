@@ -264,7 +264,7 @@ def test_made_up_data_of_any_number_of_slices(tmp_path):
 
 def test_a_worker_that_dies_is_said():
     with (
-        Worker("emcache.bench.memory_worker", "ram") as worker,
-        pytest.raises(RuntimeError, match="memory_worker ended with code 1"),
+        Worker("emcache.bench.no_such_worker") as worker,
+        pytest.raises(RuntimeError, match="no_such_worker ended with code 1"),
     ):
         worker.ask()

@@ -112,9 +112,9 @@ def test_only_adapter_and_head_change_and_the_first_loss_is_the_frozen_one(
 @pytest.mark.real
 @pytest.mark.parametrize("name", [choice.name for choice in FAMILIES])
 def test_the_same_on_real_slices_at_266_px(
-    workspace: Workspace, vnc_root: Path, name: str, watch: Watch
+    workspace: Workspace, few_vnc_root: Path, name: str, watch: Watch
 ) -> None:
-    add_dataset(workspace, "vnc", "vnc", vnc_root, {}, Quiet())
+    add_dataset(workspace, "vnc", "vnc", few_vnc_root, {}, Quiet())
     choice = BackboneChoice(name, "random:0", 266)
     check_only_adapter_and_head_changed(workspace, "vnc", choice, watch)
 

@@ -352,8 +352,10 @@ def test_a_plane_that_claims_too_much_is_not_read(
 
 
 @pytest.mark.real
-def test_real_slices_in_every_format(workspace: Workspace, tmp_path: Path, vnc_root: Path) -> None:
-    shipped, _ = add_dataset(workspace, "vnc", "vnc", vnc_root, {}, Quiet())
+def test_real_slices_in_every_format(
+    workspace: Workspace, tmp_path: Path, few_vnc_root: Path
+) -> None:
+    shipped, _ = add_dataset(workspace, "vnc", "vnc", few_vnc_root, {}, Quiet())
     slices = shipped.labelled
     images = np.stack([read_image(item.image) for item in slices])
     masks = np.stack([read_mask(item.mask) for item in slices if item.mask is not None])

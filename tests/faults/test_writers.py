@@ -21,6 +21,7 @@ from emcache.registration import add_dataset
 from emcache.synthetic import STYLES, write_domain
 from emcache.workspace import init_workspace
 from emcache_warehouse.database import open_readonly
+from emcache_warehouse.made_up_records import write_training_records
 from emcache_warehouse.query import run_query
 from emcache_warehouse.sync import check, sync
 
@@ -29,7 +30,7 @@ WRITER = """
 import sys, time
 from pathlib import Path
 from emcache.workspace import find_workspace
-from emcache_warehouse.bench import write_training_records
+from emcache_warehouse.made_up_records import write_training_records
 from emcache_warehouse.query import run_named_query
 from emcache_warehouse.sync import sync
 place, first, rounds = find_workspace(Path(sys.argv[1])), int(sys.argv[2]), int(sys.argv[3])
@@ -206,8 +207,6 @@ def test_a_damaged_note_is_no_holder(tmp_path: Path):
 
 def test_a_reader_keeps_what_it_opened(tmp_path):
     """A notebook that never closes its connection blocks nobody and sees no half-written file."""
-    from emcache_warehouse.bench import write_training_records
-
     workspace, _ = init_workspace(tmp_path)
     write_training_records(workspace.runs, [0], 3)
     sync(workspace.runs, workspace.warehouse)
