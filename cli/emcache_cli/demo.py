@@ -13,7 +13,7 @@ def demo(
         Path, typer.Argument(metavar="DIR", help="A new or empty folder to work in.")
     ] = Path("emcache-demo"),
 ) -> None:
-    """Run the main job on two made-up EM-like domains, in a minute or two.
+    """Run the main job on two made-up EM-like domains, in about a minute.
 
     The backbone is untrained: the demo shows the way of working, not how good a model is.
     """

@@ -37,11 +37,11 @@ from emcache_warehouse.sync import sync
 
 _SLICES = 16
 _SIZE = 280
-_LONGEST_EDGE = 84
+_LONGEST_EDGE = 56
 _BACKBONE = "dinov2-small"
 _WEIGHTS = "random:0"
 _SEEDS = (0, 1)
-# The paper's learning rate is meant for hundreds of epochs; the demo has a minute or two.
+# The paper's learning rate is meant for hundreds of epochs; the demo has a minute.
 _CHANGES = {"max_epochs": 10, "learning_rate": 1e-3}
 _LEDE = (
     "Test slices of two made-up domains with the true outline in blue and the predicted one in "
