@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -18,6 +17,7 @@ from emcache.locks import held, held_if_free, lock_holders
 from emcache.progress import Quiet
 from emcache.records import list_record_ids
 from emcache.registration import add_dataset
+from emcache.store_writer import FeatureSetWriter
 from emcache.synthetic import STYLES, write_domain
 from emcache.workspace import init_workspace
 from emcache_warehouse.database import open_readonly
@@ -125,43 +125,47 @@ def job(tmp_path):
 
 
 class Lines(Quiet):
-    def __init__(self) -> None:
+    def __init__(self, waits: threading.Event) -> None:
         self.lines: list[str] = []
+        self._waits = waits
 
     def say(self, message: str) -> None:
         self.lines.append(message)
+        if "waiting for it" in message:
+            self._waits.set()
 
 
 def test_of_two_extractions_one_works_and_the_other_finds(job, monkeypatch):
+    works, waits = threading.Event(), threading.Event()
     written: list[object] = []
-    from emcache.store_writer import FeatureSetWriter
-
     real = FeatureSetWriter.write
 
     def slow(self, shard, *rest):
+        """Write once the other extraction waits."""
         written.append(shard)
-        time.sleep(0.5)
+        works.set()
+        waits.wait(60)
         real(self, shard, *rest)
 
     monkeypatch.setattr(FeatureSetWriter, "write", slow)
     found: list[tuple[int, int]] = []
-    heard = [Lines(), Lines()]
+    heard = [Lines(waits), Lines(waits)]
 
     def extract(lines: Lines) -> None:
         done = run_extraction(job, lines)
         found.append((done.computed, done.copied))
 
     threads = [threading.Thread(target=extract, args=(lines,)) for lines in heard]
-    for thread in threads:
-        thread.start()
-        time.sleep(0.1)
+    threads[0].start()
+    assert works.wait(60)
+    threads[1].start()
     for thread in threads:
         thread.join(60)
     assert sorted(found) == [(0, 0), (12, 0)]
     assert len(written) == len(set(written))
-    waiting = [line for lines in heard for line in lines.lines if "waiting for it" in line]
-    assert len(waiting) == 1
-    assert f"process {os.getpid()} on" in waiting[0].lower()
+    assert not [line for line in heard[0].lines if "waiting for it" in line]
+    (waiting,) = (line for line in heard[1].lines if "waiting for it" in line)
+    assert f"process {os.getpid()} on" in waiting.lower()
 
 
 HOLD = """
@@ -175,7 +179,7 @@ with held(Path(sys.argv[1]), "extracting cells", Quiet()):
 """
 
 
-def test_a_lock_whose_holder_was_killed_is_free_and_says_so(tmp_path: Path):
+def test_a_lock_whose_holder_was_killed_is_free_and_says_so(tmp_path: Path, listener):
     lock = tmp_path / ".cells.lock"
     process = start(HOLD, lock)
     assert process.stdout.readline() == "ready\n"
@@ -187,10 +191,9 @@ def test_a_lock_whose_holder_was_killed_is_free_and_says_so(tmp_path: Path):
     process.wait()
     (holder,) = lock_holders(tmp_path)
     assert holder.alive is False
-    lines = Lines()
-    with held(lock, "extracting cells", lines):
+    with held(lock, "extracting cells", listener):
         assert lock_holders(tmp_path)[0].pid == os.getpid()
-    assert lines.lines == [
+    assert listener.lines == [
         f"Process {process.pid} was extracting cells and ended before it was done: going on from "
         f"what it kept."
     ]
