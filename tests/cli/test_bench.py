@@ -7,7 +7,9 @@ import json
 import pytest
 
 from emcache.bench.ratio import Target, of_rounds
-from emcache.bench.run import Suite
+from emcache.bench.run import GROWTH, Suite
+from emcache_cli.bench import NAMES
+from emcache_cli.benchmarking import SUITE
 
 
 @pytest.fixture
@@ -66,6 +68,10 @@ def test_every_format_has_the_verdict(style, run, stub_suite):
     assert result.code == 0
     assert "fast" in result.out
     assert "pass" in result.out
+
+
+def test_the_help_names_what_there_is():
+    assert [*SUITE.measures, GROWTH] == NAMES.split(", ")
 
 
 def test_a_mistyped_name_and_device_are_said(fails):

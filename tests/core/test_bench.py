@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from functools import partial
 
 import polars as pl
 import pytest
@@ -19,10 +20,11 @@ from emcache.bench.timing import interleave, quotients
 from emcache.bench.workers import Worker
 from emcache.devices import pick_layout
 from emcache.errors import TrainingError, UsageError
+from emcache.examples import StreamedExamples
 from emcache.heads import build_head
 from emcache.memory_errors import advise_on_memory
 from emcache.progress import Quiet
-from emcache.records import read_record
+from emcache.records import list_record_ids, read_record
 from emcache.shards import place_slices, plan_shards
 
 CPU = torch.device("cpu")
@@ -123,6 +125,97 @@ def test_a_head_computes_in_its_layout():
     assert seen == [True, True]
 
 
+@pytest.mark.parametrize(
+    ("loss", "sound"), [(0.5, True), (0.50001, True), (0.51, False), (float("nan"), False)]
+)
+def test_steps_with_other_losses_fail(loss, sound, monkeypatch, tmp_path):
+    """A third step whose loss is another one, or no number."""
+
+    class Stub:
+        def __init__(self, module, way, *arguments):
+            self.ours, self.steps = way == "ours", 0
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error):
+            pass
+
+        def ask(self):
+            self.steps += 1
+            found = loss if self.ours and self.steps == 3 else 0.5
+            return {"seconds": 1.0 if self.ours else 4.0, "loss": found, "gradient": 1.0}
+
+    monkeypatch.setattr("emcache.bench.head_step.Worker", Stub)
+    monkeypatch.setattr("emcache.devices._computes_bfloat16", lambda device: False)
+    (found,) = LIBRARY.measures["head-step"](setting(tmp_path))
+    assert (found.ratio, found.sound) == (4.0, sound)
+    assert found.verdict is (Verdict.NA if sound else Verdict.FAIL)
+
+
+# Which way round
+
+
+@pytest.fixture
+def timed(monkeypatch):
+    """Every work is done once, and takes the seconds that it is given."""
+
+    def give(module: str, seconds: dict[str, float]) -> None:
+        def interleave(works, rounds, device, warm_up=1):
+            assert works.keys() == seconds.keys()
+            for work in works.values():
+                work()
+            return {name: [seconds[name]] * rounds for name in works}
+
+        monkeypatch.setattr(f"emcache.bench.{module}.interleave", interleave)
+        monkeypatch.setattr(
+            f"emcache.bench.{module}.MadeUpData",
+            partial(MadeUpData, backbone="tiny"),
+            raising=False,
+        )
+
+    return give
+
+
+def test_epochs_are_divided_the_right_way_round(timed, monkeypatch, tmp_path):
+    monkeypatch.setattr("emcache.bench.epochs._QUICK_EDGE", 42)
+    timed("epochs", {"bare": 1.0, "ram": 2.0, "disk": 4.0, "fly": 9.0, "backbone": 2.0})
+    found = {m.name: m for m in LIBRARY.measures["epochs"](setting(tmp_path))}
+    assert {name: m.ratio for name, m in found.items()} == {
+        "cached-epoch-ram": 0.5,
+        "cached-epoch-disk": 0.25,
+        # 9 / 2 against (2 + 1) / 1.
+        "on-the-fly-share": 1.5,
+    }
+    assert all(m.sound for m in found.values())
+
+
+def test_epochs_of_other_tokens_fail(timed, monkeypatch, tmp_path):
+    monkeypatch.setattr("emcache.bench.epochs._QUICK_EDGE", 42)
+    timed("epochs", dict.fromkeys(("bare", "ram", "disk", "fly", "backbone"), 1.0))
+    real = StreamedExamples.steps
+
+    def other(self, order):
+        for step in real(self, order):
+            yield [batch._replace(inputs=batch.inputs + 1) for batch in step]
+
+    monkeypatch.setattr(StreamedExamples, "steps", other)
+    assert {m.verdict for m in LIBRARY.measures["epochs"](setting(tmp_path))} == {Verdict.FAIL}
+
+
+def test_an_extraction_is_divided_the_right_way_round(timed, monkeypatch, tmp_path):
+    timed("extraction", {"forward": 3.0, "extraction": 4.0})
+    monkeypatch.setattr("emcache.bench.extraction._SIDE", 84)
+    (found,) = LIBRARY.measures["extraction"](setting(tmp_path))
+    assert (found.ratio, found.sound) == (0.75, True)
+
+
+def test_a_distance_is_divided_the_right_way_round(timed, tmp_path):
+    timed("distance", {"sqrtm": 60.0, "emcache": 1.0})
+    (found,) = LIBRARY.measures["frechet"](setting(tmp_path))
+    assert (found.ratio, found.verdict) == (60.0, Verdict.PASS)
+
+
 # Memory
 
 
@@ -183,10 +276,12 @@ def test_training_from_ten_times_the_memory(tmp_path):
     limit = 384 << 20
     features = oversized_features(tmp_path, limit, 126, 1536)
     assert features.feature_set.token_bytes >= 10 * limit
-    times = steps_under_limit(features, limit, 3)
+    times, sound = steps_under_limit(features, limit, 3)
     ratios = quotients(times["ram"], times["disk"])
     assert sorted(ratios)[1] >= 0.8, ratios
-    greedy = ("ram", features.feature_set.folder, features.labels.key, 16 << 20)
+    assert sound
+    rounds = len(features.feature_set.slices) // 12
+    greedy = ("ram", features.feature_set.folder, features.labels.key, limit, rounds)
     with (
         Worker("emcache.bench.memory_worker", *greedy) as worker,
         pytest.raises(RuntimeError, match="ended with code"),
@@ -249,6 +344,14 @@ def test_only_what_is_named_is_measured():
     assert result.record is None
     with pytest.raises(UsageError, match="no benchmark 'god'; known: good, bad, growth"):
         run_benchmarks(None, SUITE, BenchOptions(only=["god"]), Quiet())
+
+
+def test_nothing_measured_is_nothing_kept(workspace):
+    """The limit of memory is not measured quickly, and an empty record would be a damaged one."""
+    options = BenchOptions(quick=True, only=["memory"])
+    with pytest.raises(UsageError, match="memory cannot be measured with --quick; known: head-"):
+        run_benchmarks(workspace, LIBRARY, options, Quiet())
+    assert list_record_ids(workspace.runs) == []
 
 
 def test_a_feature_set_takes_little_more_than_its_tokens(tmp_path):

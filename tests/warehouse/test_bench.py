@@ -123,7 +123,7 @@ def test_the_warehouse_measures_itself(tmp_path):
     assert found.low <= found.ratio <= found.high
     points = list(growth_of_warehouse(setting))
     assert [(p.stage, p.n_slices) for p in points] == [
-        (stage, n) for n in (10, 100) for stage in ("ingest", "query")
+        (stage, n) for n in (10, 100, 1000) for stage in ("ingest", "query")
     ]
 
 

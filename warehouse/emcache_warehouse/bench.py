@@ -90,8 +90,12 @@ def measure_ingest(setting: Setting) -> Iterator[Measurement]:
 
 
 def growth_of_warehouse(setting: Setting) -> Iterator[GrowthPoint]:
-    """Taking in and asking, against the number of slices of 20 runs."""
-    for count in growth_sizes(setting.quick):
+    """Taking in and asking, against the number of slices of 20 runs.
+
+    One size more than the other stages have: below it, what any run costs hides what a slice does.
+    """
+    sizes = growth_sizes(setting.quick)
+    for count in (*sizes, 10 * sizes[-1]):
         root = setting.folder / f"warehouse-{count}"
         runs, empty = root / "runs", root / "empty"
         for folder in (runs, empty):

@@ -51,17 +51,21 @@ def growth_sizes(quick: bool) -> tuple[int, ...]:
 
 
 def growth_of_library(setting: Setting) -> Iterator[GrowthPoint]:
-    """Audit, extraction and a training epoch on tiny slices and a tiny untrained backbone."""
-    for count in growth_sizes(setting.quick):
-        times: dict[str, list[float]] = {}
-        for number in range(_ROUNDS):
+    """Audit, extraction and a training epoch on tiny slices and a tiny untrained backbone.
+
+    On the CPU, whatever the setting's device: what could grow in another way works there.
+    """
+    device = torch.device("cpu")
+    times: dict[tuple[str, int], list[float]] = {}
+    for number in range(_ROUNDS):
+        for count in growth_sizes(setting.quick):
             # Each round on slices of its own: what is there already is not made again.
             folder = setting.folder / f"growth-{count}-{number}"
-            for stage, work in _stages(folder, count, setting.device).items():
-                times.setdefault(stage, []).append(seconds_of(work, setting.device))
+            for stage, work in _stages(folder, count, device).items():
+                times.setdefault((stage, count), []).append(seconds_of(work, device))
             shutil.rmtree(folder)
-        for stage, seconds in times.items():
-            yield GrowthPoint(stage, count, min(seconds))
+    for (stage, count), seconds in times.items():
+        yield GrowthPoint(stage, count, min(seconds))
 
 
 def growth_ratios(points: Sequence[GrowthPoint]) -> Iterator[Measurement]:

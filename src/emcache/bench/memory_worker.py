@@ -1,14 +1,16 @@
 """Training steps under a limit of memory: ``python -m emcache.bench.memory_worker``.
 
-Arguments: residency, folder of the feature set, key of its labels, and bytes of memory that the
-process may have beside what its libraries take (0: no limit). For every request it makes some steps
-on slices from all over the feature set and answers with their seconds.
+Arguments: residency, folder of the feature set, key of its labels, bytes of memory that the process
+may have beside what its libraries take (0: no limit), and a number of rounds. For every request it
+makes some steps on slices from all over the feature set, others in each round, and answers with
+their seconds and losses.
 """
 
 from __future__ import annotations
 
 import re
 import sys
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +48,7 @@ def limit_own_memory(more: int) -> None:
 
 def main() -> None:
     """Answer requests until there are no more."""
-    residency, folder, key, limit = sys.argv[1:]
+    residency, folder, key, limit, rounds = sys.argv[1:]
     device = torch.device("cpu")
     feature_set = FeatureSet.open(Path(folder))
     labels = LabelSet(
@@ -56,9 +58,8 @@ def main() -> None:
         feature_set.description["patch"],
     )
     protocol = Protocol()
-    count = len(feature_set.slices)
-    stride = max(1, count // (_STEPS * protocol.batch))
-    positions = list(range(0, count, stride))[: _STEPS * protocol.batch]
+    count, wanted = len(feature_set.slices), _STEPS * protocol.batch * int(rounds)
+    positions = list(range(0, count, max(1, count // wanted)))[:wanted]
     # The first product and the first reading start the threads of the libraries, which have stacks
     # of their own; a reader whose thread cannot start waits for it for ever.
     torch.ones(512, 512).matmul(torch.ones(512, 512))
@@ -71,11 +72,15 @@ def main() -> None:
         dim = feature_set.description["dim"]
         head = build_head("deconv", dim, 0, layout=pick_layout(device))
         trainer = Trainer(head, protocol, device, pick_precision("auto", device))
-        order = chunks(positions, protocol.batch)
+        orders = cycle(
+            chunks(positions[first :: int(rounds)], protocol.batch) for first in range(int(rounds))
+        )
 
         def work() -> dict[str, Any]:
-            seconds = seconds_of(lambda: trainer.train_epoch(examples.steps(order)), device)
-            return {"seconds": seconds}
+            losses: list[float] = []
+            steps = examples.steps(next(orders))
+            seconds = seconds_of(lambda: losses.extend(trainer.train_epoch(steps)), device)
+            return {"seconds": seconds, "losses": losses}
 
         answer_requests(work)
 

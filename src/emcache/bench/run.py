@@ -99,7 +99,7 @@ def run_benchmarks(
         reporter: Hears of every benchmark.
 
     Raises:
-        UsageError: An unknown benchmark or device.
+        UsageError: An unknown benchmark or device, or benchmarks that measure nothing so.
     """
     names = _chosen(suite, options.only)
     devices = _devices(options.device)
@@ -119,6 +119,13 @@ def run_benchmarks(
                 elif device is devices[0] or name in suite.on_devices:
                     measurements += suite.measures[name](setting)
                 task.advance(1, name)
+    if not measurements:
+        how = "with --quick" if options.quick else "on this system"
+        raise UsageError(
+            f"{' and '.join(names)} cannot be measured {how}; known: "
+            f"{', '.join((*suite.measures, GROWTH))}.",
+            subject=names[0],
+        )
     record = None
     if workspace is not None:
         record = _keep(workspace, options, devices, measurements, growth)

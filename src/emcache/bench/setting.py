@@ -52,6 +52,8 @@ class MadeUpData:
     """Size that slices are brought to."""
     device: torch.device
     backbone: str = BACKBONE
+    batch: int = 4
+    """Slices in one forward pass."""
 
     @cached_property
     def job(self) -> Job:
@@ -60,7 +62,9 @@ class MadeUpData:
         write_domain(self.folder / "slices", STYLES["sharp"], self.slices, self.side, seed=0)
         places = {"images": "images/*.png", "masks": "masks/*.png", "split": ["random:0.5:0"]}
         add_dataset(workspace, "made-up", "folder", self.folder / "slices", places, Quiet())
-        options = ExtractOptions(self.backbone, WEIGHTS, self.edge, device=str(self.device))
+        options = ExtractOptions(
+            self.backbone, WEIGHTS, self.edge, device=str(self.device), batch=self.batch
+        )
         return plan_extraction(workspace, Selection("made-up", None), options, Quiet())
 
     @cached_property

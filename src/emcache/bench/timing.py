@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 
@@ -22,7 +22,7 @@ def seconds_of(work: Work, device: torch.device) -> float:
 def interleave(
     works: Mapping[str, Work], rounds: int, device: torch.device, warm_up: int = 1
 ) -> dict[str, list[float]]:
-    """Time each work once a round; every second round goes backwards.
+    """Time each work once a round; every second round in reverse order.
 
     Args:
         works: By name.
@@ -35,12 +35,17 @@ def interleave(
     """
     times: dict[str, list[float]] = {name: [] for name in works}
     for number in range(-warm_up, rounds):
-        names = list(works) if number % 2 == 0 else list(list(works)[::-1])
-        for name in names:
+        for name in in_turn(works, number):
             seconds = seconds_of(works[name], device)
             if number >= 0:
                 times[name].append(seconds)
     return times
+
+
+def in_turn(names: Iterable[str], number: int) -> list[str]:
+    """The order of a round: every second one is reversed."""
+    order = list(names)
+    return order if number % 2 == 0 else order[::-1]
 
 
 def quotients(first: Sequence[float], second: Sequence[float]) -> list[float]:
@@ -51,3 +56,5 @@ def quotients(first: Sequence[float], second: Sequence[float]) -> list[float]:
 def _synchronise(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
