@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,13 +76,13 @@ def run_extraction(job: Job, reporter: Reporter) -> Extraction:
     cache = job.workspace.cache
     cache.mkdir(parents=True, exist_ok=True)
     with held(cache / f".{job.name}.lock", f"extracting {job.name}", reporter):
-        extraction = _find(job) or _extract(job, reporter)
+        extraction = _find(job, reporter) or _extract(job, reporter)
     if all(item.mask is not None for item in job.slices):
         ensure_labels(extraction.feature_set, job.slices, job.dataset.classes, reporter)
     return extraction
 
 
-def _find(job: Job) -> Extraction | None:
+def _find(job: Job, reporter: Reporter) -> Extraction | None:
     folder = job.workspace.cache / job.name
     # Opened by its name, so that one that is damaged is said and not made a second time.
     found = (
@@ -91,9 +92,15 @@ def _find(job: Job) -> Extraction | None:
     )
     if found is None:
         return None
-    if not (job.workspace.runs / found.manifest["extraction"]["record_id"]).is_dir():
-        # A crash between the feature set and its record must not lose the record.
-        _write_record(job, found)
+    record = job.workspace.runs / found.manifest["extraction"]["record_id"]
+    if not record.is_dir():
+        # A crash between the feature set and its record must not lose the record. One of another
+        # name may just have been made, by a process that is writing its record.
+        lock = found.folder.with_name(f".{found.name}.lock")
+        others = found.name != job.name
+        with held(lock, f"extracting {found.name}", reporter) if others else nullcontext():
+            if not record.is_dir():
+                _write_record(job, found)
     return Extraction(found, 0, 0, None)
 
 

@@ -34,12 +34,14 @@ from emcache.canonical import json_sha256
 from emcache.classes import ClassRule
 from emcache.datasets import Slice
 from emcache.errors import DatasetError, StoreError
+from emcache.locks import held
 from emcache.manifest import read_manifest, write_manifest
 from emcache.preprocessing import occupancy
 from emcache.progress import Reporter
 from emcache.shards import Grid, StoredSlice, grid_name, positions_by_grid, slices_per_shard
-from emcache.store import FeatureSet
+from emcache.store import FeatureSet, check_still_there
 from emcache.training_pixels import training_mask
+from emcache.whole_arrays import PACKED, open_whole
 from emcache.zarr_damage import ZARR_DAMAGE
 
 LABEL_FOLDER = "labels"
@@ -81,14 +83,14 @@ class LabelSet:
         path = f"grids/{grid_name(place.grid)}/{name}"
         try:
             if path not in self._arrays:
-                store = LocalStore(self.folder / path, read_only=True)
-                self._arrays[path] = zarr.open_array(store, mode="r", zarr_format=3)
+                self._arrays[path] = open_whole(self.folder / path, PACKED)
             array = self._arrays[path]
             shape = tuple(side * per_token for side in place.grid)
             if {array.shape[1:], array.chunks[1:]} != {shape} or array.dtype != dtype:
                 raise ValueError(f"{array.dtype} of shape {array.shape[1:]} instead of {shape}")
             return array[place.index]
         except ZARR_DAMAGE as error:
+            check_still_there(self.folder.parents[1])
             raise StoreError(
                 f"the {name} of slice {place.id} in {self.folder} is damaged ({error!s:.400}); run "
                 f"`emcache cache verify --repair`: it is made again from the masks.",
@@ -148,13 +150,19 @@ def ensure_labels(
     Raises:
         DatasetError: A slice has no mask.
         ImageError: A mask cannot be read.
+        StoreError: The feature set was removed meanwhile.
     """
     preprocessing = feature_set.manifest["recipe"]["preprocessing"]
     grids = [item.grid for item in feature_set.slices]
     key = label_key(slices, classes, preprocessing, grids)
     folder = feature_set.folder / LABEL_FOLDER / key
     if not folder.is_dir():
-        _write(folder, feature_set, slices, classes, reporter)
+        # Under its lock, so that it is not removed meanwhile and half of it made anew.
+        lock = feature_set.folder.with_name(f".{feature_set.name}.lock")
+        with held(lock, f"making labels of {feature_set.name}", reporter):
+            check_still_there(feature_set.folder)
+            if not folder.is_dir():
+                _write(folder, feature_set, slices, classes, reporter)
     read_manifest(folder, LABEL_FORMAT)
     return LabelSet(folder, key, feature_set.slices, feature_set.description["patch"])
 
@@ -166,7 +174,6 @@ def _write(
     classes: ClassRule,
     reporter: Reporter,
 ) -> None:
-    # A name of its own: two processes may make the same labels, and the first to finish wins.
     patch = feature_set.description["patch"]
     partial = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.partial")
     try:
@@ -178,7 +185,7 @@ def _write(
         try:
             partial.rename(folder)
         except OSError:
-            # Another process made the same labels meanwhile.
+            # Another process made the same labels meanwhile; on some file systems locks do nothing.
             if not folder.is_dir():
                 raise
         atomic.sync_folder(folder.parent)

@@ -165,7 +165,15 @@ class Draft:
         content["sha256"] = json_sha256(content)
         atomic.write_json(self.folder / "record.json", content)
         final = self._runs / self.id
-        self.folder.rename(final)
+        try:
+            self.folder.rename(final)
+        except OSError:
+            if not final.exists():
+                raise
+            # Two processes that make one thing settle on one record: the first to finish wins.
+            self._record = read_record(final)
+            self.discard()
+            return self._record
         atomic.sync_folder(self._runs)
         self._record = Record(final, content)
         return self._record

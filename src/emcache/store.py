@@ -25,11 +25,12 @@ from typing import Any
 import numpy as np
 import zarr
 from jaxtyping import Float, Float32
-from zarr.storage import LocalStore
 
 from emcache.errors import StoreError
 from emcache.feature_manifest import read_feature_manifest
+from emcache.manifest import MANIFEST_NAME
 from emcache.shards import StoredSlice, grid_name
+from emcache.whole_arrays import PLAIN, open_whole
 from emcache.zarr_damage import ZARR_DAMAGE
 
 PARTIAL_SUFFIX = ".partial"
@@ -86,7 +87,7 @@ class FeatureSet:
         """Patch tokens of the slice at ``position``, in the stored type.
 
         Raises:
-            StoreError: The bytes fail their checksum; the slice is named.
+            StoreError: The bytes fail their checksum, or have gone; the slice is named.
         """
         place = self.slices[position]
         shape = (*place.grid, self.description["dim"])
@@ -99,6 +100,7 @@ class FeatureSet:
                 raise ValueError(f"they are {array.dtype} of shape {array.shape[1:]}")
             tokens: Float[np.ndarray, "row col channel"] = np.asarray(array[place.index])
         except ZARR_DAMAGE as error:
+            check_still_there(self.folder)
             raise StoreError(
                 f"the tokens of slice {place.id} in {self.name} are damaged ({error!s:.400}); run "
                 f"`emcache cache verify --repair`, which computes them again.",
@@ -130,6 +132,7 @@ class FeatureSet:
                 raise ValueError(f"they are {array.dtype} of shape {array.shape}")
             return np.asarray(array[:], dtype=np.float32)
         except ZARR_DAMAGE as error:
+            check_still_there(self.folder)
             raise StoreError(
                 f"the {name} vectors of {self.name} are damaged ({error!s:.400}); run `emcache "
                 f"cache verify --repair`, which computes them again.",
@@ -139,9 +142,25 @@ class FeatureSet:
     def _array(self, path: str) -> zarr.Array[Any]:
         # Opening an array parses JSON; training asks for the same one thousands of times.
         if path not in self._arrays:
-            store = LocalStore(self.folder / path, read_only=True)
-            self._arrays[path] = zarr.open_array(store, mode="r", zarr_format=3)
+            self._arrays[path] = open_whole(self.folder / path, PLAIN)
         return self._arrays[path]
+
+
+def check_still_there(folder: Path) -> None:
+    """Say of a feature set that could not be read whether it has gone.
+
+    Args:
+        folder: Of one that was open.
+
+    Raises:
+        StoreError: It was removed, or is being repaired.
+    """
+    if not (folder / MANIFEST_NAME).is_file():
+        raise StoreError(
+            f"{folder.name} was removed or put aside for repair while it was being read; run the "
+            f"command again, which looks for it anew.",
+            subject=folder,
+        )
 
 
 def feature_set_folders(cache: Path) -> list[Path]:

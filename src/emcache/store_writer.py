@@ -37,9 +37,12 @@ from emcache.shards import (
     stored_slices,
 )
 from emcache.store import FeatureSet
+from emcache.whole_arrays import PLAIN, open_whole
 
 _RECEIPTS = "receipts"
 _POOLED_CHUNK = 4096
+# How names end while zarr and `atomic` write.
+_TEMPORARY = ("*.partial", ".*.tmp")
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +157,11 @@ class FeatureSetWriter:
     def _create_arrays(self) -> dict[Grid, zarr.Array[Any]]:
         """The token arrays, created or as an earlier attempt left them."""
         self.folder.mkdir(parents=True, exist_ok=True)
+        for pattern in _TEMPORARY:
+            # A kill within the writing of a file leaves one under a name of its own, and whatever
+            # stands in the folder when it is finished becomes part of the feature set.
+            for left in list(self.folder.rglob(pattern)):
+                left.unlink(missing_ok=True)
         store = LocalStore(self.folder)
         if not (self.folder / "zarr.json").exists():
             zarr.create_group(store)
@@ -220,10 +228,7 @@ def write_receipts(folder: Path, manifest: Mapping[str, Any], wrong: AbstractSet
     vectors = ("pooled", "cls")
     if any(name.partition("/")[0] in vectors for name in wrong):
         return
-    values = {
-        name: np.asarray(zarr.open_array(LocalStore(folder / name), mode="r")[:], np.float32)
-        for name in vectors
-    }
+    values = {name: np.asarray(open_whole(folder / name, PLAIN)[:], np.float32) for name in vectors}
     for shard in plan_shards(slices, facts["dim"], facts["dtype"]):
         described = f"grids/{grid_name(shard.grid)}/tokens/zarr.json"
         if wrong.isdisjoint({shard.token_file, described}):

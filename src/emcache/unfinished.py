@@ -60,7 +60,8 @@ class Unfinished:
         A process that is killed between the record and any note of it would train the seed twice.
         """
         known = self._ids.get(str(seed))
-        if known is None:
+        if known is None or (self._folder is not None and (self._folder.parent / known).exists()):
+            # One that stands and is not sound is kept for whoever can mend it.
             known = self._ids[str(seed)] = new_record_id(kind)
             if self._folder is not None:
                 self._folder.mkdir(parents=True, exist_ok=True)
