@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from emcache.canonical import file_sha256
-from emcache.errors import EmcacheError, StoreError
+from emcache.errors import EmcacheError, FormatVersionError, StoreError
 from emcache.feature_manifest import load_feature_manifest
 from emcache.labels import LABEL_FOLDER, LABEL_FORMAT
 from emcache.manifest import MANIFEST_NAME, load_manifest
@@ -35,6 +35,9 @@ class Damage:
     came to."""
     slices: tuple[str, ...]
     """Names of the slices of the file that are damaged; empty where it holds all or none."""
+    certain: bool = True
+    """Whether the file is missing or does not hold together. One of a newer format, or one that
+    could not be read just now, may be sound: nothing may be removed for it."""
 
     @property
     def label_set(self) -> str | None:
@@ -65,12 +68,12 @@ def verify_feature_set(folder: Path, *, thorough: bool = True) -> list[Damage]:
             slices, manifest["description"]["dim"], manifest["description"]["dtype"]
         )
     except EmcacheError as error:
-        return [Damage(folder.name, MANIFEST_NAME, str(error), ())]
+        return [_manifest_damage(folder, MANIFEST_NAME, error)]
     found = FeatureSet(folder, manifest, slices)
     held = {shard.token_file: shard.positions for shard in shards}
     damages = [
-        Damage(folder.name, name, why, _damaged_slices(found, held.get(name, ())))
-        for name, why in _wrong_files(folder, manifest, thorough)
+        Damage(folder.name, name, why, _damaged_slices(found, held.get(name, ())), certain)
+        for name, why, certain in _wrong_files(folder, manifest, thorough)
     ]
     patch = manifest["description"]["patch"]
     labels = folder / LABEL_FOLDER
@@ -78,6 +81,20 @@ def verify_feature_set(folder: Path, *, thorough: bool = True) -> list[Damage]:
         if own.is_dir() and own.name[0] != ".":
             damages += _verify_labels(folder, own, slices, patch, thorough)
     return damages
+
+
+def _manifest_damage(folder: Path, file: str, error: EmcacheError) -> Damage:
+    """What an error on reading a manifest says of it."""
+    context = error.__context__
+    if isinstance(context, OSError) and not isinstance(context, FileNotFoundError):
+        # Too many open files, or a network disk that is away, say nothing of what it holds.
+        return Damage(folder.name, file, _unreadable(context), (), certain=False)
+    certain = not isinstance(error, FormatVersionError)
+    return Damage(folder.name, file, str(error), (), certain)
+
+
+def _unreadable(error: OSError) -> str:
+    return f"cannot be read ({error.strerror})"
 
 
 def _damaged_slices(found: FeatureSet, positions: Sequence[int]) -> tuple[str, ...]:
@@ -101,7 +118,7 @@ def _verify_labels(
     try:
         manifest = load_manifest(own, LABEL_FORMAT)
     except EmcacheError as error:
-        yield Damage(folder.name, f"{place}/{MANIFEST_NAME}", str(error), ())
+        yield _manifest_damage(folder, f"{place}/{MANIFEST_NAME}", error)
         return
     held: dict[str, tuple[str, ...]] = {}
     for grid, positions in positions_by_grid(slices).items():
@@ -110,21 +127,22 @@ def _verify_labels(
             names = tuple(slices[position].id for position in positions[start : start + step])
             for array in ("mask", "occupancy"):
                 held[f"grids/{grid_name(grid)}/{array}/c/{number}/0/0"] = names
-    for name, why in _wrong_files(own, manifest, thorough):
-        yield Damage(folder.name, f"{place}/{name}", why, held.get(name, ()))
+    for name, why, certain in _wrong_files(own, manifest, thorough):
+        yield Damage(folder.name, f"{place}/{name}", why, held.get(name, ()), certain)
 
 
 def _wrong_files(
     folder: Path, manifest: Mapping[str, Any], thorough: bool
-) -> Iterator[tuple[str, str]]:
+) -> Iterator[tuple[str, str, bool]]:
+    """Name of each file that is wrong, why, and whether that is certain."""
     for name, facts in manifest["files"].items():
         try:
             size = (folder / name).stat().st_size
             if size != facts["bytes"]:
-                yield name, f"has {size} bytes instead of {facts['bytes']}"
+                yield name, f"has {size} bytes instead of {facts['bytes']}", True
             elif thorough and file_sha256(folder / name) != facts["sha256"]:
-                yield name, "has another checksum"
+                yield name, "has another checksum", True
         except FileNotFoundError:
-            yield name, "is missing"
+            yield name, "is missing", True
         except OSError as error:
-            yield name, f"cannot be read ({error.strerror})"
+            yield name, _unreadable(error), False

@@ -44,14 +44,35 @@ def repair_feature_set(
 ) -> Repair:
     """Bring a feature set and its label sets back to what their manifests state.
 
+    Nothing is removed for a file that may be sound: one of a newer format, or one that cannot be
+    read just now.
+
     Args:
         workspace: Whose cache it stands in.
         name: The feature set.
-        damages: What :func:`emcache.cache_care.verify_feature_set` found of it.
+        damages: What :func:`emcache.cache_care.verify_feature_set` found of it. It is verified
+            again once nobody else can change it: another repair may have mended it meanwhile.
         reporter: Hears of what is computed.
     """
     folder = workspace.cache / name
     with held(workspace.cache / f".{name}.lock", f"repairing {name}", reporter):
+        if not folder.is_dir():
+            return Repair(
+                name,
+                repaired=False,
+                message="it is not there any more; `emcache extract` makes it anew, or goes on "
+                "from what is left of it.",
+            )
+        found, damages = len(damages), verify_feature_set(folder)
+        if not damages:
+            return Repair(
+                name,
+                repaired=True,
+                message=f"what was damaged ({found} files) is sound by now; nothing was changed.",
+            )
+        for damage in damages:
+            if not damage.certain:
+                return _left_alone(damage)
         label_sets = {damage.label_set for damage in damages if damage.label_set is not None}
         for key in label_sets:
             remove(folder / LABEL_FOLDER / key)
@@ -123,6 +144,15 @@ def _recompute(job: Job, folder: Path, wrong: set[str], reporter: Reporter) -> N
     compute_tokens(job, backbone, Donors({}), reporter, manifest["extraction"])
     if labels.is_dir():
         labels.rename(folder / LABEL_FOLDER)
+
+
+def _left_alone(damage: Damage) -> Repair:
+    return Repair(
+        damage.feature_set,
+        repaired=False,
+        message=f"nothing was changed, since {damage.file} may be sound: {damage.why.rstrip('.')}; "
+        f"repair again once it can be read, or remove that file if it never can be.",
+    )
 
 
 def _beyond(name: str, why: str) -> Repair:

@@ -1,0 +1,130 @@
+"""Repairing and pruning the cache: what is sound, or may be, stays, whoever else is at work."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from emcache.cache_care import verify_cache, verify_feature_set
+from emcache.cache_repair import repair_feature_set
+from emcache.canonical import json_sha256
+from emcache.datasets import Selection
+from emcache.extract import run_extraction
+from emcache.jobs import ExtractOptions, Job, plan_extraction
+from emcache.manifest import MANIFEST_NAME
+from emcache.progress import Quiet
+from emcache.workspace import Workspace
+
+
+@pytest.fixture
+def job(cells: Workspace) -> Job:
+    """An extraction that is done, of a workspace with nothing else in its cache."""
+    options = ExtractOptions("tiny", "random:0", 56)
+    job = plan_extraction(cells, Selection("cells", None), options, Quiet())
+    run_extraction(job, Quiet())
+    return job
+
+
+@pytest.fixture
+def folder(job: Job) -> Path:
+    """Its feature set."""
+    return job.workspace.cache / job.name
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def shard_of(folder: Path) -> Path:
+    return next(folder.glob("grids/*/tokens/c/0/0/0/0"))
+
+
+# Repairing
+
+
+def test_what_another_repair_mended_meanwhile_stays(job: Job, folder: Path):
+    before = contents(folder)
+    # While another repair works, the feature set has the name of an unfinished one.
+    folder.rename(folder.with_name(f"{folder.name}.partial"))
+    damages = verify_feature_set(folder)
+    assert [damage.file for damage in damages] == [MANIFEST_NAME]
+    gone = repair_feature_set(job.workspace, folder.name, damages, Quiet())
+    assert not gone.repaired
+    assert "`emcache extract`" in gone.message
+    folder.with_name(f"{folder.name}.partial").rename(folder)
+    outcome = repair_feature_set(job.workspace, folder.name, damages, Quiet())
+    assert outcome.repaired
+    assert "sound by now" in outcome.message
+    assert contents(folder) == before
+
+
+def test_a_manifest_of_a_newer_format_is_kept(job: Job, folder: Path):
+    for place in (folder, next((folder / "labels").iterdir())):
+        path = place / MANIFEST_NAME
+        kept = path.read_bytes()
+        facts = json.loads(kept)
+        facts = {**facts, "format": 99}
+        del facts["sha256"]
+        path.write_text(json.dumps({**facts, "sha256": json_sha256(facts)}))
+        before = contents(folder)
+        damages = verify_feature_set(folder)
+        assert [damage.certain for damage in damages] == [False]
+        outcome = repair_feature_set(job.workspace, folder.name, damages, Quiet())
+        assert not outcome.repaired
+        assert "upgrade emcache" in outcome.message
+        assert contents(folder) == before
+        path.write_bytes(kept)
+
+
+@pytest.mark.parametrize("code", [errno.EMFILE, errno.EIO, errno.ESTALE, errno.EACCES])
+@pytest.mark.parametrize("of_labels", [False, True])
+def test_a_manifest_that_cannot_be_read_just_now_is_kept(
+    of_labels: bool, code: int, job: Job, folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    before = contents(folder)
+    broken = next((folder / "labels").iterdir()) if of_labels else folder
+    read_bytes = Path.read_bytes
+
+    def fail(path: Path) -> bytes:
+        if path == broken / MANIFEST_NAME:
+            raise OSError(code, os.strerror(code))
+        return read_bytes(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", fail)
+        damages = verify_feature_set(folder)
+        assert os.strerror(code) in damages[0].why
+        outcome = repair_feature_set(job.workspace, folder.name, damages, Quiet())
+    assert not outcome.repaired
+    assert os.strerror(code) in outcome.message
+    assert "repair again once it can be read" in outcome.message
+    assert contents(folder) == before
+    # It can be read again by the time that the lock is held.
+    assert repair_feature_set(job.workspace, folder.name, damages, Quiet()).repaired
+    assert contents(folder) == before
+    assert verify_cache(job.workspace.cache) == []
+
+
+def test_a_shard_that_cannot_be_read_just_now_is_kept(
+    job: Job, folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    before = contents(folder)
+    with monkeypatch.context() as patch:
+
+        def fail(path: Path) -> str:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+        patch.setattr("emcache.cache_care.file_sha256", fail)
+        damages = verify_feature_set(folder)
+        outcome = repair_feature_set(job.workspace, folder.name, damages, Quiet())
+    assert not outcome.repaired
+    assert "nothing was changed" in outcome.message
+    assert contents(folder) == before
