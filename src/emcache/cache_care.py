@@ -11,6 +11,7 @@ from emcache.canonical import file_sha256
 from emcache.errors import EmcacheError, FormatVersionError, StoreError
 from emcache.feature_manifest import load_feature_manifest
 from emcache.labels import LABEL_FOLDER, LABEL_FORMAT
+from emcache.leftovers import labels_aside
 from emcache.manifest import MANIFEST_NAME, load_manifest
 from emcache.shards import (
     StoredSlice,
@@ -80,6 +81,9 @@ def verify_feature_set(folder: Path, *, thorough: bool = True) -> list[Damage]:
     for own in sorted(labels.iterdir()) if labels.is_dir() else []:
         if own.is_dir() and own.name[0] != ".":
             damages += _verify_labels(folder, own, slices, patch, thorough)
+    if labels_aside(folder).is_dir():
+        why = "were put aside by a repair that was not finished"
+        damages.append(Damage(folder.name, LABEL_FOLDER, why, ()))
     return damages
 
 

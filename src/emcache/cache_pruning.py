@@ -6,7 +6,13 @@ from collections.abc import Sequence
 
 from emcache.datasets import load_dataset
 from emcache.errors import EmcacheError, StoreError
-from emcache.leftovers import Leftover, find_leftovers, folder_bytes, remove_leftovers
+from emcache.leftovers import (
+    Leftover,
+    find_leftovers,
+    folder_bytes,
+    labels_aside,
+    remove_leftovers,
+)
 from emcache.progress import Reporter
 from emcache.store import TRASH_PREFIX, FeatureSet, feature_set_folders
 from emcache.workspace import Workspace
@@ -58,6 +64,9 @@ def prune_cache(
             continue
         lock = workspace.cache / f".{name}.lock"
         chosen.append(Leftover(folder, what, folder_bytes(folder), lock))
+        aside = labels_aside(folder)
+        if aside.is_dir():
+            chosen.append(Leftover(aside, "its labels, put aside", folder_bytes(aside), lock))
     return chosen if dry_run else remove_leftovers(chosen)
 
 

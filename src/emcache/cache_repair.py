@@ -19,7 +19,7 @@ from emcache.extract import compute_tokens, load_job_backbone
 from emcache.feature_manifest import load_feature_manifest
 from emcache.jobs import ExtractOptions, Job, plan_extraction
 from emcache.labels import LABEL_FOLDER, ensure_labels
-from emcache.leftovers import remove
+from emcache.leftovers import labels_aside, remove
 from emcache.locks import held
 from emcache.manifest import MANIFEST_NAME
 from emcache.progress import Reporter
@@ -63,13 +63,13 @@ def repair_feature_set(
                 message="it is not there any more; `emcache extract` makes it anew, or goes on "
                 "from what is left of it.",
             )
+        back = _put_back_labels(folder)
         found, damages = len(damages), verify_feature_set(folder)
         if not damages:
-            return Repair(
-                name,
-                repaired=True,
-                message=f"what was damaged ({found} files) is sound by now; nothing was changed.",
-            )
+            message = f"what was damaged ({found} files) is sound by now; nothing was changed."
+            if back:
+                message = f"put back: {back} sets of labels, which a repair had put aside."
+            return Repair(name, repaired=True, message=message)
         for damage in damages:
             if not damage.certain:
                 return _left_alone(damage)
@@ -130,20 +130,42 @@ def _job_of(workspace: Workspace, folder: Path, reporter: Reporter) -> Job:
 def _recompute(job: Job, folder: Path, wrong: set[str], reporter: Reporter) -> None:
     manifest = load_feature_manifest(folder)[0]
     partial = folder.with_name(folder.name + PARTIAL_SUFFIX)
-    labels = job.workspace.cache / f".{folder.name}.labels{PARTIAL_SUFFIX}"
     # Before anything is moved, so that weights that cannot be loaded change nothing.
     backbone = load_job_backbone(job)
     shutil.rmtree(partial, ignore_errors=True)
     if (folder / LABEL_FOLDER).is_dir():
-        shutil.rmtree(labels, ignore_errors=True)
-        (folder / LABEL_FOLDER).rename(labels)
+        (folder / LABEL_FOLDER).rename(labels_aside(folder))
     folder.rename(partial)
     for name in (*wrong, MANIFEST_NAME):
         (partial / name).unlink(missing_ok=True)
     write_receipts(partial, manifest, wrong)
     compute_tokens(job, backbone, Donors({}), reporter, manifest["extraction"])
-    if labels.is_dir():
-        labels.rename(folder / LABEL_FOLDER)
+    _put_back_labels(folder)
+
+
+def _put_back_labels(folder: Path) -> int:
+    """Give a feature set the labels again that a repair put aside, this one or one that was killed.
+
+    Returns:
+        How many label sets came back; those that were made anew meanwhile stay as they are.
+    """
+    aside, labels = labels_aside(folder), folder / LABEL_FOLDER
+    if not aside.is_dir():
+        return 0
+    labels.mkdir(exist_ok=True)
+    back = 0
+    for own in sorted(aside.iterdir()):
+        if own.name[0] == "." or (labels / own.name).exists():
+            continue
+        try:
+            own.rename(labels / own.name)
+            back += 1
+        except OSError:
+            # A training made the same labels meanwhile; anything else must not lose these.
+            if not (labels / own.name).is_dir():
+                raise
+    shutil.rmtree(aside)
+    return back
 
 
 def _left_alone(damage: Damage) -> Repair:

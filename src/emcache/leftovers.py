@@ -17,6 +17,8 @@ from emcache.store import PARTIAL_SUFFIX, TRASH_PREFIX
 from emcache.unfinished import UNFINISHED_PREFIX
 from emcache.workspace import Workspace
 
+# Of labels that a repair has put aside.
+_ASIDE_SUFFIX = f".{LABEL_FOLDER}{PARTIAL_SUFFIX}"
 # What no lock guards is written within minutes; what is older belongs to nobody.
 _IDLE_SECONDS = 3600
 
@@ -32,6 +34,14 @@ class Leftover:
     """Size on the disk."""
     lock: Path | None = None
     """Lock that a command holds while it works on it."""
+
+
+def labels_aside(folder: Path) -> Path:
+    """Where a repair puts a feature set's labels while it computes tokens again.
+
+    One that was killed leaves them there; the next puts them back.
+    """
+    return folder.with_name(f".{folder.name}{_ASIDE_SUFFIX}")
 
 
 def find_leftovers(workspace: Workspace) -> list[Leftover]:
@@ -63,7 +73,8 @@ def remove_leftovers(leftovers: Sequence[Leftover]) -> list[Leftover]:
             removed.append(item)
             continue
         with held_if_free(item.lock, "pruning", Quiet()) as free:
-            if free:
+            # The feature set that labels were put aside from may have been finished meanwhile.
+            if free and not _is_wanted(item.path):
                 remove(item.path)
                 removed.append(item)
     return removed
@@ -89,12 +100,14 @@ def _candidates(workspace: Workspace) -> Iterator[tuple[Path, str, Path | None]]
     for path in _entries(cache):
         if path.name.startswith(TRASH_PREFIX):
             yield path, "a feature set that was being removed", None
+        elif _is_aside(path):
+            if not _is_wanted(path):
+                yield path, "labels that a repair had put aside", _lock_of(_feature_set_of(path))
         elif path.name.endswith(PARTIAL_SUFFIX):
-            lock = cache / f".{path.name.removesuffix(PARTIAL_SUFFIX)}.lock"
             yield (
                 path,
                 "an extraction that was not finished; the same command goes on from it",
-                lock,
+                _lock_of(path.with_name(path.name.removesuffix(PARTIAL_SUFFIX))),
             )
         elif path.name.endswith(".tmp"):
             yield path, "a file that was being written", None
@@ -111,6 +124,27 @@ def _candidates(workspace: Workspace) -> Iterator[tuple[Path, str, Path | None]]
         temporary = path.name.startswith((f".{workspace.warehouse.name}.new-", ".emcache.toml."))
         if temporary and not path.name.endswith((".lock", ".holder")):
             yield path, "a file that was being written", None
+
+
+def _lock_of(folder: Path) -> Path:
+    """The lock that whoever extracts or repairs a feature set holds."""
+    return folder.with_name(f".{folder.name}.lock")
+
+
+def _is_aside(path: Path) -> bool:
+    return path.name[0] == "." and path.name.endswith(_ASIDE_SUFFIX)
+
+
+def _feature_set_of(aside: Path) -> Path:
+    return aside.with_name(aside.name[1:].removesuffix(_ASIDE_SUFFIX))
+
+
+def _is_wanted(path: Path) -> bool:
+    """Whether it holds labels that were put aside from a feature set that stands.
+
+    Nobody could make those again whose masks were corrected since.
+    """
+    return _is_aside(path) and _feature_set_of(path).is_dir()
 
 
 def _entries(folder: Path) -> list[Path]:

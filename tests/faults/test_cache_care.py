@@ -5,16 +5,20 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 
 from emcache.cache_care import verify_cache, verify_feature_set
+from emcache.cache_pruning import prune_cache
 from emcache.cache_repair import repair_feature_set
 from emcache.canonical import json_sha256
 from emcache.datasets import Selection
 from emcache.extract import run_extraction
 from emcache.jobs import ExtractOptions, Job, plan_extraction
+from emcache.leftovers import find_leftovers, remove_leftovers
+from emcache.locks import held
 from emcache.manifest import MANIFEST_NAME
 from emcache.progress import Quiet
 from emcache.workspace import Workspace
@@ -45,6 +49,19 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def shard_of(folder: Path) -> Path:
     return next(folder.glob("grids/*/tokens/c/0/0/0/0"))
+
+
+def older_labels(folder: Path) -> Path:
+    """Labels of masks that were corrected since, which nobody could make again."""
+    (current,) = (folder / "labels").iterdir()
+    older = current.with_name("0123456789abcdef")
+    shutil.copytree(current, older)
+    return older
+
+
+def prune(workspace: Workspace, *names: str, dry_run: bool = False) -> list[str]:
+    removed = prune_cache(workspace, names, stale=False, dry_run=dry_run, reporter=Quiet())
+    return [item.path.name for item in removed]
 
 
 # Repairing
@@ -128,3 +145,85 @@ def test_a_shard_that_cannot_be_read_just_now_is_kept(
     assert not outcome.repaired
     assert "nothing was changed" in outcome.message
     assert contents(folder) == before
+
+
+# Labels that a repair puts aside
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+def kill_a_repair(job: Job, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Damage a shard, and end its repair in the middle."""
+
+    def end(*_: object) -> None:
+        raise Killed
+
+    shard_of(folder).write_bytes(b"")
+    damages = verify_feature_set(folder)
+    with monkeypatch.context() as patch:
+        patch.setattr("emcache.cache_repair.compute_tokens", end)
+        with pytest.raises(Killed):
+            repair_feature_set(job.workspace, folder.name, damages, Quiet())
+
+
+def test_labels_that_a_running_repair_put_aside_stay(
+    job: Job, folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    kill_a_repair(job, folder, monkeypatch)
+    names = [f".{folder.name}.labels.partial", f"{folder.name}.partial"]
+    with held(job.workspace.cache / f".{folder.name}.lock", "repairing", Quiet()):
+        assert prune(job.workspace) == []
+    # Nothing holds them any more, and nothing stands that they could go back to.
+    assert prune(job.workspace, dry_run=True) == names
+    assert prune(job.workspace) == names
+    assert prune(job.workspace) == []
+
+
+def test_labels_that_a_killed_repair_put_aside_come_back(
+    job: Job, folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    older_labels(folder)
+    before = contents(folder)
+    kill_a_repair(job, folder, monkeypatch)
+    found = find_leftovers(job.workspace)
+    assert len(found) == 2
+    # The extraction goes on from the repair, and makes the labels of the masks as they are now.
+    assert run_extraction(job, Quiet()).computed
+    remove_leftovers(found)
+    assert folder.with_name(f".{folder.name}.labels.partial").is_dir()
+    assert prune(job.workspace) == []
+    damages = verify_feature_set(folder)
+    assert [(damage.file, damage.why) for damage in damages] == [
+        ("labels", "were put aside by a repair that was not finished")
+    ]
+    outcome = repair_feature_set(job.workspace, folder.name, damages, Quiet())
+    assert outcome.repaired
+    assert outcome.message.startswith("put back: 1 sets of labels")
+    after = contents(folder)
+    # A new extraction has an identifier of its own.
+    assert {**after, MANIFEST_NAME: b""} == {**before, MANIFEST_NAME: b""}
+    assert verify_cache(job.workspace.cache) == []
+    assert not list(job.workspace.cache.glob("*.partial"))
+
+
+def test_labels_of_a_repair_killed_at_its_beginning_are_not_lost(job: Job, folder: Path):
+    older_labels(folder)
+    before = contents(folder)
+    shard_of(folder).unlink()
+    (folder / "labels").rename(folder.with_name(f".{folder.name}.labels.partial"))
+    # What a training makes meanwhile.
+    (folder / "labels").mkdir()
+    assert prune(job.workspace) == []
+    damages = verify_feature_set(folder)
+    assert repair_feature_set(job.workspace, folder.name, damages, Quiet()).repaired
+    assert contents(folder) == before
+
+
+def test_labels_put_aside_go_with_a_feature_set_that_is_pruned(job: Job, folder: Path):
+    aside = folder.with_name(f".{folder.name}.labels.partial")
+    (folder / "labels").rename(aside)
+    assert prune(job.workspace, folder.name) == [folder.name, aside.name]
+    assert not folder.exists()
+    assert not aside.exists()
