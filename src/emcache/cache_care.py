@@ -11,7 +11,7 @@ from emcache.canonical import file_sha256
 from emcache.errors import EmcacheError, FormatVersionError, StoreError
 from emcache.feature_manifest import load_feature_manifest
 from emcache.labels import LABEL_FOLDER, LABEL_FORMAT
-from emcache.leftovers import labels_aside
+from emcache.leftovers import entries, labels_aside
 from emcache.manifest import MANIFEST_NAME, load_manifest
 from emcache.shards import (
     StoredSlice,
@@ -77,8 +77,7 @@ def verify_feature_set(folder: Path, *, thorough: bool = True) -> list[Damage]:
         for name, why, certain in _wrong_files(folder, manifest, thorough)
     ]
     patch = manifest["description"]["patch"]
-    labels = folder / LABEL_FOLDER
-    for own in sorted(labels.iterdir()) if labels.is_dir() else []:
+    for own in entries(folder / LABEL_FOLDER):
         if own.is_dir() and own.name[0] != ".":
             damages += _verify_labels(folder, own, slices, patch, thorough)
     if labels_aside(folder).is_dir():

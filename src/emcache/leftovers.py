@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -97,7 +98,7 @@ def remove(path: Path) -> None:
 
 def _candidates(workspace: Workspace) -> Iterator[tuple[Path, str, Path | None]]:
     cache, runs = workspace.cache, workspace.runs
-    for path in _entries(cache):
+    for path in entries(cache):
         if path.name.startswith(TRASH_PREFIX):
             yield path, "a feature set that was being removed", None
         elif _is_aside(path):
@@ -111,16 +112,16 @@ def _candidates(workspace: Workspace) -> Iterator[tuple[Path, str, Path | None]]
             )
         elif path.name.endswith(".tmp"):
             yield path, "a file that was being written", None
-        for labels in _entries(path / LABEL_FOLDER):
+        for labels in entries(path / LABEL_FOLDER):
             if labels.name.startswith(".") and labels.name.endswith(PARTIAL_SUFFIX):
                 yield labels, "labels that were being made", None
-    for path in _entries(runs):
+    for path in entries(runs):
         if path.name.startswith(DRAFT_PREFIX):
             yield path, "a record that was being written", None
         elif path.name.startswith(UNFINISHED_PREFIX) and path.is_dir():
             lock = runs / f"{path.name}.lock"
             yield path, "a training that was not finished; the same command goes on from it", lock
-    for path in _entries(workspace.root):
+    for path in entries(workspace.root):
         temporary = path.name.startswith((f".{workspace.warehouse.name}.new-", ".emcache.toml."))
         if temporary and not path.name.endswith((".lock", ".holder")):
             yield path, "a file that was being written", None
@@ -147,22 +148,39 @@ def _is_wanted(path: Path) -> bool:
     return _is_aside(path) and _feature_set_of(path).is_dir()
 
 
-def _entries(folder: Path) -> list[Path]:
-    return sorted(folder.iterdir()) if folder.is_dir() else []
+def entries(folder: Path) -> list[Path]:
+    """What stands in a folder, in the order of names; nothing where it is none, or has gone."""
+    try:
+        return sorted(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
 
 
 def _is_idle(path: Path) -> bool:
-    newest = 0.0
-    with suppress(OSError):
-        newest = max(entry.lstat().st_mtime for entry in (path, *path.rglob("*")))
+    try:
+        newest = max(entry.lstat().st_mtime for entry in _walk(path))
+    except OSError:
+        # Something was renamed or removed as we looked, so somebody is at work there.
+        return False
     return time.time() - newest > _IDLE_SECONDS
 
 
 def folder_bytes(path: Path) -> int:
     """Bytes of a file, or of all files below a folder."""
     total = 0
-    for entry in (path, *path.rglob("*")):
+    for entry in _walk(path):
         with suppress(OSError):
             if not entry.is_dir():
                 total += entry.lstat().st_size
     return total
+
+
+def _walk(path: Path) -> Iterator[Path]:
+    """A file or folder and everything below it.
+
+    Unlike ``rglob``, it goes on where another process removes a folder as we look.
+    """
+    yield path
+    for folder, folders, files in os.walk(path):
+        for name in (*folders, *files):
+            yield Path(folder, name)

@@ -17,7 +17,7 @@ from emcache.canonical import json_sha256
 from emcache.datasets import Selection
 from emcache.extract import run_extraction
 from emcache.jobs import ExtractOptions, Job, plan_extraction
-from emcache.leftovers import find_leftovers, remove_leftovers
+from emcache.leftovers import find_leftovers, folder_bytes, remove_leftovers
 from emcache.locks import held
 from emcache.manifest import MANIFEST_NAME
 from emcache.progress import Quiet
@@ -227,3 +227,47 @@ def test_labels_put_aside_go_with_a_feature_set_that_is_pruned(job: Job, folder:
     assert prune(job.workspace, folder.name) == [folder.name, aside.name]
     assert not folder.exists()
     assert not aside.exists()
+
+
+# Two that prune
+
+
+def test_a_folder_that_another_prune_removes_as_we_look_is_no_error(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+):
+    trash = workspace.cache / ".removed-cells"
+    (trash / "grids" / "tokens").mkdir(parents=True)
+    (trash / "zarr.json").write_bytes(b"{}")
+    scandir = os.scandir
+
+    def vanish(path: str | Path | int) -> object:
+        # Found by the look at the folder above it, and gone by the time of the look into it.
+        if not isinstance(path, int) and Path(path).name == "grids":
+            shutil.rmtree(trash, ignore_errors=True)
+        return scandir(path)
+
+    monkeypatch.setattr("os.scandir", vanish)
+    assert folder_bytes(trash) in (0, 2)
+    assert not trash.exists()
+    (trash / "grids" / "tokens").mkdir(parents=True)
+    assert prune(workspace) == [trash.name]
+    assert not trash.exists()
+    assert prune(workspace) == []
+
+
+def test_what_changes_as_prune_looks_is_kept(workspace: Workspace, monkeypatch: pytest.MonkeyPatch):
+    """A file that is renamed between two looks at a folder must not make the folder look old."""
+    draft = workspace.runs / ".draft-1"
+    draft.mkdir(parents=True)
+    (draft / "rows.parquet").write_bytes(b"rows")
+    assert prune(workspace) == []
+    lstat = Path.lstat
+
+    def vanish(path: Path) -> os.stat_result:
+        if path.name == "rows.parquet":
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+        return lstat(path)
+
+    monkeypatch.setattr(Path, "lstat", vanish)
+    assert prune(workspace) == []
+    assert (draft / "rows.parquet").is_file()
