@@ -10,6 +10,7 @@ from emcache.leftovers import (
     Leftover,
     find_leftovers,
     folder_bytes,
+    kept_leftovers,
     labels_aside,
     remove_leftovers,
 )
@@ -33,7 +34,7 @@ def prune_cache(
         names: Feature sets to remove.
         stale: Also those with a slice that no dataset has any more as it was.
         dry_run: Remove nothing.
-        reporter: Hears of datasets being read.
+        reporter: Hears of datasets being read, and of what stays though it may be a leftover.
 
     Returns:
         What was removed, or would be.
@@ -67,6 +68,10 @@ def prune_cache(
         aside = labels_aside(folder)
         if aside.is_dir():
             chosen.append(Leftover(aside, "its labels, put aside", folder_bytes(aside), lock))
+    going_paths = {item.path for item in chosen}
+    for path, why in kept_leftovers(workspace).items():
+        if path not in going_paths:
+            reporter.say(why)
     return chosen if dry_run else remove_leftovers(chosen)
 
 

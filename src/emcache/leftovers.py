@@ -10,8 +10,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
 from emcache.labels import LABEL_FOLDER
-from emcache.locks import held_if_free, lock_holders
+from emcache.locks import Holder, held_if_free, lock_holders
 from emcache.progress import Quiet
 from emcache.records import DRAFT_PREFIX
 from emcache.store import PARTIAL_SUFFIX, TRASH_PREFIX
@@ -22,6 +24,13 @@ from emcache.workspace import Workspace
 _ASIDE_SUFFIX = f".{LABEL_FOLDER}{PARTIAL_SUFFIX}"
 # What no lock guards is written within minutes; what is older belongs to nobody.
 _IDLE_SECONDS = 3600
+# So is what no process writes that may be at work on another host, but for a suspended one.
+_FOREIGN_IDLE_SECONDS = 24 * 3600
+# Of a disk of this machine: a lock on it is seen by every process of the machine, whatever host
+# name a container gives it. On a network's, a lock of another machine may be invisible.
+_LOCAL_FILE_SYSTEMS = frozenset(
+    {"apfs", "btrfs", "ext3", "ext4", "f2fs", "hfs", "ntfs", "overlay", "tmpfs", "xfs", "zfs"}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,19 +55,43 @@ def labels_aside(folder: Path) -> Path:
 
 
 def find_leftovers(workspace: Workspace) -> list[Leftover]:
-    """Everything that killed commands left, and no running one works on."""
-    alive = {
-        holder.path
-        for folder in (workspace.cache, workspace.runs, workspace.root)
-        for holder in lock_holders(folder)
-        if holder.alive is not False
-    }
+    """Everything that killed commands left, and no running one works on.
+
+    Where the note of a lock names a process of another host, nobody here can look for it, and the
+    host may be a container that has gone. What it worked on is a leftover only where its lock would
+    be seen (a disk of this machine) and nothing was written for a day: a machine that exports its
+    disk does not see the locks of those that use it. Whether the lock can be taken decides in the
+    end, in :func:`remove_leftovers`. All else of other hosts stays; see :func:`kept_leftovers`.
+    """
+    holders = _holders(workspace)
     return [
         Leftover(path, what, folder_bytes(path), lock)
         for path, what, lock in _candidates(workspace)
-        if (lock not in alive if lock is not None else _is_idle(path))
-        or path.name.startswith(TRASH_PREFIX)
+        if path.name.startswith(TRASH_PREFIX)
+        or (_is_idle(path) if lock is None else _has_ended(path, holders.get(lock)))
     ]
+
+
+def kept_leftovers(workspace: Workspace) -> dict[Path, str]:
+    """What stays although its command was perhaps killed: why, and what to do, in a sentence."""
+    root, holders = workspace.root, _holders(workspace)
+    kept = {}
+    for path, _, lock in _candidates(workspace):
+        holder = None if lock is None else holders.get(lock)
+        if holder is not None and holder.alive is None and not _has_ended(path, holder):
+            note = holder.path.with_name(f"{holder.path.name}.holder")
+            kept[path] = (
+                f"{path.relative_to(root)} stays: {holder.words} was {holder.what}, and nobody can "
+                f"tell from here whether it still is; once it has ended, run its command again, or "
+                f"remove {note.relative_to(root)} and prune again."
+            )
+    for path in entries(workspace.cache):
+        if _is_wanted(path) and _has_ended(path, holders.get(_lock_of(_feature_set_of(path)))):
+            kept[path] = (
+                f"{path.relative_to(root)} stays: it holds labels that a repair put aside and did "
+                f"not put back; `emcache cache verify --repair` does."
+            )
+    return kept
 
 
 def remove_leftovers(leftovers: Sequence[Leftover]) -> list[Leftover]:
@@ -156,13 +189,47 @@ def entries(folder: Path) -> list[Path]:
         return []
 
 
-def _is_idle(path: Path) -> bool:
+def _holders(workspace: Workspace) -> dict[Path, Holder]:
+    """Who holds each lock, or held it when it was killed."""
+    return {
+        holder.path: holder
+        for folder in (workspace.cache, workspace.runs, workspace.root)
+        for holder in lock_holders(folder)
+    }
+
+
+def _has_ended(path: Path, holder: Holder | None) -> bool:
+    """Whether the command that worked on something has, as far as can be told without its lock."""
+    if holder is None:
+        return True
+    if holder.alive is not None:
+        return not holder.alive
+    # A command that goes on from what was left may write nothing for a while, but took the lock.
+    lock = [entry for entry in entries(path.parent) if entry.name.startswith(holder.path.name)]
+    return _is_on_local_disk(path) and all(
+        _is_idle(entry, _FOREIGN_IDLE_SECONDS) for entry in (path, *lock)
+    )
+
+
+def _is_on_local_disk(path: Path) -> bool:
+    """Whether it is certain that all who write there run on this machine's operating system."""
+    try:
+        # Of two mounts at one place, the later one hides the earlier.
+        mounts = {part.mountpoint: part.fstype for part in psutil.disk_partitions(all=True)}
+        place = path.resolve()
+    except OSError:
+        return False
+    within = (mounts.get(str(folder)) for folder in (place, *place.parents))
+    return next((kind for kind in within if kind), "").lower() in _LOCAL_FILE_SYSTEMS
+
+
+def _is_idle(path: Path, seconds: int = _IDLE_SECONDS) -> bool:
     try:
         newest = max(entry.lstat().st_mtime for entry in _walk(path))
     except OSError:
         # Something was renamed or removed as we looked, so somebody is at work there.
         return False
-    return time.time() - newest > _IDLE_SECONDS
+    return time.time() - newest > seconds
 
 
 def folder_bytes(path: Path) -> int:

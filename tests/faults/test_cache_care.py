@@ -6,7 +6,9 @@ import errno
 import json
 import os
 import shutil
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -271,3 +273,102 @@ def test_what_changes_as_prune_looks_is_kept(workspace: Workspace, monkeypatch: 
     monkeypatch.setattr(Path, "lstat", vanish)
     assert prune(workspace) == []
     assert (draft / "rows.parquet").is_file()
+
+
+# Processes of other hosts
+
+
+@pytest.fixture(params=["cache/g.partial", "runs/.training-0123"])
+def foreign(
+    request: pytest.FixtureRequest, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """What a container was at work on two days ago, on a disk of this machine."""
+    path = workspace.root / request.param
+    path.mkdir(parents=True)
+    (path / "shard").write_bytes(b"tokens")
+    write_foreign_note(lock_of(path))
+    let_two_days_pass(path)
+    mount(monkeypatch, "ext4")
+    return path
+
+
+def lock_of(path: Path) -> Path:
+    return path.with_name(f".{path.name.removesuffix('.partial').removeprefix('.')}.lock")
+
+
+def write_foreign_note(lock: Path) -> None:
+    facts = {"what": "extracting g", "pid": 7, "host": "container-a", "started": 1.0}
+    lock.with_name(f"{lock.name}.holder").write_text(
+        json.dumps({**facts, "since": "2026-01-01T00:00:00"})
+    )
+
+
+def let_two_days_pass(path: Path) -> None:
+    then = time.time() - 2 * 86400
+    for entry in (*path.rglob("*"), *path.parent.iterdir()):
+        os.utime(entry, (then, then))
+
+
+def mount(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    mounts = [
+        SimpleNamespace(mountpoint="/", fstype="nfs4"),
+        SimpleNamespace(mountpoint="/", fstype=kind),
+        SimpleNamespace(mountpoint="/elsewhere", fstype="nfs4"),
+    ]
+    monkeypatch.setattr("psutil.disk_partitions", lambda all: mounts)  # noqa: A006
+
+
+def assert_kept_and_said(workspace: Workspace, path: Path, listener) -> None:
+    for dry_run in (True, False):
+        listener.lines.clear()
+        assert not prune_cache(workspace, [], stale=False, dry_run=dry_run, reporter=listener)
+        (line,) = listener.lines
+        assert line.startswith(
+            f"{path.relative_to(workspace.root)} stays: process 7 on container-a"
+        )
+        assert f"remove {path.parent.name}/{lock_of(path).name}.holder and prune again" in line
+    assert (path / "shard").is_file()
+
+
+def test_what_a_container_left_that_has_gone_is_pruned(
+    foreign: Path, workspace: Workspace, listener
+):
+    removed = prune_cache(workspace, [], stale=False, dry_run=False, reporter=listener)
+    assert [item.path for item in removed] == [foreign]
+    assert not foreign.exists()
+    assert listener.lines == []
+
+
+def test_what_a_process_of_another_host_may_work_on_is_kept_and_said(
+    foreign: Path, workspace: Workspace, listener, monkeypatch: pytest.MonkeyPatch
+):
+    mount(monkeypatch, "nfs4")
+    assert_kept_and_said(workspace, foreign, listener)
+    mount(monkeypatch, "ext4")
+    (foreign / "shard").write_bytes(b"more tokens")
+    assert_kept_and_said(workspace, foreign, listener)
+    let_two_days_pass(foreign)
+    # It has just begun to go on from what was left.
+    write_foreign_note(lock_of(foreign))
+    assert_kept_and_said(workspace, foreign, listener)
+    # What the sentence advises.
+    lock_of(foreign).with_name(f"{lock_of(foreign).name}.holder").unlink()
+    assert prune(workspace) == [foreign.name]
+
+
+def test_what_a_container_holds_the_lock_of_is_kept(foreign: Path, workspace: Workspace):
+    with held(lock_of(foreign), "extracting g", Quiet()):
+        write_foreign_note(lock_of(foreign))
+        let_two_days_pass(foreign)
+        assert prune(workspace) == []
+    assert (foreign / "shard").is_file()
+
+
+def test_prune_says_that_labels_put_aside_can_come_back(job: Job, folder: Path, listener):
+    (folder / "labels").rename(folder.with_name(f".{folder.name}.labels.partial"))
+    assert not prune_cache(job.workspace, [], stale=False, dry_run=False, reporter=listener)
+    (line,) = listener.lines
+    assert "`emcache cache verify --repair`" in line
+    listener.lines.clear()
+    prune_cache(job.workspace, [folder.name], stale=False, dry_run=True, reporter=listener)
+    assert listener.lines == []
