@@ -101,14 +101,15 @@ def load_manifest(folder: Path, newest_format: int) -> dict[str, Any]:
         ) from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise _damaged(folder, f"{MANIFEST_NAME} cannot be read ({error})") from error
+    # First: a flipped byte can make any number of the format.
+    if stated != computed:
+        raise _damaged(folder, f"the checksum of {MANIFEST_NAME} does not match")
     if format_version > newest_format:
         raise FormatVersionError(
             f"{folder} has format {format_version}, this emcache reads up to {newest_format}; "
             f"upgrade emcache, or extract again.",
             subject=folder,
         )
-    if stated != computed:
-        raise _damaged(folder, f"the checksum of {MANIFEST_NAME} does not match")
     return dict(content)
 
 

@@ -249,12 +249,7 @@ def read_record(folder: Path, *, verify_files: bool = True) -> Record:
     for key, kind in {"id": str, "kind": str, "config": dict, "files": dict}.items():
         if not isinstance(content.get(key), kind):
             raise _damaged(folder, "record.json", f"its {key} is missing or of another type")
-    if content["format"] > RECORD_FORMAT:
-        raise FormatVersionError(
-            f"record {folder.name} has format {content['format']}, this emcache reads up to "
-            f"{RECORD_FORMAT}; upgrade emcache.",
-            subject=folder,
-        )
+    # Before the format: a flipped byte can make any number of it.
     try:
         computed = json_sha256({key: content[key] for key in content if key != "sha256"})
     except (ValueError, RecursionError) as error:
@@ -262,6 +257,12 @@ def read_record(folder: Path, *, verify_files: bool = True) -> Record:
         raise _damaged(folder, "record.json", str(error)) from error
     if content.get("sha256") != computed:
         raise _damaged(folder, "record.json", "its checksum does not match")
+    if content["format"] > RECORD_FORMAT:
+        raise FormatVersionError(
+            f"record {folder.name} has format {content['format']}, this emcache reads up to "
+            f"{RECORD_FORMAT}; upgrade emcache.",
+            subject=folder,
+        )
     if content["id"] != folder.name:
         raise _damaged(folder, "record.json", f"it belongs to record {content['id']!r}")
     for name in content["files"]:

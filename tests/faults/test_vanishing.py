@@ -14,7 +14,7 @@ from PIL import Image
 from emcache.cache_care import verify_feature_set
 from emcache.cache_pruning import prune_cache
 from emcache.datasets import Selection
-from emcache.errors import RecordError, StoreError
+from emcache.errors import FormatVersionError, RecordError, StoreError
 from emcache.extract import compute_tokens, load_job_backbone, run_extraction
 from emcache.jobs import ExtractOptions, Job, plan_extraction
 from emcache.labels import LABEL_FOLDER, ensure_labels
@@ -234,3 +234,19 @@ def test_what_another_name_just_made_is_not_recorded_twice(cells, monkeypatch):
     assert found.feature_set.folder == done.feature_set.folder
     assert asked == [f".{job.name}.lock", f".{done.feature_set.name}.lock"]
     assert read_record(cells.runs / done.record.id).config["whose"] == "the other's"
+
+
+def test_a_flipped_format_is_damage_and_not_another_version(cells):
+    """Nobody shall upgrade, or keep what could be repaired, because of one byte."""
+    done = run_extraction(plan(cells), Quiet())
+    assert done.record is not None
+    for path, read in (
+        (done.feature_set.folder / "manifest.json", FeatureSet.open),
+        (done.record.folder / "record.json", read_record),
+    ):
+        text = path.read_text()
+        assert '"format": 1' in text
+        path.write_text(text.replace('"format": 1', '"format": 9', 1))
+        with pytest.raises((StoreError, RecordError), match="checksum") as caught:
+            read(path.parent)
+        assert not isinstance(caught.value, FormatVersionError)
