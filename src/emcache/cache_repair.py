@@ -101,9 +101,15 @@ def repair_feature_set(
     left = verify_feature_set(folder)
     if left:
         return _beyond(name, f"{left[0].file} {left[0].why} after all")
+    made = sum((folder / LABEL_FOLDER / key).is_dir() for key in label_sets)
     words = [f"{len(wrong)} files of tokens"] if wrong else []
-    words += [f"{len(label_sets)} sets of labels"] if label_sets else []
-    return Repair(name, repaired=True, message=f"made again: {', '.join(words)}.")
+    words += [f"{made} sets of labels"] if made else []
+    message = f"made again: {', '.join(words) or 'nothing'}."
+    if made < len(label_sets):
+        message += (
+            f" Removed: {len(label_sets) - made} sets of labels, of masks that have changed since."
+        )
+    return Repair(name, repaired=True, message=message)
 
 
 def _job_of(workspace: Workspace, folder: Path, reporter: Reporter) -> Job:

@@ -170,6 +170,17 @@ def kill_a_repair(job: Job, folder: Path, monkeypatch: pytest.MonkeyPatch) -> No
             repair_feature_set(job.workspace, folder.name, damages, Quiet())
 
 
+def test_labels_of_older_masks_cannot_be_made_again_and_that_is_said(job: Job, folder: Path):
+    older = older_labels(folder)
+    (older / MANIFEST_NAME).unlink()
+    done = repair_feature_set(job.workspace, folder.name, verify_feature_set(folder), Quiet())
+    assert done.repaired
+    assert done.message == (
+        "made again: nothing. Removed: 1 sets of labels, of masks that have changed since."
+    )
+    assert verify_feature_set(folder) == []
+
+
 def test_labels_that_a_running_repair_put_aside_stay(
     job: Job, folder: Path, monkeypatch: pytest.MonkeyPatch
 ):
