@@ -216,6 +216,13 @@ def files_below(folder):
         "PREPARE p AS SELECT 1",
         "CHECKPOINT",
         "VACUUM",
+        "EXPLAIN CREATE TABLE memory.main.x AS FROM runs",
+        "EXPLAIN ANALYZE DELETE FROM runs",
+        "EXPLAIN ANALYZE WITH x AS (SELECT 1) INSERT INTO memory.main.y FROM x",
+        "EXPLAIN /* of */ (ANALYZE, FORMAT JSON) -- é\n VACUUM;",
+        "EXPLAIN\u00a0ANALYZE\u00a0CREATE TEMP TABLE x AS SELECT 1",
+        "CREATE TEMP TABLE x AS PIVOT runs ON seed USING count(*)",
+        "EXPLAIN ANALYZE CREATE TEMP TABLE x AS PIVOT runs ON seed USING count(*)",
     ],
 )
 def test_writing_is_refused(filled, sql):
@@ -228,18 +235,18 @@ def test_writing_is_refused(filled, sql):
 @pytest.mark.parametrize(
     ("sql", "why"),
     [
-        ("FROM read_csv('{folder}/secret.csv')", "are disabled"),
-        ("FROM read_text('{folder}/secret.csv')", "are disabled"),
-        ("FROM read_blob('{folder}/secret.csv')", "are disabled"),
-        ("FROM read_json('{folder}/secret.json')", "are disabled"),
-        ("FROM read_parquet('{folder}/secret.parquet')", "are disabled"),
-        ("FROM parquet_metadata('{folder}/secret.parquet')", "are disabled"),
-        ("FROM read_duckdb('{folder}/other.duckdb', table_name='t')", "are disabled"),
-        ("FROM '{folder}/secret.csv'", "are disabled"),
-        ("FROM '{folder}/secret.parquet'", "are disabled"),
-        ("FROM glob('{folder}/*')", "are disabled"),
-        ("FROM read_csv('https://example.org/x.csv')", "are disabled"),
-        ("EXPLAIN ANALYZE COPY runs TO '{folder}/out.csv'", "are disabled"),
+        ("FROM read_csv('{folder}/secret.csv')", "disabled by configuration"),
+        ("FROM read_text('{folder}/secret.csv')", "disabled by configuration"),
+        ("FROM read_blob('{folder}/secret.csv')", "disabled by configuration"),
+        ("FROM read_json('{folder}/secret.json')", "disabled by configuration"),
+        ("FROM read_parquet('{folder}/secret.parquet')", "disabled by configuration"),
+        ("FROM parquet_metadata('{folder}/secret.parquet')", "disabled by configuration"),
+        ("FROM read_duckdb('{folder}/other.duckdb', table_name='t')", "disabled by configuration"),
+        ("FROM '{folder}/secret.csv'", "disabled by configuration"),
+        ("FROM '{folder}/secret.parquet'", "disabled by configuration"),
+        ("FROM glob('{folder}/*')", "disabled by configuration"),
+        ("FROM read_csv('https://example.org/x.csv')", "disabled by configuration"),
+        ("EXPLAIN ANALYZE COPY runs TO '{folder}/out.csv'", "read-only mode"),
         ("SELECT getenv('HOME')", "getenv does not exist"),
         ("COPY runs TO '{folder}/out.csv'", "read-only mode"),
         ("COPY epochs FROM '{folder}/secret.csv'", "read-only mode"),
@@ -290,11 +297,35 @@ def test_files_extensions_and_settings_are_out_of_reach(filled, outside, sql, wh
 )
 def test_the_connection_itself_is_locked(filled, outside, sql):
     before = files_below(outside)
-    locked = "are disabled|has been locked|read-only mode"
+    locked = "disabled by configuration|has been locked|read-only mode"
     connection = open_readonly(filled.database)
     with connection, pytest.raises(duckdb.Error, match=locked):
         connection.execute(sql.format(folder=outside))
     assert files_below(outside) == before
+
+
+WRITES = [
+    "EXPLAIN ANALYZE COPY (SELECT 42) TO '{file}' {how}",
+    "EXPLAIN (ANALYZE, FORMAT JSON) COPY (SELECT 42) TO '{file}' {how}",
+    "COPY (PIVOT (FROM runs LIMIT 3) ON seed USING count(*)) TO '{file}' {how}",
+    "EXPLAIN ANALYZE COPY (PIVOT runs ON seed USING count(*)) TO '{file}' {how}",
+    "WITH x AS (COPY (SELECT 42) TO '{file}' {how}) SELECT 1",
+    "EXPLAIN ANALYZE WITH x AS (COPY (SELECT 42) TO '{file}' {how}) SELECT 1",
+]
+
+
+@pytest.mark.parametrize("sql", WRITES)
+@pytest.mark.parametrize("ending", ["", ".wal"])
+@pytest.mark.parametrize("how", ["(FORMAT csv, USE_TMP_FILE false)", "(FORMAT parquet)"])
+def test_the_file_of_the_warehouse_itself_cannot_be_written(filled, sql, ending, how):
+    """DuckDB allows the files of what is attached, whatever else is out of reach."""
+    before = files_below(filled.root)
+    sql = sql.format(file=f"{filled.database}{ending}", how=how)
+    with pytest.raises(WarehouseError, match=r"read-only mode|disabled by configuration"):
+        run_query(filled.database, sql, {})
+    with open_readonly(filled.database) as connection, pytest.raises(duckdb.Error):
+        connection.execute(sql)
+    assert files_below(filled.root) == before
 
 
 @pytest.mark.parametrize("opened", [open_readonly, attach_readonly])
@@ -320,6 +351,11 @@ def test_python_variables_are_out_of_reach(filled, opened):
         "EXPLAIN FROM runs",
         "WITH x AS (SELECT 1 AS a) FROM x",
         "PIVOT runs ON seed USING count(*)",
+        "EXPLAIN PIVOT runs ON seed USING count(*)",
+        "PIVOT runs ON seed USING count(*); -- of each seed",
+        "EXPLAIN ANALYZE FROM runs; ;",
+        "EXPLAIN (ANALYZE, FORMAT JSON) (SELECT 'é;') UNION SELECT 'b'",
+        "/* é */ EXPLAIN\u00a0SELECT 1",
     ],
 )
 def test_whatever_asks_is_answered(filled, sql):

@@ -54,6 +54,9 @@ def open_readonly(database: Path) -> duckdb.DuckDBPyConnection:
         # No spilling: a question leaves no temporary files behind.
         connection.execute("SET temp_directory = ''")
         connection.execute("SET enable_external_access = false")
+        # That setting still allows the files of attached databases: COPY would write over the
+        # warehouse. It is open by now; nothing needs to be opened after it.
+        connection.execute("SET disabled_filesystems = 'LocalFileSystem'")
         connection.execute("SET lock_configuration = true")
     except BaseException:
         connection.close()

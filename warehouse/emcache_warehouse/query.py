@@ -45,8 +45,7 @@ _DEEPEST = 60
 # DuckDB repeats a word that it does not know, however long.
 _LONGEST = 400
 
-# What asks and does no more. PIVOT is several statements in one.
-_QUESTIONS = (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN, duckdb.StatementType.MULTI)
+_EXPLAIN = b"EXPLAIN"
 
 
 def run_query(
@@ -151,16 +150,53 @@ def _single_question(connection: duckdb.DuckDBPyConnection, sql: str) -> duckdb.
     however a question is put; this refuses what would change the connection without use.
     """
     statement = _single_statement(connection, sql)
-    kind = _kind(statement)
-    if kind not in _QUESTIONS:
+    if not _asks(connection, statement):
+        kind = _kind(statement)
         raise WarehouseError(
             f"a statement of the kind {kind.name if kind else 'unknown'} was given, and a query is "
-            f"in read-only mode: expected SELECT, WITH, FROM, SHOW, DESCRIBE, PIVOT or EXPLAIN; "
-            f"for SQL that you trust, `emcache query --unsafe` reads and writes files, attaches "
-            f"databases and installs extensions.",
+            f"in read-only mode: expected SELECT, WITH, FROM, SHOW, DESCRIBE, PIVOT, or EXPLAIN of "
+            f"one of these; for SQL that you trust, `emcache query --unsafe` reads and writes "
+            f"files, attaches databases and installs extensions.",
             subject=sql,
         )
     return statement
+
+
+def _asks(connection: duckdb.DuckDBPyConnection, statement: duckdb.Statement) -> bool:
+    """Whether a statement is a query, or EXPLAIN of one; EXPLAIN ANALYZE does what it explains."""
+    # DuckDB counts the bytes of its own text, in which every kind of space is a plain one.
+    text = statement.query.encode()
+    tokens = [
+        start
+        for start, kind in duckdb.tokenize(statement.query)
+        if kind is not duckdb.token_type.comment
+    ]
+    while text[tokens[-1] : tokens[-1] + 1] == b";":
+        text = text[: tokens.pop()]
+    if text[tokens[0] :][: len(_EXPLAIN)].upper() != _EXPLAIN:
+        return _is_query(connection, text.decode())
+    # What is explained is the first remainder that is a statement; the options before it are none.
+    for start in tokens[1:]:
+        explained = text[start:].decode()
+        if _parsed(connection, explained):
+            return _is_query(connection, explained)
+    return False
+
+
+def _is_query(connection: duckdb.DuckDBPyConnection, sql: str) -> bool:
+    kinds = [_kind(statement) for statement in _parsed(connection, sql)]
+    if kinds == [duckdb.StatementType.MULTI]:
+        # PIVOT makes several statements of all that it is part of, COPY as well. Only a query can
+        # be asked from.
+        return len(_parsed(connection, f"FROM (\n{sql}\n)")) == 1
+    return kinds == [duckdb.StatementType.SELECT]
+
+
+def _parsed(connection: duckdb.DuckDBPyConnection, sql: str) -> list[duckdb.Statement]:
+    try:
+        return connection.extract_statements(sql)
+    except duckdb.Error:
+        return []
 
 
 def _kind(statement: duckdb.Statement) -> duckdb.StatementType | None:
