@@ -22,7 +22,7 @@ from emcache_warehouse.database import open_readonly
 from emcache_warehouse.kinds import KINDS
 from emcache_warehouse.packaged import PackagedFile, packaged_files
 from emcache_warehouse.query import run_query
-from emcache_warehouse.sync import rebuild
+from emcache_warehouse.sync import check, rebuild
 
 TABLES = ("records", "datasets", "slices", "feature_sets", "runs", "epochs", "slice_metrics")
 
@@ -368,6 +368,146 @@ def test_a_database_that_another_program_writes_is_left_alone(filled):
         other.communicate(b"\n")
     assert list(filled.root.glob("warehouse.damaged-*")) == []
     assert state(filled.database)[0] == before[0]
+
+
+# Write-ahead logs that killed programs left
+
+
+def notebook_is_killed(made_up, statement="CREATE TABLE mine AS SELECT 1 AS x"):
+    """One opens the live file for writing, writes, and never ends."""
+    script = "import duckdb, os, sys; c = duckdb.connect(sys.argv[1]); c.execute(sys.argv[2])"
+    subprocess.run(
+        [sys.executable, "-c", f"{script}; os._exit(9)", str(made_up.database), statement],
+        check=False,
+    )
+    assert log_of(made_up).stat().st_size > 0
+
+
+def log_of(made_up):
+    return made_up.root / "warehouse.duckdb.wal"
+
+
+def strays(made_up):
+    return list(made_up.root.glob("warehouse.stray-*.duckdb.wal"))
+
+
+def test_a_log_that_a_killed_notebook_left_locks_nobody_out(filled):
+    notebook_is_killed(filled)
+    log = log_of(filled).read_bytes()
+    before = record_ids(filled.database)
+    assert not filled.sync().changed
+    new = filled.train()
+
+    report = filled.sync()
+
+    assert (report.ingested, report.problems) == ((new.id,), ())
+    (aside,) = strays(filled)
+    assert aside.read_bytes() == log
+    assert report.notes == (
+        f"warehouse.duckdb.wal was left by a program that was killed while it wrote to "
+        f"warehouse.duckdb: moved aside as {aside.name}.",
+    )
+    assert not log_of(filled).exists()
+    assert record_ids(filled.database) == sorted([*before, new.id])
+    assert run_query(filled.database, "FROM mine", {}).rows() == [(1,)]
+    assert not filled.sync().changed
+    assert {finding.verdict for finding in check(filled.runs, filled.database)} == {"pass"}
+
+
+def test_rows_that_a_log_takes_away_or_adds_are_no_contradiction(filled):
+    gone = record_ids(filled.database)[-1]
+    notebook_is_killed(filled, f"DELETE FROM records WHERE record_id = '{gone}'")
+
+    report = filled.sync()
+
+    assert (report.ingested, report.problems) == ((gone,), ())
+    assert gone in record_ids(filled.database)
+
+
+def test_a_log_of_another_file_is_moved_aside(filled):
+    """As when a new file was put beside it."""
+    notebook_is_killed(filled)
+    log = log_of(filled).read_bytes()
+    log_of(filled).unlink()
+    filled.train()
+    filled.sync()
+    log_of(filled).write_bytes(log)
+    before = state(filled.database)
+    with pytest.raises(WarehouseError, match=r"run `emcache warehouse sync`, which moves the log"):
+        run_query(filled.database, "FROM runs", {})
+
+    report = filled.sync()
+
+    assert "moved aside" in report.notes[0]
+    assert (report.ingested, report.changed) == ((), False)
+    assert state(filled.database) == before
+    assert record_ids(filled.database)
+    assert [path.read_bytes() for path in strays(filled)] == [log]
+    assert list(filled.root.glob("warehouse.damaged-*")) == []
+
+
+@pytest.mark.parametrize("harm", ["flipped", "gone with a table", "beside a damaged file"])
+def test_a_log_that_spoils_the_file_is_moved_aside(filled, harm):
+    before = contents(filled.database)
+    notebook_is_killed(
+        filled, "DROP TABLE records" if "table" in harm else "CREATE TABLE x (a INT)"
+    )
+    if harm == "flipped":
+        flip(log_of(filled))
+    if harm == "beside a damaged file":
+        filled.database.write_bytes(b"hello" * 1000)
+
+    report = filled.sync()
+
+    assert "moved aside as warehouse.stray-" in report.notes[0]
+    assert contents(filled.database) == before
+    assert not filled.sync().changed
+
+
+@pytest.mark.parametrize("database_is", ["there", "gone"])
+def test_a_rebuild_moves_a_log_aside(filled, database_is):
+    before = contents(filled.database)
+    notebook_is_killed(filled)
+    if database_is == "gone":
+        filled.database.unlink()
+        report = filled.sync()
+    else:
+        report = rebuild(filled.runs, filled.database)
+
+    assert "moved aside" in report.notes[0]
+    assert len(strays(filled)) == 1
+    assert contents(filled.database) == before
+
+
+def test_a_reader_works_while_a_log_is_moved_aside(filled):
+    notebook_is_killed(filled)
+    count = "SELECT count(*), (SELECT count(*) FROM mine) FROM runs"
+    with open_readonly(filled.database) as reader:
+        before = reader.execute(count).fetchone()
+        filled.train()
+        assert filled.sync().changed
+        assert reader.execute(count).fetchone() == before
+
+
+def test_the_log_of_a_notebook_that_still_writes_is_left_alone(filled):
+    filled.train()
+    script = (
+        "import duckdb, sys; c = duckdb.connect(sys.argv[1]); c.execute('CREATE TABLE x (a INT)'); "
+        "print(flush=True); input()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script, str(filled.database)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as other:
+        other.stdout.readline()
+        assert log_of(filled).exists()
+        with pytest.raises(WarehouseError, match="another program has warehouse"):
+            filled.sync()
+        assert log_of(filled).exists()
+        other.communicate(b"\n")
+    assert strays(filled) == []
+    assert len(filled.sync().ingested) == 1
 
 
 def with_files(monkeypatch, change):

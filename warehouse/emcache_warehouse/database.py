@@ -28,6 +28,9 @@ _DAMAGE = (
     "FATAL Error",
 )
 
+# What DuckDB keeps beside a file that it writes to; all of it stays where the program is killed.
+_LOGS = (".wal", ".wal.checkpoint", ".wal.recovery")
+
 # The library reads no Python variables and fetches no extensions.
 _CLOSED_WORLD: dict[str, str | bool | int | float | list[str]] = {
     "python_enable_replacements": "false",
@@ -37,7 +40,7 @@ _CLOSED_WORLD: dict[str, str | bool | int | float | list[str]] = {
 
 
 class DamagedDatabaseError(WarehouseError):
-    """The file is no DuckDB database, or one whose checksums do not match."""
+    """The file is no DuckDB database, or one whose checksums or write-ahead log do not match."""
 
 
 def open_readonly(database: Path) -> duckdb.DuckDBPyConnection:
@@ -125,6 +128,13 @@ def opening_error(database: Path, error: duckdb.Error) -> WarehouseError:
             f"that program, or open the file read-only there.",
             subject=database,
         )
+    if write_ahead_logs(database) and ("WAL" in message or ".wal" in message):
+        return DamagedDatabaseError(
+            f"{database.name} cannot be opened with the write-ahead log that a killed program left "
+            f"beside it ({first_line(message)}); run `emcache warehouse sync`, which moves the log "
+            f"aside.",
+            subject=database,
+        )
     if "version number" in message:
         return WarehouseError(
             f"{database.name} was written by a newer DuckDB; upgrade emcache, or run `emcache "
@@ -142,6 +152,12 @@ def opening_error(database: Path, error: duckdb.Error) -> WarehouseError:
         f"is a file you may read.",
         subject=database,
     )
+
+
+def write_ahead_logs(database: Path) -> list[Path]:
+    """What lies beside a file since a program that wrote to it was killed, or while it writes."""
+    logs = (database.with_name(database.name + ending) for ending in _LOGS)
+    return [log for log in logs if log.exists()]
 
 
 def quote(text: str) -> str:

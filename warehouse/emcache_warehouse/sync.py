@@ -3,6 +3,10 @@
 The live file is never written. What is new goes into a private copy beside it, which is renamed
 into place when it is whole: whoever reads keeps the file they opened, and a crash at any moment
 leaves the old file. One process at a time does this; others wait for it.
+
+A notebook that writes to the live file and is killed leaves a write-ahead log. DuckDB takes it for
+a part of whatever file has the name, and opens no other with it: it is moved aside before a new
+file gets the name. What it holds of the old file goes into the copy.
 """
 
 from __future__ import annotations
@@ -23,7 +27,7 @@ from emcache.progress import Quiet
 from emcache.records import list_record_ids
 from emcache_warehouse.build import build, database_state, fill
 from emcache_warehouse.checkup import Finding, check
-from emcache_warehouse.database import DamagedDatabaseError
+from emcache_warehouse.database import DamagedDatabaseError, write_ahead_logs
 from emcache_warehouse.ingest import Ingestion
 from emcache_warehouse.migrate import SchemaState
 from emcache_warehouse.reading import Problem, read_records
@@ -78,11 +82,11 @@ def rebuild(runs: Path, database: Path) -> SyncReport:
     """
     clock = time.perf_counter()
     with _writing(database):
-        ingestion = _build_and_publish(runs, database)
+        ingestion, notes = _build_and_publish(runs, database)
     return SyncReport(
         ingestion.ingested,
         ingestion.problems,
-        notes=(),
+        notes,
         changed=True,
         seconds=time.perf_counter() - clock,
     )
@@ -129,15 +133,19 @@ def _is_current(runs: Path, database: Path) -> bool:
 def _sync_locked(runs: Path, database: Path) -> tuple[Ingestion, tuple[str, ...], bool]:
     """What sync does once no other process writes: the ingestion, notes, and whether it wrote."""
     if not database.exists():
-        return _build_and_publish(runs, database), (), True
+        return *_build_and_publish(runs, database), True
     try:
         return _sync_existing(runs, database)
     except DamagedDatabaseError:
+        if aside := _move_logs_aside(database):
+            # The file itself may be sound.
+            ingestion, notes, changed = _sync_locked(runs, database)
+            return ingestion, (*aside, *notes), changed
         with _temporary(database) as path:
             ingestion = build(path, runs)
-            aside = _move_aside(database)
+            damaged = _move_aside(database)
             _publish(path, database)
-        note = f"{database.name} was damaged: moved aside as {aside.name} and made again."
+        note = f"{database.name} was damaged: moved aside as {damaged.name} and made again."
         return ingestion, (note,), True
 
 
@@ -151,42 +159,64 @@ def _sync_existing(runs: Path, database: Path) -> tuple[Ingestion, tuple[str, ..
         )
     if state.schema is SchemaState.DIVERGED:
         note = f"{database.name} was made with another schema: made again from the records."
-        return _build_and_publish(runs, database), (note,), True
+        ingestion, aside = _build_and_publish(runs, database)
+        return ingestion, (note, *aside), True
     new = [record_id for record_id in list_record_ids(runs) if record_id not in state.ingested]
     records, problems = read_records(runs, new)
     if not records and state.schema is SchemaState.CURRENT:
         return Ingestion((), tuple(problems)), (), False
+    notes: tuple[str, ...] = ()
+    if state.schema is not SchemaState.CURRENT:
+        notes = (f"{database.name} was brought to the schema of this version.",)
     with _temporary(database) as copy:
         shutil.copyfile(database, copy)
+        for log in write_ahead_logs(database):
+            shutil.copyfile(log, copy.with_name(log.name.replace(database.name, copy.name, 1)))
         ingestion = fill(copy, records)
         changed = bool(ingestion.ingested) or state.schema is not SchemaState.CURRENT
         if changed:
-            _publish(copy, database)
-    notes = (
-        ()
-        if state.schema is SchemaState.CURRENT
-        else (f"{database.name} was brought to the schema of this version.",)
-    )
+            notes += _publish(copy, database)
     return Ingestion(ingestion.ingested, (*problems, *ingestion.problems)), notes, changed
 
 
-def _build_and_publish(runs: Path, database: Path) -> Ingestion:
+def _build_and_publish(runs: Path, database: Path) -> tuple[Ingestion, tuple[str, ...]]:
     with _temporary(database) as path:
         ingestion = build(path, runs)
-        _publish(path, database)
-    return ingestion
+        notes = _publish(path, database)
+    return ingestion, notes
 
 
-def _publish(path: Path, database: Path) -> None:
+def _publish(path: Path, database: Path) -> tuple[str, ...]:
+    """Give a whole file the name; what had to go before it could, in sentences."""
     atomic.sync_file(path)
+    # First: the old file opens without its log, the new one does not open with it.
+    notes = _move_logs_aside(database)
     path.replace(database)
     atomic.sync_folder(database.parent)
+    return notes
 
 
 def _move_aside(database: Path) -> Path:
-    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S-%f")
-    aside = database.with_name(f"{database.stem}.damaged-{stamp}{database.suffix}")
-    return database.replace(aside)
+    return database.replace(
+        database.with_name(f"{database.stem}.damaged-{_stamp()}{database.suffix}")
+    )
+
+
+def _move_logs_aside(database: Path) -> tuple[str, ...]:
+    logs = write_ahead_logs(database)
+    stem = f"{database.stem}.stray-{_stamp()}{database.suffix}"
+    for log in logs:
+        log.replace(log.with_name(log.name.replace(database.name, stem, 1)))
+    if not logs:
+        return ()
+    return (
+        f"{logs[0].name} was left by a program that was killed while it wrote to {database.name}: "
+        f"moved aside as {stem}{logs[0].name.removeprefix(database.name)}.",
+    )
+
+
+def _stamp() -> str:
+    return datetime.now(UTC).strftime("%Y%m%d-%H%M%S-%f")
 
 
 @contextmanager
