@@ -767,6 +767,31 @@ def test_files_of_a_record(runs: Workspace, data: st.DataObject) -> None:
         )
 
 
+@cases(8, 120)
+@given(data=st.data())
+def test_tables_of_a_record_in_the_warehouse(
+    runs: Workspace, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    """A table that DuckDB cannot read keeps no record out but its own."""
+    ids = list_record_ids(runs.runs)
+    record_id = next(name for name in ids if "train-head" in name)
+    folder = runs.runs / record_id
+    name = "epochs.parquet"
+    _, content = data.draw(damaged({name: (folder / name).read_bytes()}, no_fields))
+    record = json.loads((folder / "record.json").read_bytes())
+    digest = hashlib.sha256(content).hexdigest()
+    record["files"][name] = {"bytes": len(content), "sha256": digest}
+    database = tmp_path_factory.mktemp("database") / "w.duckdb"
+
+    def take_in() -> None:
+        report = sync(runs.runs, database)
+        assert {problem.record_id for problem in report.problems} <= {record_id}
+        assert {*report.ingested, record_id} == set(ids)
+
+    with replaced({folder / name: content, folder / "record.json": sealed(record)}):
+        attempt("record", take_in)
+
+
 # Feature sets
 
 

@@ -17,11 +17,14 @@ import polars as pl
 import pytest
 
 from emcache.errors import WarehouseError
+from emcache.records import new_record
 from emcache_warehouse import migrate
+from emcache_warehouse.build import fill
 from emcache_warehouse.database import open_readonly
 from emcache_warehouse.kinds import KINDS
 from emcache_warehouse.packaged import PackagedFile, packaged_files
 from emcache_warehouse.query import run_query
+from emcache_warehouse.reading import read_records
 from emcache_warehouse.sync import check, rebuild
 
 TABLES = ("records", "datasets", "slices", "feature_sets", "runs", "epochs", "slice_metrics")
@@ -288,6 +291,100 @@ def test_a_table_of_another_shape_keeps_only_its_own_record_out(made_up, spoil):
     assert [problem.record_id for problem in report.problems] == [bad.id]
     assert bad.id not in record_ids(made_up.database)
     assert not made_up.sync().changed
+
+
+@pytest.fixture(scope="module")
+def odd_files(filled_once, tmp_path_factory):
+    """Damaged tables by the error of DuckDB; such as it does not put down to the file."""
+    path = tmp_path_factory.mktemp("odd") / "slice_metrics.parquet"
+    filled_once.counts(("vnc",), 50).write_parquet(path)
+    sound = path.read_bytes()
+    random_ = random.Random(1)
+    put_down_to_the_file = (
+        duckdb.DataError,
+        duckdb.IntegrityError,
+        duckdb.NotSupportedError,
+        duckdb.ProgrammingError,
+    )
+    odd = {}
+    for _ in range(300):
+        data = bytearray(sound)
+        data[random_.randrange(len(data))] ^= 1 << random_.randrange(8)
+        path.write_bytes(data)
+        with duckdb.connect() as connection:
+            try:
+                connection.execute(
+                    "CREATE TABLE t AS FROM read_parquet($path)", {"path": str(path)}
+                )
+            except (duckdb.Error, UnicodeDecodeError) as error:
+                if not isinstance(error, put_down_to_the_file):
+                    odd.setdefault(type(error), bytes(data))
+        if len(odd) == 3:
+            break
+    assert odd
+    return odd
+
+
+def with_table(made_up, content):
+    """A finished record whose checksums are right, whatever its table holds."""
+    with new_record(made_up.runs, "train-head") as draft:
+        draft.config = dict.fromkeys(KINDS["train-head"].required, "x") | {"seed": 0}
+        draft.path("slice_metrics.parquet").write_bytes(content)
+    return draft.id
+
+
+def test_an_odd_parquet_file_keeps_only_its_own_record_out(filled, odd_files):
+    known = record_ids(filled.database)
+    first = filled.train(seed=5).id
+    bad = [with_table(filled, content) for content in odd_files.values()]
+    last = filled.train(seed=6).id
+
+    for report in (filled.sync(), rebuild(filled.runs, filled.database), filled.sync()):
+        assert sorted(problem.record_id for problem in report.problems) == sorted(bad)
+        for problem in report.problems:
+            assert problem.message.startswith(
+                f"record {problem.record_id} was left out of the warehouse: slice_metrics.parquet "
+                f"cannot be read as Parquet ("
+            )
+            assert problem.message.endswith("remove it and run the command again.")
+        assert record_ids(filled.database) == sorted([*known, first, last])
+    assert not report.changed
+    findings = [f for f in check(filled.runs, filled.database) if f.verdict != "pass"]
+    assert [(f.name, f.verdict) for f in findings] == [("records", "fail")] * len(bad)
+
+
+def test_what_was_kept_before_an_odd_file_is_not_taken_in_twice(made_up, odd_files, monkeypatch):
+    monkeypatch.setattr("emcache_warehouse.ingest._BATCH", 2)
+    good = [made_up.train(seed=seed).id for seed in range(3)]
+    bad = [with_table(made_up, content) for content in odd_files.values()]
+    good.append(made_up.train(seed=3).id)
+
+    report = made_up.sync()
+
+    assert report.ingested == tuple(good)
+    assert {problem.record_id for problem in report.problems} == set(bad)
+    assert record_ids(made_up.database) == good
+
+
+@pytest.mark.parametrize("moment", ["before it is read", "before it is taken in"])
+def test_a_record_that_is_removed_meanwhile_keeps_only_itself_out(filled, monkeypatch, moment):
+    gone = filled.train(seed=5)
+    kept = filled.train(seed=6)
+    late = "taken in" in moment
+    name = "emcache_warehouse.sync." + ("fill" if late else "read_records")
+    original = fill if late else read_records
+
+    def remove_and_go_on(*arguments):
+        shutil.rmtree(gone.folder)
+        return original(*arguments)
+
+    monkeypatch.setattr(name, remove_and_go_on)
+
+    report = filled.sync()
+
+    assert report.ingested == (kept.id,)
+    assert [problem.record_id for problem in report.problems] == [gone.id]
+    assert "its folder was removed while" in report.problems[0].message
 
 
 def test_an_unknown_kind_is_a_row_of_records_and_nothing_more(made_up):

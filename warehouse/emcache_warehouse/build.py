@@ -17,10 +17,10 @@ from emcache_warehouse.database import (
     is_damage,
     private_database,
 )
-from emcache_warehouse.ingest import Ingestion, ingest
+from emcache_warehouse.ingest import Ingestion, find_unreadable, ingest
 from emcache_warehouse.kinds import KINDS
 from emcache_warehouse.migrate import SchemaState, migrate, recorded_files, schema_state
-from emcache_warehouse.reading import SoundRecord, read_records
+from emcache_warehouse.reading import Problem, SoundRecord, read_records
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,26 +78,39 @@ def fill(path: Path, records: Sequence[SoundRecord]) -> Ingestion:
         DamagedDatabaseError: The copy is damaged.
         WarehouseError: DuckDB cannot write the file.
     """
-    try:
-        with private_database(path) as connection:
-            migrate_if_needed(connection)
-            # Rows of a kind that had no tables when they were ingested: those records come again.
-            connection.execute(
-                "DELETE FROM records WHERE NOT has_tables AND kind IN (SELECT unnest($kinds))",
-                {"kinds": list(KINDS)},
-            )
-            return ingest(connection, records)
-    except duckdb.Error as error:
-        reason = first_line(str(error))
-        if is_damage(error):
-            raise DamagedDatabaseError(
-                f"the warehouse is damaged ({reason}); run `emcache warehouse rebuild`.",
-                subject=path,
-            ) from error
-        raise WarehouseError(
-            f"the warehouse could not be written ({reason}); check the disk space and the memory.",
-            subject=path,
-        ) from error
+    unreadable: list[Problem] = []
+    while True:
+        try:
+            with private_database(path) as connection:
+                migrate_if_needed(connection)
+                # Rows of a kind that had no tables when they were ingested: those come again.
+                connection.execute(
+                    "DELETE FROM records WHERE NOT has_tables AND kind IN (SELECT unnest($kinds))",
+                    {"kinds": list(KINDS)},
+                )
+                ingestion = ingest(connection, records)
+        except duckdb.Error as error:
+            found = find_unreadable(records)
+            if not found:
+                raise _filling_error(path, error) from error
+            # The connection may be of no more use, so all is begun again without those.
+            unreadable += found
+            names = {problem.record_id for problem in found}
+            records = [item for item in records if item.record.id not in names]
+        else:
+            return Ingestion(ingestion.ingested, (*unreadable, *ingestion.problems))
+
+
+def _filling_error(path: Path, error: duckdb.Error) -> WarehouseError:
+    reason = first_line(str(error))
+    if is_damage(error):
+        return DamagedDatabaseError(
+            f"the warehouse is damaged ({reason}); run `emcache warehouse rebuild`.", subject=path
+        )
+    return WarehouseError(
+        f"the warehouse could not be written ({reason}); check the disk space and the memory.",
+        subject=path,
+    )
 
 
 def build(path: Path, runs: Path) -> Ingestion:

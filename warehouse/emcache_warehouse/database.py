@@ -114,6 +114,14 @@ def private_database(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
         connection.close()
 
 
+@contextmanager
+def memory_database() -> Iterator[duckdb.DuckDBPyConnection]:
+    """Open an empty database that leaves nothing behind."""
+    with duckdb.connect(":memory:", config=_CLOSED_WORLD) as connection:
+        connection.execute("SET temp_directory = ''")
+        yield connection
+
+
 def is_damage(error: duckdb.Error) -> bool:
     """Whether DuckDB complains about the bytes of the database file, not about a statement."""
     return any(phrase in str(error) for phrase in _DAMAGE)
@@ -168,6 +176,11 @@ def quote(text: str) -> str:
 def identifier(name: str) -> str:
     """A quoted name of SQL."""
     return '"' + name.replace('"', '""') + '"'
+
+
+def literal_path(path: Path) -> str:
+    """A path in which DuckDB finds no wildcards."""
+    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in str(path))
 
 
 def first_line(message: str) -> str:

@@ -4,21 +4,22 @@ Every record becomes a row of ``records``; what a kind has beyond that is cut fr
 and its Parquet files by the statements in ``tables/*.sql``. A batch is one transaction. Where one
 fails, its halves are tried, and so on down to the record at fault: that one is left out and
 reported, the others are kept.
+
+Some Parquet files whose checksums match make DuckDB fail as if the database were at fault, or leave
+its connection useless. Which records they belong to is found out in databases in memory.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import duckdb
 
-from emcache_warehouse.database import first_line, is_damage
+from emcache_warehouse.database import first_line, is_damage, literal_path, memory_database
 from emcache_warehouse.kinds import KINDS
-from emcache_warehouse.packaged import packaged_text
+from emcache_warehouse.packaged import packaged_files, packaged_text
 from emcache_warehouse.reading import Problem, SoundRecord, explain_refusal
 
 _BATCH = 500
@@ -35,20 +36,45 @@ class Ingestion:
 
 
 def ingest(connection: duckdb.DuckDBPyConnection, records: Sequence[SoundRecord]) -> Ingestion:
-    """Add verified records to the tables.
+    """Add verified records to the tables, but for those that are in them already.
 
     Raises:
-        duckdb.Error: The database itself fails (damaged, disk full), whatever the records say.
+        duckdb.Error: The database itself fails (damaged, disk full), or it seems to:
+            :func:`find_unreadable` tells.
     """
+    there = {name for (name,) in connection.execute("SELECT record_id FROM records").fetchall()}
+    missing = [item for item in records if item.record.id not in there]
     problems: list[Problem] = []
-    remaining = iter(records)
-    while batch := list(islice(remaining, _BATCH)):
+    for batch in _batches(missing):
         problems.extend(_ingest_batch(connection, batch))
     skipped = {problem.record_id for problem in problems}
     return Ingestion(
         tuple(item.record.id for item in records if item.record.id not in skipped),
         tuple(problems),
     )
+
+
+def find_unreadable(records: Sequence[SoundRecord]) -> list[Problem]:
+    """Which records DuckDB cannot read, whatever it says of them; no other database is touched."""
+    return [problem for batch in _batches(records) for problem in _unreadable(batch)]
+
+
+def _batches(records: Sequence[SoundRecord]) -> Iterator[Sequence[SoundRecord]]:
+    for start in range(0, len(records), _BATCH):
+        yield records[start : start + _BATCH]
+
+
+def _unreadable(records: Sequence[SoundRecord]) -> list[Problem]:
+    try:
+        with memory_database() as connection:
+            for file in packaged_files("migrations"):
+                connection.execute(file.text)
+            return list(_ingest_batch(connection, records))
+    except duckdb.Error as error:
+        if len(records) == 1:
+            return [explain_refusal(records[0].record, first_line(str(error)))]
+        middle = len(records) // 2
+        return _unreadable(records[:middle]) + _unreadable(records[middle:])
 
 
 def _ingest_batch(
@@ -84,7 +110,7 @@ def _insert(connection: duckdb.DuckDBPyConnection, records: Sequence[SoundRecord
             continue
         _execute(connection, kind.rows, {"ids": [record.id for record in mine]})
         for file, table in kind.files.items():
-            paths = [_literal_path(record.file(file)) for record in mine if record.has(file)]
+            paths = [literal_path(record.file(file)) for record in mine if record.has(file)]
             if paths:
                 _execute(connection, table.statement, {"files": paths})
 
@@ -94,9 +120,9 @@ def _execute(
 ) -> None:
     """Run a packaged script; DuckDB takes parameters for single statements only."""
     for statement in connection.extract_statements(packaged_text(name)):
-        connection.execute(statement, {key: parameters[key] for key in statement.named_parameters})
-
-
-def _literal_path(path: Path) -> str:
-    """A path in which DuckDB finds no wildcards."""
-    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in str(path))
+        values = {key: parameters[key] for key in statement.named_parameters}
+        try:
+            connection.execute(statement, values)
+        except UnicodeDecodeError as error:
+            # DuckDB's message repeats bytes of a file, and its bindings take them for text.
+            raise duckdb.Error("a Parquet file holds text that is no UTF-8") from error

@@ -1,7 +1,7 @@
 """Reading records from their folders, and leaving out those that cannot be ingested.
 
-What a batch of thousands can be spared is done for those that fail alone: the columns of a Parquet
-file are looked at when DuckDB has refused it.
+What a batch of thousands can be spared is done for those that fail alone: a Parquet file is read by
+itself when DuckDB has refused it.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import polars as pl
+import duckdb
 
 from emcache.canonical import canonical_json
 from emcache.errors import EmcacheError, RecordError
 from emcache.records import Record, read_record
+from emcache_warehouse.database import first_line, literal_path, memory_database
 from emcache_warehouse.kinds import KINDS
 
 _UNFIT = (
@@ -61,7 +62,8 @@ def read_records(runs: Path, ids: Sequence[str]) -> tuple[list[SoundRecord], lis
             record = read_record(runs / record_id)
             records.append(SoundRecord(record, _row(record)))
         except EmcacheError as error:
-            problems.append(Problem(record_id, str(error)))
+            gone = not (runs / record_id).exists()
+            problems.append(_removed(record_id) if gone else Problem(record_id, str(error)))
         except _UNFIT as error:
             # A record.json of another shape, whose checksum matches all the same.
             problems.append(left_out(record_id, str(error) or repr(error)))
@@ -69,14 +71,18 @@ def read_records(runs: Path, ids: Sequence[str]) -> tuple[list[SoundRecord], lis
 
 
 def explain_refusal(record: Record, reason: str) -> Problem:
-    """Why DuckDB refused a record by itself: a column that is missing, or its own words."""
+    """Why DuckDB refused a record: a file or column at fault, or its own words."""
+    if not record.folder.exists():
+        return _removed(record.id)
     kind = KINDS.get(record.kind)
     for name, table in kind.files.items() if kind else ():
         if record.has(name):
             try:
                 held = _parquet_columns(record.file(name))
-            except (OSError, ValueError) as error:
-                return left_out(record.id, str(error))
+            except (duckdb.Error, UnicodeDecodeError) as error:
+                # A message of DuckDB that is no text itself cannot be shown.
+                why = first_line(str(error)) if isinstance(error, duckdb.Error) else "no UTF-8"
+                return left_out(record.id, f"{name} cannot be read as Parquet ({why})")
             if missing := [column for column in table.columns if column not in held]:
                 return _missing(record, name, missing)
     return left_out(record.id, reason)
@@ -110,16 +116,26 @@ def left_out(record_id: str, why: str) -> Problem:
     )
 
 
+def _removed(record_id: str) -> Problem:
+    return Problem(
+        record_id,
+        f"record {record_id} was left out of the warehouse: its folder was removed while the "
+        f"records were read; restore it from a copy if it was not meant to go.",
+    )
+
+
 def _missing(record: Record, place: str, missing: Sequence[str]) -> Problem:
     return left_out(record.id, f"{place} has no {', '.join(missing)}")
 
 
 def _parquet_columns(path: Path) -> set[str]:
-    try:
-        with path.open("rb") as stream:
-            return set(pl.read_parquet_schema(stream))
-    except pl.exceptions.PolarsError as error:
-        raise ValueError(f"{path.name} is no Parquet file ({error})") from error
+    """The columns of a file of which everything was read."""
+    with memory_database() as connection:
+        connection.execute(
+            "CREATE TABLE held AS FROM read_parquet($file, hive_partitioning = false)",
+            {"file": literal_path(path)},
+        )
+        return set(connection.table("held").columns)
 
 
 def _utc(moment: str) -> datetime:
