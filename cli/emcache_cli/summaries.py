@@ -98,7 +98,7 @@ def evaluation_rows(record: Record) -> list[dict[str, Any]]:
 
     from emcache.counts import Counts
 
-    table = pl.read_parquet(record.file("slice_metrics.parquet"))
+    table = pl.read_parquet(record.file("slice_metrics.parquet"), glob=False)
     totals = table.group_by("eval_on", "split", maintain_order=True).agg(
         pl.len().alias("n_slices"), pl.sum("tp", "fp", "fn", "tn")
     )

@@ -137,12 +137,55 @@ def test_a_folder_with_wildcards_in_its_name_is_taken_literally(made_up):
     assert run_query(made_up.database, "FROM epochs", {}).height == 12
 
 
-def test_a_folder_with_a_question_mark_is_a_sentence(made_up):
-    made_up.root = made_up.root / "why?"
+@pytest.mark.parametrize("name", ["{a,b}", '"', "[!a]", "**", "$x #%20", "ü\n"])
+def test_a_folder_of_any_name_is_taken_literally(made_up, name):
+    made_up.root = made_up.root / name / "workspace"
+    record = made_up.train(epochs=made_up.epochs(4))
+
+    assert made_up.sync().ingested == (record.id,)
+    assert run_query(made_up.database, "FROM epochs", {}).height == 4
+
+
+@pytest.mark.parametrize(
+    ("name", "letter"), [("why?", "a question mark"), ("back\\slash", "a backslash")]
+)
+def test_a_folder_that_duckdb_cannot_write_to_is_a_sentence(made_up, name, letter):
+    made_up.root = made_up.root / name
     made_up.train()
 
-    with pytest.raises(WarehouseError, match="question mark"):
+    with pytest.raises(WarehouseError, match=f"has {letter}, which .* rename the folder"):
         made_up.sync()
+
+
+def test_folders_named_like_columns_change_no_column(made_up):
+    """DuckDB takes ``split=train`` in a path for a column of every file below it."""
+    names = [
+        f"{column}=731"
+        for kind in KINDS.values()
+        for table in kind.files.values()
+        for column in table.columns
+    ]
+    made_up.root = made_up.root.joinpath(*dict.fromkeys(names), "workspace")
+    epochs = made_up.epochs(4)
+    counts = made_up.counts(("vnc",), 4)
+    run = made_up.train(epochs=epochs, counts=counts)
+    made_up.evaluate(run, "lucchi++")
+    made_up.dataset("vnc")
+    made_up.extract()
+    made_up.gap()
+    made_up.bench()
+
+    assert made_up.sync().problems == ()
+
+    stored = run_query(made_up.database, "SELECT * EXCLUDE (run_id) FROM epochs ORDER BY epoch", {})
+    slices = run_query(
+        made_up.database, "SELECT * EXCLUDE (run_id) FROM slice_metrics ORDER BY 3", {}
+    )
+    assert stored.equals(epochs)
+    assert slices.equals(counts)
+    for table in ("evaluation_metrics", "slices", "embeddings", "gaps", "gap_points"):
+        rows = run_query(made_up.database, f"SELECT COLUMNS(*)::VARCHAR FROM {table}", {})
+        assert "731" not in {cell for row in rows.rows() for cell in row}, table
 
 
 def test_optional_keys_may_be_absent(made_up):

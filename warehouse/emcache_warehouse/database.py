@@ -99,10 +99,12 @@ def private_database(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     Raises:
         WarehouseError: The path has a character that DuckDB does not take literally.
     """
-    if "?" in str(path):
-        # DuckDB puts the ending of its write-ahead log before a question mark.
+    # DuckDB puts the ending of its write-ahead log before a question mark, and takes a backslash
+    # for a slash.
+    named = {"?": "a question mark", "\\": "a backslash"}
+    if letter := next((letter for letter in named if letter in str(path)), None):
         raise WarehouseError(
-            f"the path of {path.name} has a question mark, which DuckDB cannot write to; rename "
+            f"the path of the warehouse has {named[letter]}, which DuckDB cannot write to; rename "
             f"the folder.",
             subject=path,
         )

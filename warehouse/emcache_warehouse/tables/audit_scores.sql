@@ -6,4 +6,4 @@ SELECT
     file.score,
     file.declared,
     file.assigned
-FROM read_parquet($files, filename = true, union_by_name = true) AS file;
+FROM read_parquet($files, filename = true, hive_partitioning = false, union_by_name = true) AS file;

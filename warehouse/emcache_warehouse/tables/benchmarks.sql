@@ -12,4 +12,4 @@ SELECT
     file.device,
     nullif(file.note, ''),
     file.times
-FROM read_parquet($files, filename = true, union_by_name = true) AS file;
+FROM read_parquet($files, filename = true, hive_partitioning = false, union_by_name = true) AS file;

@@ -8,4 +8,4 @@ SELECT
     file.token_row,
     file.token_col,
     file.vector::FLOAT[]
-FROM read_parquet($files, filename = true, union_by_name = true) AS file;
+FROM read_parquet($files, filename = true, hive_partitioning = false, union_by_name = true) AS file;

@@ -6,4 +6,4 @@ SELECT
     file.val_loss,
     file.val_iou_fg,
     file.seconds
-FROM read_parquet($files, filename = true) AS file;
+FROM read_parquet($files, filename = true, hive_partitioning = false) AS file;

@@ -8,4 +8,4 @@ SELECT
     file.explained1,
     file.explained2,
     file.thumbnail
-FROM read_parquet($files, filename = true, union_by_name = true) AS file;
+FROM read_parquet($files, filename = true, hive_partitioning = false, union_by_name = true) AS file;

@@ -30,4 +30,4 @@ SELECT
     file.probe_accuracy,
     file.probe_auroc,
     file.probe_p_value
-FROM read_parquet($files, filename = true, union_by_name = true) AS file;
+FROM read_parquet($files, filename = true, hive_partitioning = false, union_by_name = true) AS file;

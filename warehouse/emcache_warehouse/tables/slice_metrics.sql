@@ -9,4 +9,4 @@ SELECT
     file.fp,
     file.fn,
     file.tn
-FROM read_parquet($files, filename = true) AS file;
+FROM read_parquet($files, filename = true, hive_partitioning = false) AS file;

@@ -14,5 +14,5 @@ SELECT
     file.mask_sha256,
     file.foreground_fraction,
     file.grey_pixels
-FROM read_parquet($files, filename = true, union_by_name = true) AS file
+FROM read_parquet($files, filename = true, hive_partitioning = false, union_by_name = true) AS file
 JOIN datasets ON datasets.record_id = parse_path(file.filename)[-2];
