@@ -115,9 +115,9 @@ def test_on_a_terminal_each_finding_is_a_line_and_its_remedy_the_next() -> None:
     ]
 
 
-WITHOUT_POLARS = """
+WITHOUT_PACKAGES = """
 import sys
-sys.modules["polars"] = None
+sys.modules["polars"] = sys.modules["duckdb"] = None
 sys.argv = ["emcache", "doctor", "--format", "table"]
 from emcache_cli.main import main
 main()
@@ -125,11 +125,11 @@ main()
 
 
 def test_in_a_process_of_its_own_where_much_is_broken(tmp_path: Path) -> None:
-    """No hub behind HF_ENDPOINT, no polars to make a table with, a record that is none."""
+    """No hub behind HF_ENDPOINT, no polars for a table, no DuckDB, a record that is none."""
     (tmp_path / "emcache.toml").write_text("")
     (tmp_path / "runs" / "odd").mkdir(parents=True)
     done = subprocess.run(
-        [sys.executable, "-c", WITHOUT_POLARS],
+        [sys.executable, "-c", WITHOUT_PACKAGES],
         cwd=tmp_path,
         env={
             **os.environ,
