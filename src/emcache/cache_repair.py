@@ -11,13 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from emcache.adapter_files import ADAPTER_FOLDER, AdapterChoice, adapter_sha256
 from emcache.cache_care import Damage, verify_feature_set
-from emcache.datasets import Selection
 from emcache.errors import EmcacheError
 from emcache.extract import compute_tokens, load_job_backbone
+from emcache.feature_jobs import job_of
 from emcache.feature_manifest import load_feature_manifest
-from emcache.jobs import ExtractOptions, Job, plan_extraction
+from emcache.jobs import Job
 from emcache.labels import LABEL_FOLDER, ensure_labels
 from emcache.leftovers import labels_aside, remove
 from emcache.locks import held
@@ -85,7 +84,7 @@ def repair_feature_set(
                 "and `emcache extract` makes it anew.",
             )
         try:
-            job = _job_of(workspace, folder, reporter)
+            job = job_of(workspace, folder, reporter)
         except EmcacheError as error:
             return _beyond(name, str(error))
         if (job.name, job.fingerprint) != (
@@ -110,27 +109,6 @@ def repair_feature_set(
             f" Removed: {len(label_sets) - made} sets of labels, of masks that have changed since."
         )
     return Repair(name, repaired=True, message=message)
-
-
-def _job_of(workspace: Workspace, folder: Path, reporter: Reporter) -> Job:
-    facts = load_feature_manifest(folder)[0]["description"]
-    run = facts.get("adapter_run")
-    adapter = None
-    if run is not None:
-        place = workspace.runs / run / ADAPTER_FOLDER
-        adapter = AdapterChoice(place, run, adapter_sha256(place))
-    options = ExtractOptions(
-        facts["backbone"],
-        facts["weights"],
-        facts["longest_edge"],
-        facts["dtype"],
-        facts["precision"],
-        facts["device"],
-        pixel_size_nm=facts["pixel_size_nm"],
-        adapter=adapter,
-    )
-    selection = Selection(facts["dataset"], facts["split"])
-    return plan_extraction(workspace, selection, options, reporter)
 
 
 def _recompute(job: Job, folder: Path, wrong: set[str], reporter: Reporter) -> None:

@@ -10,6 +10,7 @@ from emcache.datasets import Selection
 from emcache.errors import StoreError
 from emcache.extract import run_extraction
 from emcache.feature_choice import FeatureRequest, choose_feature_set
+from emcache.feature_jobs import ensure_recorded
 from emcache.jobs import Job, plan_extraction
 from emcache.labels import ensure_labels, label_key
 from emcache.progress import Reporter
@@ -33,6 +34,7 @@ _RECIPE_FIELDS = (
 class PlannedFeatures:
     """The features of one source: there already, or to be extracted."""
 
+    workspace: Workspace
     source: Source
     feature_set: FeatureSet | None
     """What the cache holds, or None."""
@@ -76,6 +78,8 @@ class PlannedFeatures:
     def make(self, reporter: Reporter) -> LabelledFeatures:
         """Extract what is missing, and open features and labels."""
         feature_set = self.feature_set
+        if feature_set is not None:
+            ensure_recorded(self.workspace, feature_set, reporter)
         if self.job is not None:
             backbone = self.job.spec.name
             reporter.say(
@@ -128,10 +132,10 @@ def _plan(
     name = source.dataset.name
     feature_set = choose_feature_set(workspace, source.dataset, request)
     if feature_set is not None:
-        return PlannedFeatures(source, feature_set, None)
+        return PlannedFeatures(workspace, source, feature_set, None)
     options = request.extract_options(name, device)
     job = plan_extraction(workspace, Selection(name, None), options, reporter)
-    return PlannedFeatures(source, None, job)
+    return PlannedFeatures(workspace, source, None, job)
 
 
 def _check_same_recipe(planned: Sequence[PlannedFeatures]) -> None:

@@ -16,15 +16,20 @@ from emcache.cache_pruning import prune_cache
 from emcache.datasets import Selection
 from emcache.errors import FormatVersionError, RecordError, StoreError
 from emcache.extract import compute_tokens, load_job_backbone, run_extraction
+from emcache.feature_choice import FeatureRequest
+from emcache.gap.run import GapOptions, measure_gaps
 from emcache.jobs import ExtractOptions, Job, plan_extraction
 from emcache.labels import LABEL_FOLDER, ensure_labels
 from emcache.progress import Quiet
+from emcache.protocol import Protocol
 from emcache.records import list_record_ids, new_record, new_record_id, read_record
 from emcache.registration import add_dataset
 from emcache.reuse import Donors
 from emcache.store import FeatureSet
 from emcache.store_writer import FeatureSetWriter
 from emcache.synthetic import STYLES, write_domain
+from emcache.train_head import train_head
+from emcache.training_setting import TrainingOptions
 from emcache.unfinished import unfinished_command
 from emcache.workspace import Workspace, init_workspace
 
@@ -250,3 +255,33 @@ def test_a_flipped_format_is_damage_and_not_another_version(cells):
         with pytest.raises((StoreError, RecordError), match="checksum") as caught:
             read(path.parent)
         assert not isinstance(caught.value, FormatVersionError)
+
+
+def test_what_uses_a_feature_set_writes_the_record_that_its_killed_maker_did_not(cells, tmp_path):
+    """Killed between the two, whichever command goes on: `extract` is not the only one that may."""
+    done = run_extraction(plan(cells), Quiet())
+    assert done.record is not None
+    lost = read_record(done.record.folder)
+    options = TrainingOptions([0], Protocol(head="linear", max_epochs=1))
+    for use in (
+        lambda: train_head(cells, ["cells"], FeatureRequest(), options, Quiet()),
+        lambda: measure_gaps(
+            cells, ["cells", "cells:train"], GapOptions(FeatureRequest()), Quiet()
+        ),
+    ):
+        shutil.rmtree(done.record.folder)
+        use()
+        again = read_record(done.record.folder)
+        assert again.config == lost.config
+        assert again.has("slices.parquet")
+
+
+def test_a_record_that_can_no_longer_be_written_keeps_nobody_from_training(cells, listener):
+    done = run_extraction(plan(cells), Quiet())
+    assert done.record is not None
+    shutil.rmtree(done.record.folder)
+    renamed = cells.config_path.read_text().replace("[datasets.cells]", "[datasets.others]")
+    cells.config_path.write_text(renamed)
+    options = TrainingOptions([0], Protocol(head="linear", max_epochs=1))
+    assert train_head(cells, ["others"], FeatureRequest(), options, listener)
+    assert any(f"The record of {done.feature_set.name} is missing" in s for s in listener.lines)

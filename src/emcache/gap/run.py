@@ -15,6 +15,7 @@ from emcache.embeddings import embedding_table
 from emcache.errors import StoreError, UsageError
 from emcache.extract import run_extraction
 from emcache.feature_choice import FeatureRequest, fits
+from emcache.feature_jobs import ensure_recorded
 from emcache.gap.blocks import Sample
 from emcache.gap.measure import measure
 from emcache.gap.projection import project
@@ -23,7 +24,7 @@ from emcache.jobs import ExtractOptions, Job, plan_extraction
 from emcache.progress import Reporter
 from emcache.records import Record, new_record
 from emcache.reuse import Donors
-from emcache.store import list_feature_sets
+from emcache.store import FeatureSet, list_feature_sets
 from emcache.trained_runs import TrainedRun, find_run
 from emcache.weights import describe_untrained, is_untrained
 from emcache.workspace import Workspace
@@ -258,6 +259,8 @@ def _features(job: Job, reporter: Reporter) -> SelectedFeatures:
         reporter.say(f"No features of {job.selection} for {job.spec.name} yet: extracting first.")
         run_extraction(job, reporter)
         donors = Donors.find(cache, recipe, job.places)
+    elif (cache / job.name).is_dir():
+        ensure_recorded(job.workspace, FeatureSet.open(cache / job.name), reporter)
     return SelectedFeatures(job, donors)
 
 
