@@ -2,8 +2,8 @@
 
 The C library hands every large block back to the system when it is freed, and the system clears
 every page of it before it hands it out again. A training step of the deconvolution head at 1022 px
-on a CPU frees and asks for some 6 GB, and takes a fifth longer for it (docs/benchmarks.md). Blocks
-that stay with the process are there at once.
+on a CPU frees and asks for some 6 GB, and takes from a fifth to two thirds longer for it, by
+processor (benchmarks/RESULTS.md). Blocks that stay with the process are there at once.
 """
 
 from __future__ import annotations
