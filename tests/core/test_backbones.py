@@ -136,6 +136,28 @@ def test_the_official_dinov3_format_loads() -> None:
     assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
 
 
+def test_biases_of_the_official_dinov3_are_zero_or_refused() -> None:
+    spec = find_backbone("dinov3-small")
+    state = official_dinov3(random_backbone(spec, 3).model)
+    biases = {name: tensor + 1 for name, tensor in state.items() if name.endswith("qkv.bias")}
+    loaded = build_backbone(spec).load({**state, **biases}, "masked")
+    assert loaded.spare.keys() >= biases.keys()
+    masks = {f"{name}_mask": torch.ones_like(bias) for name, bias in biases.items()}
+    with pytest.raises(
+        WeightsError, match=r"blocks\.0\.attn\.qkv\.bias is not part of the backbone"
+    ):
+        build_backbone(spec).load({**state, **biases, **masks}, "unmasked")
+    # timm's other form has them, but for those of the keys.
+    spec = find_backbone("timm:vit_small_patch16_dinov3_qkvb")
+    with pytest.raises(WeightsError, match=r"q_bias is missing; blocks\.0\.attn"):
+        build_backbone(spec).load({**state, **biases, **masks}, "unmasked")
+    for mask in masks.values():
+        mask[len(mask) // 3 : 2 * len(mask) // 3] = 0
+    backbone = build_backbone(spec)
+    backbone.load({**state, **biases, **masks}, "keys masked")
+    assert backbone.model.blocks[0].attn.v_bias.eq(1).all()
+
+
 def official_dinov2(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     """A timm state under the names of the official DINOv2 release."""
     state = {key: value.clone() for key, value in model.state_dict().items()}
