@@ -17,7 +17,7 @@ def extract(
     weights: Annotated[
         str,
         typer.Option(
-            metavar="pretrained|random:SEED|hf:REPOSITORY|NAME|FILE",
+            metavar="pretrained|random:SEED|hf:REPOSITORY|NAME|PATH",
             help="Weights of the backbone.",
         ),
     ] = "pretrained",

@@ -33,7 +33,7 @@ def train_lora(
     weights: Annotated[
         str,
         typer.Option(
-            metavar="pretrained|random:SEED|hf:REPOSITORY|NAME|FILE",
+            metavar="pretrained|random:SEED|hf:REPOSITORY|NAME|PATH",
             help="Weights of the backbone.",
         ),
     ] = "pretrained",

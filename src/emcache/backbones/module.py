@@ -124,7 +124,9 @@ class BackboneModule(nn.Module, ABC):
         expected: Mapping[str, Tensor] = self.model.state_dict()
         # Where two tensors become one, their sum must not be rounded to half precision.
         traced = trace({k: t.float() if t.dtype in _HALVES else t for k, t in state.items()})
-        given = {k: t for k, t in self.convert(traced).items() if k in expected}
+        converted = self.convert(traced)
+        # A tensor that a converter made of nothing is as good as missing.
+        given = {k: t for k, t in converted.items() if k in expected and sources_of(t)}
         used = frozenset[str]().union(*map(sources_of, given.values()))
         left = [name for name in state if name not in used]
         spare = {name: self.find_spare(name, state) for name in left}

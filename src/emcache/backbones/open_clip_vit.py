@@ -21,7 +21,7 @@ from emcache.backbones.module import BackboneModule
 from emcache.backbones.packed_attention import PackedAttention
 from emcache.backbones.protocol import Features
 from emcache.backbones.registry import BackboneSpec, HubFile
-from emcache.backbones.transformers_names import TEXT_TOWER, rename_clip
+from emcache.backbones.transformers_names import beside_vision, rename_clip
 from emcache.errors import BackboneError
 
 _VISION_PREFIX = "visual."
@@ -61,10 +61,12 @@ class OpenClipBackbone(BackboneModule):
             if isinstance(block.attn, nn.MultiheadAttention):
                 block.attn = PackedAttention(block.attn)
 
-    # Of a whole model, what does not stand under `visual.` is no part of the tower.
-    spare_rules: ClassVar[tuple[tuple[str, str], ...]] = TEXT_TOWER
     # Tokens are taken before the projection, and transformers has towers without it.
     unneeded: ClassVar[frozenset[str]] = frozenset(["proj"])
+
+    def find_spare(self, name: str, state: Mapping[str, Tensor]) -> str | None:
+        """What a tensor of a file is that tokens do not depend on; None where they may."""
+        return beside_vision(name, state)
 
     def traits(self) -> Mapping[str, object]:
         """What decides tokens and no tensor shows, under the names of ``transformers``' configs."""
@@ -73,7 +75,7 @@ class OpenClipBackbone(BackboneModule):
         traits = {
             "num_attention_heads": getattr(block.attn, "num_heads", None),
             "layer_norm_eps": block.ln_1.eps,
-            "hidden_act": activations.get(type(block.mlp.gelu)),
+            "hidden_act": activations.get(type(getattr(block.mlp, "gelu", None))),
         }
         return {name: value for name, value in traits.items() if value is not None}
 

@@ -19,7 +19,7 @@ from emcache.backbones.module import BackboneModule
 from emcache.backbones.protocol import Features
 from emcache.backbones.provenance import sources_of
 from emcache.backbones.registry import BackboneSpec, HubFile
-from emcache.backbones.transformers_names import TEXT_TOWER, rename_clip, rename_dino
+from emcache.backbones.transformers_names import beside_vision, rename_clip, rename_dino
 from emcache.errors import BackboneError
 
 _TINY_GRID = 10
@@ -58,26 +58,29 @@ class TimmBackbone(BackboneModule):
 
     spare_rules: ClassVar[tuple[tuple[str, str], ...]] = (
         (r"(^|\.)mask_token$", "mask token"),
-        (r"^(head|classifier|visual\.head|visual\.proj$|fc_norm)", "head of a task"),
+        (
+            r"^(head|classifier|visual\.head|visual\.proj$|fc_norm|pre_logits|lm_head)",
+            "head of a task",
+        ),
         (r"^rope_embed\.|(^|\.)rope(\.|$)", "table of rotary positions"),
         (r"\.bias_mask$", "mask of a bias"),
         (r"^projectors\.|^local_cls_norm", "part for training alone"),
-        *TEXT_TOWER,
     )
 
     def find_spare(self, name: str, state: Mapping[str, Tensor]) -> str | None:
         """What a tensor of a file is that tokens do not depend on; None where they may."""
         if _BIAS.fullmatch(name) and _is_zero(state[name], state.get(f"{name}_mask")):
             return _ZERO
-        return super().find_spare(name, state)
+        return super().find_spare(name, state) or beside_vision(name, state)
 
     def traits(self) -> Mapping[str, object]:
         """What decides tokens and no tensor shows, under the names of ``transformers``' configs."""
         block = self.model.blocks[0]
-        activation = getattr(block.mlp, "act", None)
+        attention, mlp, norm = (getattr(block, name, None) for name in ("attn", "mlp", "norm1"))
+        activation = getattr(mlp, "act", None)
         traits = {
-            "num_attention_heads": getattr(block.attn, "num_heads", None),
-            "layer_norm_eps": getattr(block.norm1, "eps", None),
+            "num_attention_heads": getattr(attention, "num_heads", None),
+            "layer_norm_eps": getattr(norm, "eps", None),
             "hidden_act": {nn.GELU: "gelu", QuickGELU: "quick_gelu"}.get(type(activation)),
             "rope_theta": getattr(getattr(self.model, "rope", None), "temperature", None),
         }
@@ -113,11 +116,9 @@ class TimmBackbone(BackboneModule):
             return ()
         for name in sources_of(positions):
             # One more or less is the class token's.
-            if abs(state[name].shape[-2] - positions.shape[1]) > 1:
-                return (
-                    f"{name} of {state[name].shape[-2]} positions was resampled to "
-                    f"{positions.shape[1]}",
-                )
+            before, now = tuple(state[name].shape), tuple(positions.shape)
+            if len(before) == 3 and abs(before[1] - now[1]) > 1:
+                return (f"{name} of {before[1]} positions was resampled to {now[1]}",)
         return ()
 
     def _is_left_out(self, name: str, state: Mapping[str, Tensor]) -> bool:

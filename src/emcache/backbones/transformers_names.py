@@ -16,15 +16,16 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-TEXT_TOWER: tuple[tuple[str, str], ...] = (
-    (r"^(text_model|text|text_decoder|transformer|token_embedding|ln_final)\.", "text tower"),
+_TEXT = r"text_model|text_encoder|text|text_decoder|transformer|token_embedding|ln_final"
+_BESIDE_VISION: tuple[tuple[str, str], ...] = (
+    (rf"^({_TEXT})\.", "text tower"),
     (r"^(positional_embedding|text_projection(\.weight)?|attn_mask)$", "text tower"),
     (r"^(logit_scale|logit_bias)$", "scale of a comparison with text"),
     (r"^(input_resolution|context_length|vocab_size)$", "size of the model"),
     (r"^visual_projection\.weight$", "projection beside text"),
     (r"(^|\.)embeddings\.position_ids$", "list of positions"),
 )
-"""Patterns of what a CLIP has beside its vision tower, in its own names and in transformers'."""
+_VISION = ("visual.", "vision_model.", "vision_encoder.")
 
 # Models with a head for a task put the backbone's name before its tensors'.
 _WITHIN = r"(?:(?:dinov2|dinov2_with_registers|dinov3_vit|backbone)\.)?"
@@ -120,6 +121,19 @@ def rename_clip(state: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
     if projection is not None and projection.ndim == 2:
         renamed["proj"] = renamed.pop("visual_projection.weight").T
     return renamed
+
+
+def beside_vision(name: str, state: Mapping[str, Tensor]) -> str | None:
+    """What a tensor is that a model of pictures and texts has beside its vision tower.
+
+    Args:
+        name: In OpenCLIP's names or in those of ``transformers``.
+        state: All tensors; a file of a tower alone has nothing beside it, and its own blocks are
+            called as those of texts are.
+    """
+    if not any(key.startswith(_VISION) for key in state):
+        return None
+    return next((why for rule, why in _BESIDE_VISION if re.search(rule, name)), None)
 
 
 def _rename(
