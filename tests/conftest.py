@@ -33,6 +33,7 @@ settings.load_profile("ci" if os.environ.get("CI") else "dev")
 ROOT = Path(__file__).parents[1]
 # How often each kind of fault was tried, a line of JSON for each test, over all workers.
 FAULTS_REPORT = "EMCACHE_FAULTS_REPORT"
+WEIGHTS = Path(os.environ.get("EMCACHE_TEST_WEIGHTS", ROOT.parent / "shared" / "weights"))
 DATA = Path(os.environ.get("EMCACHE_TEST_DATA", ROOT.parent / "shared" / "data"))
 
 
@@ -98,6 +99,15 @@ def vnc_root() -> Path:
     if not (DATA / "vnc" / "stack1").is_dir():
         pytest.skip("the real EM slices are absent (set EMCACHE_TEST_DATA to their folder)")
     return DATA / "vnc"
+
+
+@pytest.fixture(scope="session")
+def dinov2_weights() -> Path:
+    """A real DINOv2 ViT-S/14 checkpoint; a test that asks for it carries the mark ``weights``."""
+    file = WEIGHTS / "dinov2_vits14_fp16.safetensors"
+    if not file.is_file():
+        pytest.skip("the real checkpoint is absent (set EMCACHE_TEST_WEIGHTS to its folder)")
+    return file
 
 
 @pytest.fixture(scope="session")
