@@ -17,7 +17,7 @@ from PIL import Image
 
 from emcache.datasets import Dataset, Selection, load_dataset
 from emcache.errors import EmcacheError, ImageError, PairingError, UsageError
-from emcache.images import read_image, read_mask
+from emcache.images import page_sizes, read_image, read_mask
 from emcache.jobs import ExtractOptions, plan_extraction
 from emcache.labels import label_key
 from emcache.planes import Plane
@@ -349,6 +349,22 @@ def test_a_plane_that_claims_too_much_is_not_read(
     tifffile.imwrite(tmp_path / "large.tif", np.zeros((6, 8), np.uint8))
     with pytest.raises(ImageError, match=r"claims 6 x 8 pixels; expected at most 40"):
         open_volume(Plane(tmp_path / "large.tif").path)
+
+
+def test_sizes_are_checked_before_anything_of_their_length_is_made(tmp_path: Path) -> None:
+    long = 1 << 40
+    # From the smallest header of each kind that may claim any size.
+    zarr.create_array(tmp_path / "a.zarr", shape=(3, long, 20), dtype="uint8", chunks=(1, 16, 16))
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("raw", shape=(3, long, 20), dtype="u1", chunks=(1, 16, 16))
+    for place, inner in ((tmp_path / "a.zarr", ""), (tmp_path / "a.h5", "raw")):
+        assert [len(page_sizes(Plane(place, inner, axis))) for axis in (0, 2)] == [3, 20]
+        assert page_sizes(Plane(place, inner, 2))[0] == (3, long)
+        with pytest.raises(ImageError, match=f"claims {long} planes; expected at most"):
+            page_sizes(Plane(place, inner, 1))
+        for axis in (0, 2):
+            with pytest.raises(ImageError, match=f"claims .*{long}.* pixels; expected at most"):
+                read_mask(Plane(place, inner, axis, 0))
 
 
 @pytest.mark.real

@@ -38,7 +38,7 @@ import tifffile
 import tomlkit
 import torch
 import zarr
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import save, save_file
@@ -388,8 +388,15 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("hostile")
 
 
+def without_palette() -> bytes:
+    """A PNG that says it has a palette, and has none."""
+    whole = png_bases()["bit"]
+    return whole[:25] + b"\3" + whole[26:]
+
+
 @cases(260, 1500)
 @given(found=damaged(png_bases(), png_fields), sound=st.booleans())
+@example(found=("palette", without_palette()), sound=True)
 def test_png(place: Path, found: tuple[str, bytes], sound: bool) -> None:
     path = place / f"{found[0]}.png"
     path.write_bytes(with_checksums(found[1]) if sound else found[1])

@@ -98,9 +98,9 @@ class Volume(ABC):
                 subject=self.name,
             )
         rows, columns = self.sizes[0]
-        check_count(self.name, rows if axis == 1 else columns)
-        planes = (PageSize(len(self.sizes), columns),) * rows
-        return planes if axis == 1 else (PageSize(len(self.sizes), rows),) * columns
+        planes, across = (rows, columns) if axis == 1 else (columns, rows)
+        check_count(self.name, planes)
+        return (PageSize(len(self.sizes), across),) * planes
 
     def read(self, axis: int, index: int) -> Shaped[np.ndarray, "row col *channel"]:
         """The values of one plane, in the machine's byte order; a third axis holds colours.
