@@ -262,7 +262,9 @@ def damaged(
         if len(data) < 16:
             break
         what = draw(
-            st.sampled_from(["field"] * 4 + ["flip"] * 2 + ["cut", "splice", "drop", "add"])
+            st.sampled_from(
+                ["field"] * 4 + ["copy"] + ["flip"] * 2 + ["cut", "splice", "drop", "add"]
+            )
         )
         place = draw(st.integers(0, len(data) - 9))
         match what:
@@ -272,6 +274,12 @@ def damaged(
                 if place + size <= len(data):
                     number = draw(st.sampled_from(NUMBERS)) % (1 << 8 * size)
                     struct.pack_into(form, data, place, number)
+            case "copy" if known:
+                # One place of a file is told where another one lies: lists become rings.
+                (place, form), (other, same) = (draw(st.sampled_from(known)) for _ in range(2))
+                if max(place, other) + 8 <= len(data):
+                    number = struct.unpack_from(same, data, other)[0]
+                    struct.pack_into(form, data, place, number % (1 << 8 * struct.calcsize(form)))
             case "cut":
                 del data[place:]
             case "splice":
