@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import random
 import shutil
 import subprocess
 import sys
@@ -120,7 +119,7 @@ def slices(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
-def test_killed_at_random_moments(name, server, slices, tmp_path, full, count):
+def test_killed_at_random_moments(name, server, slices, tmp_path, full, chance, count):
     before, command = SCENARIOS[name]
     template = tmp_path / "template"
     template.mkdir()
@@ -135,7 +134,7 @@ def test_killed_at_random_moments(name, server, slices, tmp_path, full, count):
     whole = server.done(expected, command)["seconds"]
     wanted = snapshot(expected)
 
-    moments = random.Random(f"kills of {name}")
+    moments = chance(f"kills of {name}")
     kills = trials = 0
     needed = 27 if full else 2
     while kills < needed:

@@ -58,9 +58,9 @@ class Picture(Volume):
         with _opened(self._path) as picture:
             picture.load()
             if picture.mode == "P":
-                plane = _greys(picture, self._path)
-            else:
-                plane = np.array(picture.convert("L") if picture.mode == "LA" else picture)
+                _check_grey_palette(picture, self._path)
+            grey = picture.convert("L") if picture.mode in ("P", "LA") else picture
+            plane = np.array(grey)
         # Rows (y) or columns (x) of the only section.
         return plane if axis == 0 else plane[None].take(index, axis=axis)
 
@@ -101,15 +101,13 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         ) from None
 
 
-def _greys(picture: Image.Image, path: Path) -> np.ndarray:
-    """What the palette says of each pixel, of shape (row, col).
+def _check_grey_palette(picture: Image.Image, path: Path) -> None:
+    """Refuse colours, whose brightness says nothing about the label they stand for.
 
-    Colours are refused, since their brightness says nothing about the label they stand for; so are
-    pixels that the palette says nothing of, which Pillow would show as black.
+    Likewise pixels that the palette has no entry for, which Pillow shows as black.
     """
-    entries = np.asarray(picture)
+    used = np.unique(np.asarray(picture))
     colours = np.asarray(picture.getpalette("RGB"), dtype=np.uint8).reshape(-1, 3)
-    used = np.unique(entries)
     if used[-1] >= len(colours):
         raise ImageError(
             f"{path} has a palette of {len(colours)} entries, and pixels of entry {used[-1]}; "
@@ -121,5 +119,3 @@ def _greys(picture: Image.Image, path: Path) -> np.ndarray:
             f"{path} has a palette of colours; expected greys: save it as 8-bit grey.",
             subject=path,
         )
-    greys: np.ndarray = colours[entries, 0]
-    return greys
