@@ -793,9 +793,10 @@ def test_many_records_are_ingested_quickly(made_up):
     for seed in range(records):
         made_up.train(seed=seed)
 
-    started = time.perf_counter()
+    # Of the processor: whatever else runs on the machine is not in it.
+    started = time.process_time()
     report = made_up.sync()
-    seconds = time.perf_counter() - started
+    seconds = time.process_time() - started
 
     assert len(report.ingested) == records
     assert records / seconds > 50
