@@ -34,8 +34,10 @@ demo: setup ## Run the main job on made-up data into ./demo (removed first).
 test: setup ## Run the tests.
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
 
+# Other kills, flips and files each time; SEED=123 tries those again of which a run has said so.
 faults: setup ## Kill, flip, crowd and fuzz as often as it takes to believe it (about 15 minutes).
-	EMCACHE_FAULTS=full OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal tests/faults
+	EMCACHE_FAULTS=full OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal \
+	  $(if $(SEED),--hypothesis-seed=$(SEED)) tests/faults
 
 test-slow: setup ## Run the slow tests.
 	$(BIN)/python -m pytest -m slow

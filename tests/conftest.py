@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import random
+import secrets
 import shutil
 from collections import Counter
 from collections.abc import Callable
@@ -25,23 +27,43 @@ from emcache.registration import add_dataset
 from emcache.synthetic import STYLES, write_domain
 from emcache.workspace import Workspace, init_workspace
 
-# On a machine that decides whether a change lands, the same cases each time; elsewhere, new ones.
-settings.register_profile("ci", derandomize=True, deadline=None)
-settings.register_profile("dev", deadline=None)
-settings.load_profile("ci" if os.environ.get("CI") else "dev")
+# The same cases each time, so that the same commit passes or fails each time; and new ones with
+# every seed, for a suite that looks for what nobody has thought of.
+settings.register_profile("same", derandomize=True, deadline=None)
+settings.register_profile("fresh", database=None, deadline=None)
 
 ROOT = Path(__file__).parents[1]
 # How often each kind of fault was tried, a line of JSON for each test, over all workers.
 FAULTS_REPORT = "EMCACHE_FAULTS_REPORT"
-WEIGHTS = Path(os.environ.get("EMCACHE_TEST_WEIGHTS", ROOT.parent / "shared" / "weights"))
-DATA = Path(os.environ.get("EMCACHE_TEST_DATA", ROOT.parent / "shared" / "data"))
+# What all random choices of a run start from.
+FAULTS_SEED = "EMCACHE_FAULTS_SEED"
+# Nothing is below these where they are not set, so that what needs real things skips.
+DATA = Path(os.environ.get("EMCACHE_TEST_DATA", os.devnull))
+WEIGHTS = Path(os.environ.get("EMCACHE_TEST_WEIGHTS", os.devnull))
 
 
+# First: Hypothesis's own hook takes the seed from the options.
+@pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
+    for name in ("EMCACHE_TEST_DATA", "EMCACHE_TEST_WEIGHTS"):
+        if name in os.environ and not Path(os.environ[name]).is_dir():
+            # A wrong path would skip every test on real things, and all would look well.
+            raise pytest.UsageError(f"{name} names {os.environ[name]!r}, which is no folder")
+    if is_full() and config.option.hypothesis_seed is None:
+        # Drawn once: workers find it in the environment, which they have from the first process.
+        drawn = str(secrets.randbelow(1 << 32))
+        config.option.hypothesis_seed = os.environ.setdefault(FAULTS_SEED, drawn)
+    settings.load_profile("same" if config.option.hypothesis_seed is None else "fresh")
     if not hasattr(config, "workerinput"):
         report = Path(os.environ.setdefault(FAULTS_REPORT, str(ROOT / "build" / "faults.jsonl")))
         report.parent.mkdir(parents=True, exist_ok=True)
         report.unlink(missing_ok=True)
+
+
+def pytest_report_header(config: pytest.Config) -> str | None:
+    # At the beginning as well: a process that is ended from without says nothing at the end.
+    seed = config.option.hypothesis_seed
+    return None if seed is None else f"seed {seed}: `make faults SEED={seed}` tries the same"
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -52,12 +74,26 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if totals:
         counts = ", ".join(f"{number} {kind}" for kind, number in sorted(totals.items()))
         terminalreporter.write_line(f"faults: {counts}")
+    if said := pytest_report_header(terminalreporter.config):
+        terminalreporter.write_line(said)
+
+
+def is_full() -> bool:
+    """Whether faults are tried as often as `make faults` does."""
+    return os.environ.get("EMCACHE_FAULTS") == "full"
 
 
 @pytest.fixture(scope="session")
 def full() -> bool:
     """Whether faults are tried as often as `make faults` does."""
-    return os.environ.get("EMCACHE_FAULTS") == "full"
+    return is_full()
+
+
+@pytest.fixture(scope="session")
+def chance(pytestconfig: pytest.Config) -> Callable[[str], random.Random]:
+    """Random numbers for a purpose, by the seed of the whole run; always the same without one."""
+    seed = pytestconfig.option.hypothesis_seed
+    return lambda purpose: random.Random(f"{seed} {purpose}")
 
 
 @pytest.fixture(scope="session")

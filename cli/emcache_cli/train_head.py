@@ -23,6 +23,7 @@ from emcache_cli.training import (
     SavePredictionsOption,
     SeedsOption,
     ValSplitOption,
+    delivery,
     training_options,
 )
 
@@ -66,8 +67,7 @@ def train_head(
     from emcache.feature_choice import FeatureRequest
     from emcache.train_head import train_head as run
     from emcache.workspace import find_workspace
-    from emcache_cli.console import Console, show_rows
-    from emcache_cli.summaries import run_rows
+    from emcache_cli.console import Console
 
     options = training_options(
         seeds=seeds,
@@ -91,5 +91,4 @@ def train_head(
     request = FeatureRequest(
         backbone, weights, longest_edge, dtype, feature_set, pixel_size_nm=pixel_size
     )
-    records = run(find_workspace(workspace), datasets, request, options, Console())
-    show_rows(run_rows(records), chosen)
+    run(find_workspace(workspace), datasets, request, options, Console(), delivery(chosen))

@@ -23,6 +23,7 @@ from emcache_cli.training import (
     SavePredictionsOption,
     SeedsOption,
     ValSplitOption,
+    delivery,
     training_options,
 )
 
@@ -88,8 +89,7 @@ def train_lora(
     from emcache.train_lora import BackboneChoice, DeviceSavings
     from emcache.train_lora import train_lora as run
     from emcache.workspace import find_workspace
-    from emcache_cli.console import Console, show_rows
-    from emcache_cli.summaries import run_rows
+    from emcache_cli.console import Console
 
     options = training_options(
         seeds=seeds,
@@ -115,5 +115,4 @@ def train_lora(
     )
     choice = BackboneChoice(backbone, weights, longest_edge)
     savings = DeviceSavings(accumulate, checkpoint)
-    records = run(find_workspace(workspace), datasets, choice, options, savings, Console())
-    show_rows(run_rows(records), chosen)
+    run(find_workspace(workspace), datasets, choice, options, savings, Console(), delivery(chosen))

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from emcache_cli.options import Format
+
 if TYPE_CHECKING:
+    from emcache.records import Record
     from emcache.training_setting import TrainingOptions
 
 
@@ -125,3 +130,16 @@ def training_options(
         save_predictions,
         accept_audit,
     )
+
+
+def delivery(chosen: Format | None) -> Callable[[Sequence[Record]], None]:
+    """Shows the records of a training, which is forgotten only when they have left the process."""
+
+    def deliver(records: Sequence[Record]) -> None:
+        from emcache_cli.console import show_rows
+        from emcache_cli.summaries import run_rows
+
+        show_rows(run_rows(records), chosen)
+        sys.stdout.flush()
+
+    return deliver

@@ -39,6 +39,9 @@ def add_dataset(
 ) -> tuple[Dataset, Record]:
     """Check every slice and mask of a dataset and add it; a failure leaves nothing behind.
 
+    Added once more, from the same files by the same options, it is as it was: a process that was
+    killed may have been done, and whoever started it cannot know.
+
     Args:
         workspace: Where to add it.
         name: Its name.
@@ -58,20 +61,29 @@ def add_dataset(
     """
     check_dataset_name(name)
     listed = name in workspace.dataset_names()
-    # A table without a record is what a process leaves that was killed between the two.
-    if listed and _has_record(workspace, name):
-        raise _taken(workspace, name)
     options = {
         "layout": layout,
         "root": _stored_root(workspace, root),
         **{key: value for key, value in extras.items() if value is not None},
     }
+    if listed and not _agree(workspace.dataset_options(name), options):
+        raise _taken(workspace, name)
     index = open_file_index(workspace)
     grey_rule = _settle_greys(name, options, workspace.root, index, percentiles, reporter)
     dataset = read_dataset(name, options, workspace.root, index, reporter)
     _check_distinct(dataset)
-    if listed and dict(workspace.dataset_options(name)) != options:
-        raise _taken(workspace, name)
+    rows = slice_table_rows(dataset.slices, dataset.root)
+    table = pl.DataFrame(rows, infer_schema_length=None)
+    if listed:
+        if dict(workspace.dataset_options(name)) != options:
+            raise _taken(workspace, name)
+        # A table without a record is what a process leaves that was killed between the two.
+        if (record := _record_of(workspace, name)) is not None:
+            before = pl.read_parquet(record.file("slices.parquet"), glob=False)
+            if before.rows() != table.rows():
+                raise _taken(workspace, name)
+            reporter.say(f"Dataset {name} is there already, from the same files; nothing changes.")
+            return dataset, record
     with new_record(workspace.runs, "dataset") as draft:
         draft.config = {
             "dataset": name,
@@ -87,8 +99,7 @@ def add_dataset(
             "grey_rule": grey_rule,
             "voxel_size_nm": None if dataset.voxel_size_nm is None else list(dataset.voxel_size_nm),
         }
-        rows = slice_table_rows(dataset.slices, dataset.root)
-        draft.write_table("slices.parquet", pl.DataFrame(rows, infer_schema_length=None))
+        draft.write_table("slices.parquet", table)
         if not listed:
             workspace.add_dataset(name, options)
         record = draft.finish()
@@ -103,14 +114,21 @@ def _taken(workspace: Workspace, name: str) -> DatasetError:
     )
 
 
-def _has_record(workspace: Workspace, name: str) -> bool:
-    for record_id in list_record_ids(workspace.runs):
+def _agree(stored: Mapping[str, Any], given: Mapping[str, Any]) -> bool:
+    """Whether a table says what was given; a grey window may have been found for it."""
+    found = {"grey_window"} - given.keys()
+    return {key: value for key, value in stored.items() if key not in found} == given
+
+
+def _record_of(workspace: Workspace, name: str) -> Record | None:
+    """The newest sound record of a dataset of that name."""
+    for record_id in reversed(list_record_ids(workspace.runs)):
         if "-dataset-" in record_id:
             with suppress(EmcacheError):
-                record = read_record(workspace.runs / record_id, verify_files=False)
-                if record.config.get("dataset") == name:
-                    return True
-    return False
+                record = read_record(workspace.runs / record_id)
+                if record.config.get("dataset") == name and record.has("slices.parquet"):
+                    return record
+    return None
 
 
 def _settle_greys(

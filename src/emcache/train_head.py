@@ -19,7 +19,7 @@ from emcache.records import Record
 from emcache.sampling import check_sampling
 from emcache.sources import training_sources
 from emcache.training_model import Model
-from emcache.training_run import audit_sources, check_grids, train_runs
+from emcache.training_run import Deliver, audit_sources, check_grids, train_runs
 from emcache.training_setting import Data, Setting, TrainingOptions
 from emcache.workspace import Workspace
 
@@ -30,6 +30,7 @@ def train_head(
     request: FeatureRequest,
     options: TrainingOptions,
     reporter: Reporter,
+    deliver: Deliver | None = None,
 ) -> list[Record]:
     """Train one head for each seed; extract first what is not in the cache.
 
@@ -39,6 +40,8 @@ def train_head(
         request: Which features; what is not named must be unambiguous.
         options: How.
         reporter: Hears of everything that takes long.
+        deliver: Gets the records when all are there; what a killed command goes on from is kept
+            until it returns.
 
     Returns:
         The records, in the order of the seeds. A record is kept as soon as its run ends.
@@ -58,7 +61,7 @@ def train_head(
         head = build_head(protocol.head, dim, seed, classes, pick_layout(setting.device))
         return Model(head, head)
 
-    return train_runs(workspace, setting, TokenReader(features), build, audits, reporter)
+    return train_runs(workspace, setting, TokenReader(features), build, audits, reporter, deliver)
 
 
 def plan_head_training(

@@ -19,7 +19,7 @@ from emcache.sampling import check_sampling
 from emcache.segmenter import Segmenter
 from emcache.sources import training_sources
 from emcache.training_model import Model
-from emcache.training_run import audit_sources, check_grids, train_runs
+from emcache.training_run import Deliver, audit_sources, check_grids, train_runs
 from emcache.training_setting import Data, Setting, TrainingOptions
 from emcache.workspace import Workspace
 
@@ -57,6 +57,7 @@ def train_lora(
     options: TrainingOptions,
     savings: DeviceSavings,
     reporter: Reporter,
+    deliver: Deliver | None = None,
 ) -> list[Record]:
     """Train one adapter and head for each seed.
 
@@ -67,6 +68,8 @@ def train_lora(
         options: How; rank, alpha and targets stand in the protocol.
         savings: What to compute twice to need less memory.
         reporter: Hears of everything that takes long.
+        deliver: Gets the records when all are there; what a killed command goes on from is kept
+            until it returns.
 
     Returns:
         The records, in the order of the seeds. A record is kept as soon as its run ends.
@@ -103,7 +106,7 @@ def train_lora(
 
     extra = {**audits, "accumulate": savings.accumulate, "checkpoint": savings.checkpoint}
     reader = PixelReader(slices, spec.patch)
-    return train_runs(workspace, setting, reader, build, extra, reporter)
+    return train_runs(workspace, setting, reader, build, extra, reporter, deliver)
 
 
 def plan_lora_training(

@@ -33,6 +33,9 @@ from emcache.unfinished import unfinished_command
 from emcache.weights import describe_untrained, is_untrained
 from emcache.workspace import Workspace
 
+Deliver = Callable[[Sequence[Record]], None]
+"""Hands the records of a training to whoever asked for them."""
+
 
 def train_runs(
     workspace: Workspace,
@@ -41,6 +44,7 @@ def train_runs(
     build: Callable[[int], Model],
     extra: Mapping[str, Any],
     reporter: Reporter,
+    deliver: Deliver | None = None,
 ) -> list[Record]:
     """Train and test once for each seed.
 
@@ -51,6 +55,8 @@ def train_runs(
         build: An untrained model for a seed.
         extra: Further values for the records' ``config``.
         reporter: Hears of every epoch and run.
+        deliver: Gets the records when all are there. Who is killed before it returns has shown
+            nothing: the same command then finds what was trained and trains nothing again.
 
     Returns:
         The records, in the order of the seeds. A record is kept as soon as its run ends.
@@ -91,6 +97,8 @@ def train_runs(
                 _tell_interrupted(reporter, len(records), options.seeds, seed, keeper)
                 raise
             command.end(seed)
+        if deliver is not None:
+            deliver(records)
     return records
 
 

@@ -7,8 +7,8 @@
         seed-0/checkpoint.json ...   see emcache.checkpoints
 
 The same command, run again after it was killed, finds the folder and goes on: seeds whose records
-stand are done, the next goes on from its checkpoint. A command that ends removes the folder, so
-that running it once more trains anew.
+stand are done, the next goes on from its checkpoint. A command removes the folder once it has shown
+its result, so that running it once more trains anew.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from emcache import atomic
@@ -80,6 +80,9 @@ class Unfinished:
     def close(self) -> None:
         """The command is done: forget all of it."""
         if self._folder is not None:
+            # The list first: by what else is there, nobody can tell that anything was trained.
+            with suppress(OSError):
+                (self._folder / _SEEDS).unlink(missing_ok=True)
             shutil.rmtree(self._folder, ignore_errors=True)
 
     def _place(self, seed: int) -> Path:

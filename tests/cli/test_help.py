@@ -1,8 +1,8 @@
 import re
+import resource
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -45,9 +45,15 @@ def test_version(run) -> None:
 
 
 def seconds(command: list[str]) -> float:
-    started = time.perf_counter()
+    """Of the processor: whatever else runs on the machine is not in it."""
+
+    def used() -> float:
+        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return usage.ru_utime + usage.ru_stime
+
+    before = used()
     subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
-    return time.perf_counter() - started
+    return used() - before
 
 
 def test_help_is_instant() -> None:
@@ -55,7 +61,7 @@ def test_help_is_instant() -> None:
     emcache = str(Path(sys.executable).with_name("emcache"))
     pairs = [
         (seconds([emcache, "--help"]), seconds([sys.executable, "-c", "import typer"]))
-        for _ in range(9)
+        for _ in range(5)
     ]
     assert statistics.median(ours / theirs for ours, theirs in pairs) <= 4
 

@@ -14,6 +14,7 @@ import polars as pl
 import pytest
 from PIL import Image
 
+from emcache.records import list_record_ids
 from emcache.workspace import Workspace
 
 TINY = ("--backbone", "tiny", "--weights", "random:0", "--longest-edge", "70")
@@ -173,6 +174,24 @@ def test_a_terminal_gets_a_table(trained: Workspace) -> None:
     os.close(child)
     assert os.read(parent, 1000).decode().split() == ["one", "---", "1"]
     os.close(parent)
+
+
+@pytest.mark.parametrize("command", ["train-head", "train-lora"])
+def test_a_training_is_forgotten_once_its_rows_are_out(
+    cells: Workspace, run, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    words = [command, "cells", *TINY, "--seeds", "0-1", "--epochs", "1", "--head", "linear"]
+
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("emcache_cli.console.show_rows", stopped)
+        assert run(*words, cwd=cells.root).code == 130
+    trained = [name for name in list_record_ids(cells.runs) if command in name]
+    assert [row["run_id"] for row in run(*words, cwd=cells.root).json] == trained
+    anew = [row["run_id"] for row in run(*words, cwd=cells.root).json]
+    assert not set(anew) & set(trained)
 
 
 def test_ctrl_c_says_what_was_kept(cells: Workspace) -> None:

@@ -82,16 +82,17 @@ def test_frechet_is_the_textbooks(shape: tuple[int, int, int, int]) -> None:
 
 def test_frechet_is_many_times_faster_than_the_textbook() -> None:
     rng = np.random.default_rng(0)
-    x, y = rng.normal(size=(165, 1024)), rng.normal(size=(20, 1024)) + 0.1
+    x, y = rng.normal(size=(165, 512)), rng.normal(size=(20, 512)) + 0.1
     frechet_distance(x, y)
-    began = time.perf_counter()
+    # Of the processor: whatever else runs on the machine is in neither.
+    began = time.process_time()
     expected, traces = textbook(x, y)
-    slow = time.perf_counter() - began
+    slow = time.process_time() - began
     fast = []
     for _ in range(5):
-        began = time.perf_counter()
+        began = time.process_time()
         found = frechet_distance(x, y)
-        fast.append(time.perf_counter() - began)
+        fast.append(time.process_time() - began)
     assert abs(found - expected) <= 1e-6 * traces
     assert slow >= 50 * sorted(fast)[2]
 

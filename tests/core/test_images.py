@@ -1,3 +1,5 @@
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -82,6 +84,38 @@ def test_a_palette_of_colours_is_refused(tmp_path: Path) -> None:
     for read in (read_image, read_mask):
         with pytest.raises(ImageError, match="has a palette of colours"):
             read(Plane(tmp_path / "red.png"))
+
+
+def palette_png(entries: np.ndarray, palette: bytes | None) -> bytes:
+    """A PNG of colour type 3, its chunks as they are given."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        checksum = zlib.crc32(name + data)
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", checksum)
+
+    rows, columns = entries.shape
+    pixels = b"".join(b"\0" + row.tobytes() for row in entries)
+    return b"".join(
+        (
+            b"\x89PNG\r\n\x1a\n",
+            chunk(b"IHDR", struct.pack(">IIBBBBB", columns, rows, 8, 3, 0, 0, 0)),
+            b"" if palette is None else chunk(b"PLTE", palette),
+            chunk(b"IDAT", zlib.compress(pixels)),
+            chunk(b"IEND", b""),
+        )
+    )
+
+
+def test_a_pixel_without_an_entry_in_the_palette_is_refused(tmp_path: Path) -> None:
+    entries = np.array([[0, 1], [2, 1]], np.uint8)
+    greys = bytes([7, 7, 7, 9, 9, 9, 255, 255, 255])
+    for palette, held in {None: 0, b"": 0, greys[:6]: 2, greys[:8]: 2}.items():
+        (tmp_path / "short.png").write_bytes(palette_png(entries, palette))
+        for read in (read_image, read_mask):
+            with pytest.raises(ImageError, match=rf"{held} entries, and pixels of entry 2; expec"):
+                read(Plane(tmp_path / "short.png"))
+    (tmp_path / "whole.png").write_bytes(palette_png(entries, greys))
+    assert read_mask(Plane(tmp_path / "whole.png")).tolist() == [[7, 9], [255, 9]]
 
 
 def test_a_large_section_is_no_bomb(tmp_path: Path) -> None:

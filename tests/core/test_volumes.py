@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import struct
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,7 @@ from PIL import Image
 
 from emcache.datasets import Dataset, Selection, load_dataset
 from emcache.errors import EmcacheError, ImageError, PairingError, UsageError
-from emcache.images import read_image, read_mask
+from emcache.images import page_sizes, read_image, read_mask
 from emcache.jobs import ExtractOptions, plan_extraction
 from emcache.labels import label_key
 from emcache.planes import Plane
@@ -349,6 +350,96 @@ def test_a_plane_that_claims_too_much_is_not_read(
     tifffile.imwrite(tmp_path / "large.tif", np.zeros((6, 8), np.uint8))
     with pytest.raises(ImageError, match=r"claims 6 x 8 pixels; expected at most 40"):
         open_volume(Plane(tmp_path / "large.tif").path)
+
+
+def test_sizes_are_checked_before_anything_of_their_length_is_made(tmp_path: Path) -> None:
+    long = 1 << 40
+    # From the smallest header of each kind that may claim any size.
+    zarr.create_array(tmp_path / "a.zarr", shape=(3, long, 20), dtype="uint8", chunks=(1, 16, 16))
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("raw", shape=(3, long, 20), dtype="u1", chunks=(1, 16, 16))
+    for place, inner in ((tmp_path / "a.zarr", ""), (tmp_path / "a.h5", "raw")):
+        assert [len(page_sizes(Plane(place, inner, axis))) for axis in (0, 2)] == [3, 20]
+        assert page_sizes(Plane(place, inner, 2))[0] == (3, long)
+        with pytest.raises(ImageError, match=f"claims {long} planes; expected at most"):
+            page_sizes(Plane(place, inner, 1))
+        for axis in (0, 2):
+            with pytest.raises(ImageError, match=f"claims .*{long}.* pixels; expected at most"):
+                read_mask(Plane(place, inner, axis, 0))
+
+
+def test_planes_of_many_chunks_are_read_in_strips(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = np.random.default_rng(0).integers(0, 256, (5, 37, 22), np.uint8)
+    zarr.create_array(tmp_path / "a.zarr", data=data, chunks=(2, 3, 4))
+    zarr.create_array(tmp_path / "flat.zarr", data=data[0], chunks=(3, 4))
+    zarr.create_array(tmp_path / "lead.zarr", data=data[None], chunks=(1, 2, 3, 4))
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("raw", data=data, chunks=(2, 3, 4))
+    for at_once in (1, 5, 13, 40):
+        monkeypatch.setattr("emcache.volumes.volume._CHUNKS_AT_ONCE", at_once)
+        for name, inner in (("a.zarr", ""), ("lead.zarr", ""), ("a.h5", "raw")):
+            volume = open_volume(tmp_path / name, inner)
+            for axis, index in ((0, 3), (1, 20), (2, 21)):
+                assert (volume.read(axis, index) == data.take(index, axis=axis)).all()
+        flat = open_volume(tmp_path / "flat.zarr")
+        assert (flat.read(0, 0) == data[0]).all()
+        assert (flat.read(2, 5) == data[:1, :, 5]).all()
+    monkeypatch.setattr("emcache.volumes.volume.MOST_CHUNKS", 77)
+    with pytest.raises(ImageError, match="in 78 chunks a plane; expected at most 77"):
+        open_volume(tmp_path / "a.h5", "raw").read(0, 0)
+
+
+def test_a_ring_of_pages_is_refused(tmp_path: Path) -> None:
+    """tifffile goes round in it; it looks for rings at the hundredth page alone."""
+    for pages, back, how in ((3, 0, {}), (3, 1, {}), (150, 2, {}), (150, 2, {"ome": True})):
+        path = tmp_path / f"{pages}-{back}-{len(how)}.tif"
+        data = np.zeros((pages, 8, 8), np.uint8)
+        tifffile.imwrite(path, data, photometric="minisblack", **({"metadata": None} | how))
+        content = bytearray(path.read_bytes())
+        starts: list[int] = []
+        (start,) = struct.unpack_from("<I", content, 4)
+        while start:
+            starts.append(start)
+            after = start + 2 + 12 * struct.unpack_from("<H", content, start)[0]
+            (start,) = struct.unpack_from("<I", content, after)
+        struct.pack_into("<I", content, after, starts[back])
+        path.write_bytes(content)
+        with pytest.raises(ImageError, match="a page that leads back to an earlier one"):
+            open_volume(path)
+
+
+PIXELS = (
+    '<Pixels DimensionOrder="XYZCT" Type="uint8" SizeX="8" SizeY="8" SizeZ="{planes}" SizeC="1" '
+    'SizeT="1">{data}</Pixels>'
+)
+MODULO = (
+    "<StructuredAnnotations><XMLAnnotation><Value><Modulo>"
+    '<ModuloAlongZ Type="lifetime" Start="0" End="{end}"/>'
+    "</Modulo></Value></XMLAnnotation></StructuredAnnotations>"
+)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "more"),
+    [
+        (PIXELS.format(planes=1 << 40, data="<TiffData/>"), ""),
+        (PIXELS.format(planes=3, data=f'<TiffData IFD="0" PlaneCount="{1 << 40}"/>'), ""),
+        (PIXELS.format(planes=3, data="<TiffData/>"), MODULO.format(end=1 << 40)),
+    ],
+)
+def test_an_ome_header_is_checked_before_lists_are_made(
+    tmp_path: Path, pixels: str, more: str
+) -> None:
+    space = "http://www.openmicroscopy.org/Schemas/OME/2016-06"
+    header = f'<OME xmlns="{space}"><Image ID="Image:0">{pixels}</Image>{more}</OME>'
+    with tifffile.TiffWriter(tmp_path / "a.ome.tif") as file:
+        for description in (header.encode(), None, None):
+            plane = np.zeros((8, 8), np.uint8)
+            file.write(plane, photometric="minisblack", description=description, metadata=None)
+    with pytest.raises(ImageError, match=f"claims {1 << 40} planes; expected at most"):
+        open_volume(tmp_path / "a.ome.tif")
 
 
 @pytest.mark.real

@@ -3,7 +3,7 @@
 Starting Python and importing torch takes seconds, and a kill that falls there shows nothing. For
 each line of JSON (``arguments``, ``cwd``, ``kill_after`` in seconds or null) it forks a child that
 runs ``emcache`` with these arguments, kills it by SIGKILL after that time, and answers with how it
-ended.
+ended and what it had written.
 Nothing is computed here: a fork of threads that have started would hang.
 """
 
@@ -39,6 +39,7 @@ PRELOADED = (
 
 def run(request: dict[str, Any]) -> dict[str, Any]:
     reader, writer = os.pipe()
+    shown = os.memfd_create("stdout")
     started = time.monotonic()
     child = os.fork()
     if child == 0:
@@ -48,7 +49,7 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
             os.chdir(request["cwd"])
             null = os.open(os.devnull, os.O_RDWR)
             os.dup2(null, 0)
-            os.dup2(null, 1)
+            os.dup2(shown, 1)
             os.dup2(writer, 2)
             torch.set_num_threads(1)
             sys.stdin, sys.stdout, sys.stderr = map(os.fdopen, (0, 1, 2), ("r", "w", "w"))
@@ -80,10 +81,14 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
     with os.fdopen(reader, "rb") as stream:
         said = stream.read().decode(errors="replace")
     _, status = os.waitpid(child, 0)
+    with os.fdopen(shown, "rb") as stream:
+        stream.seek(0)
+        out = stream.read().decode(errors="replace")
     # It may have ended by itself just before the signal.
     code = os.waitstatus_to_exitcode(status)
     killed = killed and code == -signal.SIGKILL
-    return {"killed": killed, "code": code, "said": said, "seconds": time.monotonic() - started}
+    seconds = time.monotonic() - started
+    return {"killed": killed, "code": code, "out": out, "said": said, "seconds": seconds}
 
 
 if __name__ == "__main__":

@@ -100,7 +100,7 @@ def feature_set_cases(folder: Path, full: bool) -> list[tuple[str, Harm, int]]:
     ]
 
 
-def test_every_harm_to_a_feature_set_is_found_and_repaired(place, full, count):
+def test_every_harm_to_a_feature_set_is_found_and_repaired(place, full, chance, count):
     workspace, job, _ = place
     folder = workspace.cache / job.name
     before = bytes_below(folder)
@@ -111,7 +111,7 @@ def test_every_harm_to_a_feature_set_is_found_and_repaired(place, full, count):
     for name, harm, seed in cases if full else cases[::3]:
         # Repairing is slower than finding: where all are tried, every fifth is repaired.
         sound = (folder / name).read_bytes()
-        harm(folder / name, random.Random(f"{name} {seed}"))
+        harm(folder / name, chance(f"{name} {seed}"))
         damages = verify_feature_set(folder)
         assert [d.file for d in damages] == [name], (name, harm)
         if "/c/" in name and name.startswith("grids"):
@@ -173,7 +173,7 @@ def _forget_extraction(folder: Path, before: dict[str, str]) -> None:
     before["manifest.json"] = now["manifest.json"]
 
 
-def test_no_flipped_token_is_ever_used(place, full, count):
+def test_no_flipped_token_is_ever_used(place, full, chance, count):
     """Whoever reads a slice of a flipped shard is told, or gets the tokens that were written."""
     workspace, job, _ = place
     feature_set = FeatureSet.open(workspace.cache / job.name)
@@ -184,7 +184,7 @@ def test_no_flipped_token_is_ever_used(place, full, count):
     files += sorted(labels.folder.glob("grids/*/*/c/**/0"))
     files = [path for path in files if path.is_file()]
     flips = told = 0
-    random_ = random.Random(7)
+    random_ = chance("tokens")
     for _ in range(300 if full else 40):
         path = random_.choice(files)
         kept = path.read_bytes()
@@ -204,11 +204,11 @@ def test_no_flipped_token_is_ever_used(place, full, count):
 
 
 @pytest.mark.parametrize("harm", HARMS)
-def test_every_harm_to_a_record_is_found(harm, place, count):
+def test_every_harm_to_a_record_is_found(harm, place, chance, count):
     workspace, _, record = place
     for path in sorted(record.folder.iterdir()):
         kept = path.read_bytes()
-        harm(path, random.Random(path.name))
+        harm(path, chance(path.name))
         with pytest.raises(RecordError, match=record.id):
             read_record(record.folder)
         findings = {f.name: f.verdict for f in check(workspace.runs, workspace.warehouse)}
@@ -250,11 +250,11 @@ def test_one_damaged_feature_set_keeps_no_other_from_being_used(place, tmp_path)
 # The warehouse
 
 
-def test_a_damaged_warehouse_is_moved_aside_and_made_again(place, full, count):
+def test_a_damaged_warehouse_is_moved_aside_and_made_again(place, full, chance, count):
     workspace, _, _ = place
     sync(workspace.runs, workspace.warehouse)
     kept = workspace.warehouse.read_bytes()
-    random_ = random.Random(3)
+    random_ = chance("warehouse")
     flips = 60 if full else 6
     for _ in range(flips):
         flip(workspace.warehouse, random_)
@@ -288,7 +288,7 @@ def test_rows_of_records_that_have_gone_are_not_made_anew(place, tmp_path):
 
 
 @pytest.mark.parametrize("harm", HARMS)
-def test_a_damaged_checkpoint_is_no_checkpoint(harm, tmp_path, full, count):
+def test_a_damaged_checkpoint_is_no_checkpoint(harm, tmp_path, full, chance, count):
     made = 0
     for seed in range(50 if full else 8):
         folder = CheckpointFolder(tmp_path / str(seed))
@@ -300,7 +300,7 @@ def test_a_damaged_checkpoint_is_no_checkpoint(harm, tmp_path, full, count):
         assert found is not None
         assert torch.equal(found.tensors["model/a"], tensors["model/a"])
         assert found.facts == {"epoch": 3, "best": 2}
-        harm(files[seed % 2], random.Random(seed))
+        harm(files[seed % 2], chance(f"checkpoint {seed}"))
         made += 1
         assert CheckpointFolder(tmp_path / str(seed)).load() is None
     count("flipped bytes" if harm is flip else "damaged files", made)

@@ -30,13 +30,13 @@ class PulledPlug(BaseException):
     """Ends a training as a kill does, as far as the process's own clearing up goes."""
 
 
-def train(cells: Workspace, listener, regime: str, seeds=(0, 1)) -> list[Record]:
+def train(cells: Workspace, listener, regime: str, seeds=(0, 1), deliver=None) -> list[Record]:
     protocol = PROTOCOL if regime == "frozen" else LINEAR
     options = TrainingOptions(list(seeds), protocol)
     if regime == "frozen":
-        return train_head(cells, ["cells"], TINY, options, listener)
+        return train_head(cells, ["cells"], TINY, options, listener, deliver)
     choice = BackboneChoice("tiny", "random:0", 28)
-    return train_lora(cells, ["cells"], choice, options, DeviceSavings(), listener)
+    return train_lora(cells, ["cells"], choice, options, DeviceSavings(), listener, deliver)
 
 
 def result(record: Record) -> tuple[object, ...]:
@@ -102,6 +102,24 @@ def test_ctrl_c_says_what_is_kept(cells, listener, monkeypatch):
     assert listener.lines[-1] == (
         "1 of 2 seeds are done, and seed 1 up to epoch 2; the same command goes on from there."
     )
+
+
+@pytest.mark.parametrize("regime", ["frozen", "lora"])
+def test_what_was_not_delivered_is_not_trained_again(regime, cells, listener):
+    """A kill between the last record and the result that is shown leaves nothing to do twice."""
+
+    def killed(records):
+        trained.extend(records)
+        raise PulledPlug
+
+    trained: list[Record] = []
+    with pytest.raises(PulledPlug):
+        train(cells, listener, regime, deliver=killed)
+    delivered: list[Record] = []
+    again = train(cells, listener, regime, deliver=delivered.extend)
+    assert [r.id for r in again] == [r.id for r in delivered] == [r.id for r in trained]
+    assert len([name for name in list_record_ids(cells.runs) if "train-" in name]) == 2
+    assert not [path for path in cells.runs.iterdir() if path.name.startswith(".training")]
 
 
 def test_a_command_that_ended_trains_anew(cells, listener):

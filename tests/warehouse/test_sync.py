@@ -455,7 +455,9 @@ def test_records_of_a_kind_that_gets_tables_later_are_ingested_again(made_up, mo
 # The database itself
 
 
-@pytest.mark.parametrize("damage", ["nonsense", "empty", "truncated", "flipped header"])
+@pytest.mark.parametrize(
+    "damage", ["nonsense", "empty", "truncated", "without its end", "flipped header"]
+)
 def test_a_damaged_database_is_moved_aside_and_made_again(filled, damage):
     before = contents(filled.database)
     data = bytearray(filled.database.read_bytes())
@@ -466,6 +468,9 @@ def test_a_damaged_database_is_moved_aside_and_made_again(filled, damage):
             data = bytearray()
         case "truncated":
             del data[len(data) // 2 :]
+        case "without its end":
+            # All that is needed to open it is there.
+            del data[-300_000:]
         case "flipped header":
             data[4096 + 100] ^= 0xFF
             data[8192 + 100] ^= 0xFF
@@ -793,9 +798,10 @@ def test_many_records_are_ingested_quickly(made_up):
     for seed in range(records):
         made_up.train(seed=seed)
 
-    started = time.perf_counter()
+    # Of the processor: whatever else runs on the machine is not in it.
+    started = time.process_time()
     report = made_up.sync()
-    seconds = time.perf_counter() - started
+    seconds = time.process_time() - started
 
     assert len(report.ingested) == records
     assert records / seconds > 50

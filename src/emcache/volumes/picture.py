@@ -102,10 +102,19 @@ def _opened(path: Path) -> Iterator[Image.Image]:
 
 
 def _check_grey_palette(picture: Image.Image, path: Path) -> None:
-    """Refuse colours, whose brightness says nothing about the label they stand for."""
+    """Refuse colours, whose brightness says nothing about the label they stand for.
+
+    Likewise pixels that the palette has no entry for, which Pillow shows as black.
+    """
     used = np.unique(np.asarray(picture))
-    colours = np.asarray(picture.getpalette("RGB"), dtype=np.uint8).reshape(-1, 3)[used]
-    if (colours != colours[:, :1]).any():
+    colours = np.asarray(picture.getpalette("RGB"), dtype=np.uint8).reshape(-1, 3)
+    if used[-1] >= len(colours):
+        raise ImageError(
+            f"{path} has a palette of {len(colours)} entries, and pixels of entry {used[-1]}; "
+            f"expected an entry for each pixel: restore the file, or save it as 8-bit grey.",
+            subject=path,
+        )
+    if (colours[used] != colours[used, :1]).any():
         raise ImageError(
             f"{path} has a palette of colours; expected greys: save it as 8-bit grey.",
             subject=path,

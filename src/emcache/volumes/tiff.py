@@ -7,8 +7,10 @@ import struct
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from math import prod
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree as ET
 
 import numpy as np
 import tifffile
@@ -20,6 +22,7 @@ from emcache.volumes.volume import (
     PageSize,
     Volume,
     VoxelSize,
+    check_count,
     missing_file,
 )
 
@@ -40,6 +43,8 @@ class TiffVolume(Volume):
         with _reading(path):
             # Other files that an OME header may name are not opened.
             self._file = tifffile.TiffFile(path, _multifile=False)
+            _check_chain(self._file, path)
+            _check_ome_counts(self._file, path)
             self._pages, self._mapped = self._find_pages()
             sizes = [_size(page) for page in self._pages]
             if self._mapped is not None:
@@ -74,6 +79,7 @@ class TiffVolume(Volume):
                 subject=self._path,
             )
         wanted = next(iter(stack.values()), 1)
+        check_count(str(self._path), wanted)
         pages = [page for page in series.pages if page is not None]
         if len(pages) == wanted:
             return [self._checked(page) for page in pages], None
@@ -156,6 +162,52 @@ class TiffVolume(Volume):
             # Grey with transparency.
             values = values[..., 0]
         return values
+
+
+def _check_chain(file: Any, path: Path) -> None:
+    """Refuse pages of which one leads back to an earlier one: tifffile lists them without end.
+
+    Raises:
+        ImageError: They do, or there are more than could be listed.
+    """
+    form, handle = file.tiff, file.filehandle
+    seen: set[int] = set()
+    offset = file.pages.first.offset
+    while offset:
+        if offset in seen:
+            raise ImageError(
+                f"{path} has a page that leads back to an earlier one; expected a list of pages "
+                f"that ends: restore the file.",
+                subject=path,
+            )
+        seen.add(offset)
+        check_count(str(path), len(seen))
+        handle.seek(offset)
+        (tags,) = struct.unpack(form.tagnoformat, handle.read(form.tagnosize))
+        handle.seek(offset + form.tagnosize + tags * form.tagsize)
+        (offset,) = struct.unpack(form.offsetformat, handle.read(form.offsetsize))
+
+
+def _check_ome_counts(file: Any, path: Path) -> None:
+    """Refuse an OME header by which tifffile would make lists of any length.
+
+    Raises:
+        ImageError: It claims too many planes.
+    """
+    if not file.is_ome:
+        return
+    for element in ET.fromstring(file.ome_metadata).iter():  # noqa: S314 - as tifffile does
+        facts = element.attrib
+        match element.tag.rpartition("}")[2]:
+            case "Pixels":
+                order = facts["DimensionOrder"][2:]
+                check_count(str(path), prod(int(facts[f"Size{axis}"]) for axis in order))
+            case "TiffData":
+                for name in ("NumPlanes", "PlaneCount"):
+                    check_count(str(path), int(facts.get(name, 0)))
+            case name if name.startswith("ModuloAlong") and "Start" in facts:
+                step = float(facts.get("Step", 1))
+                check_count(str(path), int((float(facts["End"]) - float(facts["Start"])) / step))
 
 
 def _size(page: Any) -> PageSize:

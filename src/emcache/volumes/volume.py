@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from math import prod
+from math import ceil, prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +22,12 @@ MOST_PIXELS = 1 << 30
 
 MOST_PLANES = 1 << 20
 """Volumes of more planes are refused, likewise."""
+
+MOST_CHUNKS = 1 << 18
+"""Planes that lie in more chunks are refused, likewise."""
+
+# What a library notes of each chunk that it looks for, stored or not, takes some 6 kB.
+_CHUNKS_AT_ONCE = 1 << 12
 
 _NUMBERS = "biuf"
 
@@ -98,9 +104,9 @@ class Volume(ABC):
                 subject=self.name,
             )
         rows, columns = self.sizes[0]
-        check_count(self.name, rows if axis == 1 else columns)
-        planes = (PageSize(len(self.sizes), columns),) * rows
-        return planes if axis == 1 else (PageSize(len(self.sizes), rows),) * columns
+        planes, across = (rows, columns) if axis == 1 else (columns, rows)
+        check_count(self.name, planes)
+        return (PageSize(len(self.sizes), across),) * planes
 
     def read(self, axis: int, index: int) -> Shaped[np.ndarray, "row col *channel"]:
         """The values of one plane, in the machine's byte order; a third axis holds colours.
@@ -147,6 +153,7 @@ class ArrayVolume(Volume):
                 subject=name,
             )
         self._array = array
+        self._chunks: tuple[int, ...] = getattr(array, "chunks", None) or shape
         self._lead: tuple[Any, ...] = (0,) * len(leading)
         self._flat = len(kept) == 2
         rows, columns = kept[-2:]
@@ -157,12 +164,35 @@ class ArrayVolume(Volume):
         )
 
     def _read(self, axis: int, index: int) -> np.ndarray:
+        if self._flat:
+            plane = self._gather([slice(None)] * 2)
+            return plane if axis == 0 else plane[None].take(index, axis=axis)
         place: list[Any] = [slice(None)] * 3
         place[axis] = index
-        if self._flat:
-            plane = np.asarray(self._array[...])
-            return plane if axis == 0 else plane[None].take(index, axis=axis)
-        return np.asarray(self._array[(*self._lead, *place)])
+        return self._gather([*self._lead, *place])
+
+    def _gather(self, place: list[Any]) -> np.ndarray:
+        """The values of a place, of which two entries are whole axes, some chunks at a time."""
+        axes = [axis for axis, part in enumerate(place) if isinstance(part, slice)]
+        sides = [self._array.shape[axis] for axis in axes]
+        counts = [ceil(side / self._chunks[axis]) for side, axis in zip(sides, axes, strict=True)]
+        if prod(counts) > MOST_CHUNKS:
+            raise ImageError(
+                f"{self.name} is stored in {prod(counts)} chunks a plane; expected at most "
+                f"{MOST_CHUNKS}: save it in larger chunks.",
+                subject=self.name,
+            )
+        if prod(counts) <= _CHUNKS_AT_ONCE:
+            return np.asarray(self._array[tuple(place)])
+        # Strips across the side of more chunks.
+        cut = int(counts[1] > counts[0])
+        step = max(1, _CHUNKS_AT_ONCE // counts[1 - cut]) * self._chunks[axes[cut]]
+        values = np.empty(sides, self._array.dtype)
+        for start in range(0, sides[cut], step):
+            strip = slice(start, start + step)
+            place[axes[cut]] = strip
+            values[(slice(None),) * cut + (strip,)] = self._array[tuple(place)]
+        return values
 
 
 def check_count(name: str, planes: int) -> None:
