@@ -101,6 +101,14 @@ def vnc_root() -> Path:
 
 
 @pytest.fixture(scope="session")
+def lucchi_root() -> Path:
+    """The real Lucchi++ slices, some of the released numbers; likewise."""
+    if not (DATA / "lucchi++" / "Train_In").is_dir():
+        pytest.skip("the real EM slices are absent (set EMCACHE_TEST_DATA to their folder)")
+    return DATA / "lucchi++"
+
+
+@pytest.fixture(scope="session")
 def few_vnc_root(vnc_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Six of the real VNC slices with their masks, where what is shown holds for any number."""
     root = tmp_path_factory.mktemp("vnc")
