@@ -34,6 +34,8 @@ ROOT = Path(__file__).parents[1]
 # How often each kind of fault was tried, a line of JSON for each test, over all workers.
 FAULTS_REPORT = "EMCACHE_FAULTS_REPORT"
 DATA = Path(os.environ.get("EMCACHE_TEST_DATA", ROOT.parent / "shared" / "data"))
+WEIGHTS = Path(os.environ.get("EMCACHE_TEST_WEIGHTS", ROOT.parent / "shared" / "weights"))
+PRETRAINED = WEIGHTS / "dinov2_vits14_fp16.safetensors"
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -98,6 +100,21 @@ def vnc_root() -> Path:
     if not (DATA / "vnc" / "stack1").is_dir():
         pytest.skip("the real EM slices are absent (set EMCACHE_TEST_DATA to their folder)")
     return DATA / "vnc"
+
+
+@pytest.fixture(scope="session")
+def pretrained_file() -> Path:
+    """A DINOv2 ViT-S/14 checkpoint; a test that asks for it carries the mark ``weights``."""
+    if not PRETRAINED.is_file():
+        pytest.skip("the checkpoint is absent (set EMCACHE_TEST_WEIGHTS to its folder)")
+    return PRETRAINED
+
+
+@pytest.fixture(scope="session")
+def no_pretrained_file() -> None:
+    """For what stands in where the checkpoint is absent."""
+    if PRETRAINED.is_file():
+        pytest.skip("the checkpoint is there, and the same is tested with it")
 
 
 @pytest.fixture(scope="session")
