@@ -16,7 +16,8 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import groupby, pairwise
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
@@ -103,10 +104,13 @@ class Chosen(Scratch):
         self, pairs: Sequence[Pair], centred: bool = True
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """As :meth:`Scratch.tile_sums`."""
-        for image, mask, orientation in pairs:
-            sums, sizes, mean = self._table(orientation)
-            found = sums[image, mask] if centred else sums[image, mask] + mean[mask]
-            yield found[None], sizes[mask][None]
+        for image, run in groupby(pairs, key=itemgetter(0)):
+            found, sizes = [], []
+            for _, mask, orientation in run:
+                sums, size, mean = self._table(orientation)
+                found.append(sums[image, mask] if centred else sums[image, mask] + mean[mask])
+                sizes.append(size[mask])
+            yield np.stack(found), np.stack(sizes)
 
 
 def combined(first: str, then: str) -> str:

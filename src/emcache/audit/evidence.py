@@ -216,23 +216,24 @@ def measure(
             members.setdefault(pair, []).append(number)
     pairs = sorted(members)
     widths = [len(range(scratch.tiling.count)[part]) for part in parts]
-    means = [np.zeros((len(groups), len(CHANNELS))) for _ in parts]
-    errors = [np.zeros((len(groups), len(CHANNELS), width)) for width in widths]
-    least = [np.zeros((len(groups), len(CHANNELS))) for _ in parts]
+    totals = [
+        (
+            np.zeros((len(groups), len(CHANNELS))),
+            np.zeros((len(groups), len(CHANNELS), width)),
+            np.zeros((len(groups), len(CHANNELS))),
+        )
+        for width in widths
+    ]
     place = 0
     for sums, sizes in scratch.tile_sums(pairs, centred):
         owners = [members[pair] for pair in pairs[place : place + len(sums)]]
         place += len(sums)
-        for part, mean, error, low in zip(parts, means, errors, least, strict=True):
-            found = ratios(sums[..., part], sizes[..., part])
-            for numbers, one, share, variance in zip(owners, *found, strict=True):
-                mean[numbers] += one
-                error[numbers] += share
-                low[numbers] += variance
-    return [
-        [Fit(*one) for one in zip(mean, error, low, strict=True)]
-        for mean, error, low in zip(means, errors, least, strict=True)
-    ]
+        numbers = np.concatenate([np.array(owner) for owner in owners])
+        which = np.repeat(np.arange(len(owners)), [len(owner) for owner in owners])
+        for part, total in zip(parts, totals, strict=True):
+            for into, values in zip(total, ratios(sums[..., part], sizes[..., part]), strict=True):
+                np.add.at(into, numbers, values[which])
+    return [[Fit(*one) for one in zip(*total, strict=True)] for total in totals]
 
 
 def fit_each(
