@@ -37,7 +37,8 @@ ROOT = Path(__file__).parents[1]
 FAULTS_REPORT = "EMCACHE_FAULTS_REPORT"
 # What all random choices of a run start from.
 FAULTS_SEED = "EMCACHE_FAULTS_SEED"
-# Nothing is below it where it is not set, so that what needs the real slices skips.
+# Nothing is below them where they are not set, so that what needs the real things skips.
+WEIGHTS = Path(os.environ.get("EMCACHE_TEST_WEIGHTS", os.devnull))
 DATA = Path(os.environ.get("EMCACHE_TEST_DATA", os.devnull))
 
 
@@ -134,6 +135,15 @@ def vnc_root() -> Path:
     if not (DATA / "vnc" / "stack1").is_dir():
         pytest.skip("the real EM slices are absent (set EMCACHE_TEST_DATA to their folder)")
     return DATA / "vnc"
+
+
+@pytest.fixture(scope="session")
+def dinov2_weights() -> Path:
+    """A real DINOv2 ViT-S/14 checkpoint; a test that asks for it carries the mark ``weights``."""
+    file = WEIGHTS / "dinov2_vits14_fp16.safetensors"
+    if not file.is_file():
+        pytest.skip("the real checkpoint is absent (set EMCACHE_TEST_WEIGHTS to its folder)")
+    return file
 
 
 @pytest.fixture(scope="session")

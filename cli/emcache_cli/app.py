@@ -30,6 +30,7 @@ from emcache_cli import (
     train_head,
     train_lora,
     warehouse,
+    weights,
 )
 
 app = typer.Typer(
@@ -59,6 +60,7 @@ def _root(
 
 app.command("init")(init.init)
 app.add_typer(dataset.app, name="dataset")
+app.add_typer(weights.app, name="weights")
 app.command("extract")(extract.extract)
 app.command("train-head")(train_head.train_head)
 app.command("train-lora")(train_lora.train_lora)

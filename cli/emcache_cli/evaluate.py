@@ -19,7 +19,7 @@ def evaluate(
     ],
     weights: Annotated[
         str | None,
-        typer.Option(metavar="FILE", help="The backbone's weights, where they came from a file."),
+        typer.Option(metavar="PATH", help="The backbone's weights, if the file has moved."),
     ] = None,
     device: DeviceOption = "auto",
     save_predictions: Annotated[

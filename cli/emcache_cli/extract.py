@@ -15,7 +15,11 @@ def extract(
     ],
     backbone: Annotated[str, typer.Option(metavar="NAME", help="As dinov2-small.")],
     weights: Annotated[
-        str, typer.Option(metavar="pretrained|random:SEED|FILE", help="Weights of the backbone.")
+        str,
+        typer.Option(
+            metavar="pretrained|random:SEED|hf:REPOSITORY|NAME|PATH",
+            help="Weights of the backbone.",
+        ),
     ] = "pretrained",
     longest_edge: Annotated[
         int, typer.Option(metavar="PX", help="Size of the longest edge, floored to whole patches.")

@@ -25,7 +25,7 @@ def gap(
     backbone: Annotated[
         str | None, typer.Option(help="Whose tokens; needed where the cache leaves a choice.")
     ] = None,
-    weights: Annotated[str | None, typer.Option(help="pretrained, random:SEED, or a file.")] = None,
+    weights: Annotated[str | None, typer.Option(help="As for extract.")] = None,
     run: Annotated[
         str | None,
         typer.Option(help="A trained run: its backbone, with its adapter where it has one."),

@@ -37,7 +37,7 @@ def predict(
     ] = None,
     weights: Annotated[
         str | None,
-        typer.Option(metavar="FILE", help="The backbone's weights, where they came from a file."),
+        typer.Option(metavar="PATH", help="The backbone's weights, if the file has moved."),
     ] = None,
     grey_window: Annotated[
         str | None,

@@ -25,13 +25,14 @@ def run(
     """
     from emcache.run_study import plan_study, run_study
     from emcache.studies import read_study
+    from emcache.weights.short_names import read_short_names
     from emcache.workspace import find_workspace
     from emcache_cli.console import Console, show_rows
     from emcache_cli.study_summaries import plan_in_words, plan_rows, result_rows
 
     console = Console()
-    grid = read_study(study)
     place = find_workspace(workspace)
+    grid = read_study(study, read_short_names(place))
     if dry_run:
         plans = plan_study(place, grid, device, console)
         show_rows(plan_rows(plans), chosen)

@@ -35,7 +35,8 @@ def train_head(
         typer.Option(metavar="NAME", help="Needed only where the cache leaves a choice."),
     ] = None,
     weights: Annotated[
-        str | None, typer.Option(metavar="pretrained|random:SEED|FILE", help="Likewise.")
+        str | None,
+        typer.Option(metavar="pretrained|random:SEED|hf:REPOSITORY|NAME|PATH", help="Likewise."),
     ] = None,
     longest_edge: Annotated[int | None, typer.Option(metavar="PX", help="Likewise.")] = None,
     pixel_size: Annotated[

@@ -115,7 +115,7 @@ def _recompute(job: Job, folder: Path, wrong: set[str], reporter: Reporter) -> N
     manifest = load_feature_manifest(folder)[0]
     partial = folder.with_name(folder.name + PARTIAL_SUFFIX)
     # Before anything is moved, so that weights that cannot be loaded change nothing.
-    backbone = load_job_backbone(job)
+    backbone = load_job_backbone(job, reporter)
     shutil.rmtree(partial, ignore_errors=True)
     if (folder / LABEL_FOLDER).is_dir():
         (folder / LABEL_FOLDER).rename(labels_aside(folder))

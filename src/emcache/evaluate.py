@@ -35,7 +35,7 @@ class EvaluationOptions:
     """What the user may choose about an evaluation."""
 
     weights: str | None = None
-    """File of the backbone's weights, where the run's record knows only their hash."""
+    """Where the backbone's weights are, if not where they were when the run was trained."""
     device: str = "auto"
     save_predictions: bool = False
 
@@ -239,7 +239,7 @@ def _plan_lora(
         slices += [
             SizedSlice(item, grid, classes) for item, grid in zip(source.slices, grids, strict=True)
         ]
-    backbone = trained.load_backbone(job.weights, device)
+    backbone = trained.load_backbone(job.weights, device, reporter)
     model = Segmenter(backbone, trained.load_head(device))
     reader = PixelReader(slices, trained.spec.patch)
     return _Plan(reader, model)

@@ -111,7 +111,7 @@ def _extract(job: Job, reporter: Reporter) -> Extraction:
     donors = Donors.find(job.workspace.cache, job.recipe.sha256(), job.places)
     copied = sum(item in donors for item in job.places)
     # Before anything is written, so that weights that do not fit leave nothing behind.
-    backbone = load_job_backbone(job) if copied < len(job.places) else None
+    backbone = load_job_backbone(job, reporter) if copied < len(job.places) else None
     advice = "use a smaller --batch or --longest-edge"
     with kept_memory(), advise_on_memory(StoreError, "the backbone", advice):
         feature_set = compute_tokens(job, backbone, donors, reporter)
@@ -169,14 +169,14 @@ def compute_tokens(
     )
 
 
-def load_job_backbone(job: Job) -> BackboneModule:
+def load_job_backbone(job: Job, reporter: Reporter) -> BackboneModule:
     """The backbone of a job, with its adapter where it has one, on the job's device.
 
     Raises:
         WeightsError: The weights do not fit, or changed since they were hashed.
         AdapterError: The adapter does not fit, or changed since it was hashed.
     """
-    backbone = load_backbone(job.spec, job.weights, job.device)
+    backbone = load_backbone(job.spec, job.weights, job.device, reporter)
     if job.adapter is not None:
         # PEFT takes seconds to import, and a bare backbone needs none of it.
         from emcache.adapters import load_adapter

@@ -7,12 +7,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from emcache.backbones.registry import find_backbone
-from emcache.datasets import Dataset, open_file_index
+from emcache.datasets import Dataset
 from emcache.errors import StoreError, UsageError
 from emcache.jobs import ExtractOptions
 from emcache.preprocessing import preprocessing_of
 from emcache.store import FeatureSet, first_damage, list_feature_sets
-from emcache.weights import PRETRAINED, find_weights, is_untrained
+from emcache.weights import PRETRAINED, find_workspace_weights, is_untrained
+from emcache.weights.files import is_there
+from emcache.weights.hub import find_in_cache
+from emcache.weights.labels import HUB, is_file_label
+from emcache.weights.short_names import read_short_names
 from emcache.workspace import Workspace
 
 _FIELDS = ("backbone", "longest_edge", "pixel_size_nm", "dtype", "precision", "weights_sha256")
@@ -144,11 +148,24 @@ def _size_in_words(facts: Mapping[str, Any]) -> str:
 
 def _same_weights(workspace: Workspace, feature_set: FeatureSet, text: str) -> bool:
     facts = feature_set.description
-    if text == PRETRAINED or is_untrained(text) or text == facts["weights"]:
+    spec, label, sha256 = (
+        find_backbone(facts["backbone"]),
+        facts["weights"],
+        facts["weights_sha256"],
+    )
+    if text == PRETRAINED or is_untrained(text):
         # A name: `pretrained` stands for what the hub serves, and asking it would need a network;
         # hashing a seed would build a backbone.
-        return bool(facts["weights"] == text)
-    index = open_file_index(workspace)
-    weights = find_weights(text, find_backbone(facts["backbone"]), index)
-    index.save()
-    return bool(weights.sha256 == facts["weights_sha256"])
+        return bool(label == text)
+    if is_file_label(text):
+        return str(sha256).startswith(text.rpartition("@")[2])
+    if text.startswith(HUB) and find_in_cache(text, spec) is None:
+        return bool(label == text or str(label).startswith(f"{text}@"))
+    if not text.startswith(HUB):
+        short = read_short_names(workspace).get(text)
+        if short is not None and not is_there(str(short.path)):
+            # Tokens of weights that are elsewhere today are still theirs.
+            return bool(short.sha256 == sha256)
+        if short is None and label == text and not is_there(text):
+            return True
+    return bool(find_workspace_weights(workspace, text, spec).sha256 == sha256)

@@ -65,6 +65,7 @@ _DESCRIBED: Mapping[str, _Check] = {
     "backbone": _is_text,
     "weights": _is_text,
     "weights_sha256": _is_text,
+    "weights_revision": _is_text_or_none,
     "longest_edge": _is_edge,
     "pixel_size_nm": _is_scale,
     "patch": _is_count(_LARGEST_PATCH),

@@ -46,7 +46,7 @@ class FileIndex:
     def lookup(self, file: Path, question: str) -> Any | None:
         """The remembered answer, or None where the file is new or has changed."""
         entry = self._entries.get(f"{question}:{file}")
-        if not isinstance(entry, dict) or entry.get("stamp") != _stamp(file):
+        if not isinstance(entry, dict) or entry.get("stamp") != file_stamp(file):
             return None
         return entry.get("answer")
 
@@ -55,9 +55,9 @@ class FileIndex:
         known = self.lookup(file, question)
         if known is not None:
             return known
-        before = _stamp(file)
+        before = file_stamp(file)
         answer = read(file)
-        if before is not None and before == _stamp(file) and _settled(before):
+        if before is not None and before == file_stamp(file) and is_settled(before):
             self._entries[f"{question}:{file}"] = {"stamp": before, "answer": answer}
             self._changed = True
         return answer
@@ -69,6 +69,17 @@ class FileIndex:
             entry = self._entries[question] = {"answer": compute()}
             self._changed = True
         return entry["answer"]
+
+    def recall(self, key: str) -> Any | None:
+        """What :meth:`remember` was told last, or None."""
+        entry = self._entries.get(key)
+        return entry.get("answer") if isinstance(entry, dict) else None
+
+    def remember(self, key: str, value: Any) -> None:
+        """Keep a JSON value that it costs a question to the user to lose, and nothing else."""
+        if self.recall(key) != value:
+            self._entries[key] = {"answer": value}
+            self._changed = True
 
     def save(self) -> None:
         """Write the index where it changed; of two writers the last wins."""
@@ -89,7 +100,8 @@ def _sha256(entries: Any) -> str:
     return hashlib.sha256(json.dumps(entries, sort_keys=True).encode("ascii")).hexdigest()
 
 
-def _stamp(file: Path) -> list[int] | None:
+def file_stamp(file: Path) -> list[int] | None:
+    """Size, times and inode of a file, or of all files of a folder; None where there is none."""
     try:
         facts = os.stat(file)  # noqa: PTH116 - a string path costs half of what a Path costs
     except OSError:
@@ -117,7 +129,8 @@ def _folder_stamp(folder: Path, own: list[int]) -> list[int] | None:
     return [size, modified, changed, inode, int.from_bytes(digest.digest()[:8], "big")]
 
 
-def _settled(stamp: list[int]) -> bool:
+def is_settled(stamp: list[int]) -> bool:
+    """Whether a file's times are old enough that a change after them would be seen."""
     modified, changed = stamp[1:3]
     grain = (
         _COARSE_GRAIN_NS

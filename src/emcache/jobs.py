@@ -10,14 +10,14 @@ import torch
 
 from emcache.adapter_files import AdapterChoice
 from emcache.backbones.registry import BackboneSpec, find_backbone
-from emcache.datasets import Dataset, Selection, Slice, load_dataset, open_file_index
+from emcache.datasets import Dataset, Selection, Slice, load_dataset
 from emcache.devices import pick_device, pick_precision
 from emcache.errors import UsageError
 from emcache.fingerprint import Recipe, TokenType, feature_set_fingerprint
 from emcache.preprocessing import preprocessing_of
 from emcache.progress import Reporter
 from emcache.shards import StoredSlice, place_slices, plan_shards
-from emcache.weights import Weights, find_weights
+from emcache.weights import Weights, find_workspace_weights
 from emcache.workspace import Workspace
 
 _NAME_HASH = 12
@@ -97,6 +97,7 @@ class Job:
             "backbone": self.spec.name,
             "weights": self.weights.label,
             "weights_sha256": self.weights.sha256,
+            "weights_revision": self.weights.revision,
             "longest_edge": self.recipe.preprocessing.longest_edge,
             "pixel_size_nm": self.recipe.preprocessing.pixel_size_nm,
             "patch": self.spec.patch,
@@ -131,9 +132,7 @@ def plan_extraction(
     )
     slices = selection.of(dataset)
     grids = [preprocessing.grid_of(item.height, item.width) for item in slices]
-    index = open_file_index(workspace)
-    weights = find_weights(options.weights, spec, index)
-    index.save()
+    weights = find_workspace_weights(workspace, options.weights, spec)
     recipe = Recipe(
         spec.name,
         spec.architecture,

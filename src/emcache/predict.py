@@ -12,7 +12,6 @@ import torch
 from jaxtyping import Float, Float32, UInt8
 
 from emcache.backbones.module import BackboneModule
-from emcache.datasets import open_file_index
 from emcache.devices import autocast, pick_device
 from emcache.errors import ImageError, UsageError
 from emcache.fingerprint import Recipe
@@ -27,7 +26,7 @@ from emcache.progress import Reporter
 from emcache.records import Record, new_record
 from emcache.trained_runs import TrainedRun, find_run
 from emcache.volumes.opening import open_volume
-from emcache.weights import Weights, describe_untrained, find_weights, is_untrained
+from emcache.weights import Weights, describe_untrained, find_workspace_weights, is_untrained
 from emcache.workspace import Workspace
 
 
@@ -46,7 +45,7 @@ class PredictionOptions:
     grey_window: GreyWindow | None = None
     """For inputs of more than 8 bits, in place of the window that the run was trained with."""
     weights: str | None = None
-    """File of the backbone's weights, where the run's record knows only their hash."""
+    """Where the backbone's weights are, if not where they were when the run was trained."""
     device: str = "auto"
 
 
@@ -108,7 +107,7 @@ def predict(
     weights = _find_weights(workspace, trained, preprocessing, options)
     if is_untrained(trained.config["weights"]):
         reporter.say(describe_untrained(trained.config["weights"]))
-    predictor = _Predictor(trained, weights, preprocessing, window, device)
+    predictor = _Predictor(trained, weights, preprocessing, window, device, reporter)
     with (
         new_record(workspace.runs, "predict") as draft,
         reporter.task("Predicting", sum(len(f.pages) for f in files), "slices") as task,
@@ -143,12 +142,13 @@ class _Predictor:
         preprocessing: Preprocessing,
         window: GreyWindow | None,
         device: torch.device,
+        reporter: Reporter,
     ) -> None:
         self._window = window
         self._trained = trained
         self._preprocessing = preprocessing
         self._device = device
-        self._backbone: BackboneModule = trained.load_backbone(weights, device)
+        self._backbone: BackboneModule = trained.load_backbone(weights, device, reporter)
         self._head: Head = trained.load_head(device)
 
     def pages(self, file: PlannedFile) -> Iterator[Prediction]:
@@ -229,10 +229,9 @@ def _find_weights(
     Raises:
         RecordError: What is there today differs; every field is named.
     """
-    index = open_file_index(workspace)
     spec = trained.spec
-    weights = find_weights(options.weights or trained.config["weights"], spec, index)
-    index.save()
+    text = options.weights or trained.config["weights"]
+    weights = find_workspace_weights(workspace, text, spec)
     recipe: dict[str, Any] = Recipe(
         spec.name,
         spec.architecture,

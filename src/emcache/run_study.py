@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from emcache.backbones.registry import find_backbone
-from emcache.datasets import Dataset, load_dataset, open_file_index
+from emcache.datasets import Dataset, load_dataset
 from emcache.devices import pick_device, pick_precision
 from emcache.errors import DatasetError, EmcacheError, StudyError
 from emcache.evaluate import EvaluationOptions, evaluate_run, evaluation_key
@@ -28,7 +28,7 @@ from emcache.studies import Cell, Study
 from emcache.train_head import plan_head_training, train_head
 from emcache.train_lora import BackboneChoice, DeviceSavings, plan_lora_training, train_lora
 from emcache.training_setting import Setting, TrainingOptions
-from emcache.weights import PRETRAINED, are_at_hand, find_weights, is_named
+from emcache.weights import PRETRAINED, are_at_hand, find_workspace_weights, is_named
 from emcache.workspace import Workspace
 
 _MOST_EPOCHS = 1 << 31
@@ -203,9 +203,7 @@ def _options(cell: Cell, device: str, seeds: Sequence[int]) -> TrainingOptions:
 
 
 def _request(workspace: Workspace, cell: Cell, device: str) -> FeatureRequest:
-    index = open_file_index(workspace)
-    weights = find_weights(cell.weights, find_backbone(cell.backbone), index)
-    index.save()
+    weights = find_workspace_weights(workspace, cell.weights, find_backbone(cell.backbone))
     scale = cell.protocol.pixel_size_nm
     precision = pick_precision(cell.precision, pick_device(device))
     edge = cell.longest_edge if scale is None else None
@@ -253,12 +251,12 @@ def _plan(
             [source.positions("train") for source in sources.items], cell.protocol
         )
         steps = epoch_steps(train, cell.sampling, cell.protocol.batch)
-        if are_at_hand(cell.weights, spec):
+        if are_at_hand(cell.weights, spec, workspace):
             setting = _setting(workspace, cell, device, Quiet())
             done = tuple(s for s in cell.seeds if setting.fingerprint(s) in records.runs)
         elif cell.weights == PRETRAINED and spec.hub is None:
             problem = f"there are no pretrained weights of {spec.name}"
-        elif cell.weights == PRETRAINED:
+        elif is_named(cell.weights):
             problem = "weights to be downloaded"
         else:
             problem = f"no weights file {cell.weights}"

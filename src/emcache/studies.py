@@ -10,7 +10,8 @@
     train_on = ["vnc", ["lucchi++", "vnc"]]     # a list inside is one training on several datasets
     seeds = "0-4"
     sampling = ["natural"]                      # default; or balanced
-    weights = "pretrained"                      # default; random:SEED, a file, or one for each
+    weights = "pretrained"                      # default; random:SEED, hf:REPOSITORY, a short name
+                                                # of the workspace, a file, or one for each
                                                 # backbone: {dinov2-small = "small.pth"}
     longest_edge = 1022                         # default
     pixel_size_nm = 8.0                         # default: none; one physical scale instead
@@ -31,7 +32,7 @@ from __future__ import annotations
 import difflib
 import os
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, fields
 from itertools import product
 from math import prod
@@ -97,11 +98,15 @@ class Study:
         return tuple(dict.fromkeys(names))
 
 
-def read_study(path: Path) -> Study:
+def read_study(path: Path, short_names: Collection[str] = ()) -> Study:
     """Read a study and expand its grids.
 
     Cells with the same features stand together, so that tokens are extracted once and read while
     they are warm.
+
+    Args:
+        path: The TOML file.
+        short_names: Of weights, which are no files beside the study.
 
     Raises:
         StudyError: The file cannot be read, or a key or value cannot be.
@@ -131,14 +136,14 @@ def read_study(path: Path) -> Study:
             subject=path,
         )
     try:
-        cells = [cell for grid in grids for cell in _expand(path, grid)]
+        cells = [cell for grid in grids for cell in _expand(path, grid, short_names)]
     except UsageError as error:
         raise StudyError(f"{path}: {error}", subject=path) from error
     _check_distinct(path, cells)
     return Study(str(content.get("name", path.stem)), tuple(cells))
 
 
-def _expand(path: Path, grid: Mapping[str, Any]) -> list[Cell]:
+def _expand(path: Path, grid: Mapping[str, Any], short_names: Collection[str]) -> list[Cell]:
     _check_keys(path, "grid.", grid, tuple(_KEYS))
     for name in ("backbones", "train_on", "seeds"):
         if name not in grid:
@@ -175,7 +180,7 @@ def _expand(path: Path, grid: Mapping[str, Any]) -> list[Cell]:
         cells.append(
             Cell(
                 backbone,
-                _weights(path, backbone, grid.get("weights", "pretrained")),
+                _weights(path, backbone, grid.get("weights", "pretrained"), short_names),
                 grid.get("longest_edge", 1022),
                 regime,
                 names,
@@ -213,7 +218,9 @@ def _protocol(path: Path, table: Mapping[str, Any]) -> Protocol:
     return protocol.with_changes(changes)
 
 
-def _weights(path: Path, backbone: str, weights: str | Mapping[str, str]) -> str:
+def _weights(
+    path: Path, backbone: str, weights: str | Mapping[str, str], short_names: Collection[str]
+) -> str:
     if isinstance(weights, str):
         text = weights
     elif backbone in weights:
@@ -223,7 +230,7 @@ def _weights(path: Path, backbone: str, weights: str | Mapping[str, str]) -> str
             f"weights of {path} say nothing of {backbone}; expected a line for each backbone.",
             subject=backbone,
         )
-    if is_named(text):
+    if is_named(text) or text in short_names:
         return text
     # A file is named relative to the study, wherever the command runs.
     return os.path.realpath(path.parent / text)
@@ -287,7 +294,8 @@ _KEYS: Mapping[str, tuple[str, Callable[[object], bool]]] = {
     "sampling": ("a list of natural and balanced", _each_of(*Sampling)),
     "seeds": ('seeds as "0-4"', lambda v: isinstance(v, str | int) and not isinstance(v, bool)),
     "weights": (
-        "pretrained, random:SEED, a file, or a table of these by backbone",
+        "pretrained, random:SEED, hf:REPOSITORY, a short name, a file, or a table of these by "
+        "backbone",
         lambda v: isinstance(v, str) or (isinstance(v, dict) and _texts([*v.values()])),
     ),
     "longest_edge": ("a number of pixels", lambda v: isinstance(v, int) and v > 0),

@@ -12,7 +12,7 @@ from emcache.errors import UsageError
 from emcache.heads import build_head
 from emcache.jobs import ExtractOptions, Job, plan_extraction
 from emcache.labels import label_key
-from emcache.progress import Reporter
+from emcache.progress import Quiet, Reporter
 from emcache.readers import PixelReader, SizedSlice
 from emcache.records import Record
 from emcache.sampling import check_sampling
@@ -91,8 +91,12 @@ def train_lora(
     # PEFT takes seconds to import; who trains heads alone, or plans a study, need not wait for it.
     from emcache.adapters import attach_adapter
 
+    # What is left out of a file is said once, not for each seed.
+    hearing: list[Reporter] = [reporter]
+
     def build(seed: int) -> Model:
-        backbone = load_backbone(spec, weights, setting.device)
+        hears = hearing.pop() if hearing else Quiet()
+        backbone = load_backbone(spec, weights, setting.device, hears)
         targets = protocol.lora_targets.split("+")
         adapter = attach_adapter(backbone, protocol.lora_rank, protocol.lora_alpha, targets, seed)
         if savings.checkpoint:

@@ -18,6 +18,7 @@ from emcache.errors import RecordError, UsageError
 from emcache.fingerprint import TokenType
 from emcache.grey import GreyWindow
 from emcache.heads import Head, build_head
+from emcache.progress import Reporter
 from emcache.protocol import Protocol, read_protocol
 from emcache.records import Record, list_record_ids, read_record
 from emcache.training_model import HEAD_FILE
@@ -111,14 +112,16 @@ class TrainedRun:
             ) from error
         return head.eval().to(device)
 
-    def load_backbone(self, weights: Weights, device: torch.device) -> BackboneModule:
+    def load_backbone(
+        self, weights: Weights, device: torch.device, reporter: Reporter
+    ) -> BackboneModule:
         """The backbone that the head belongs to, with the run's adapter where it has one.
 
         Raises:
             WeightsError: The weights do not fit, or changed since they were hashed.
             AdapterError: The adapter is for another backbone.
         """
-        backbone = load_backbone(self.spec, weights, device)
+        backbone = load_backbone(self.spec, weights, device, reporter)
         if self.is_lora:
             # PEFT takes seconds to import, and a bare backbone needs none of it.
             from emcache.adapters import load_adapter

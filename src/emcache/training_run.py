@@ -274,6 +274,7 @@ def _config(setting: Setting, seed: int, result: Fit) -> dict[str, Any]:
         "backbone": data.description["backbone"],
         "weights": data.description["weights"],
         "weights_sha256": data.description["weights_sha256"],
+        "weights_revision": data.description.get("weights_revision"),
         "longest_edge": data.description["longest_edge"],
         "pixel_size_nm": data.description.get("pixel_size_nm"),
         "protocol": protocol.label,

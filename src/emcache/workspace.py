@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,8 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,79}")
 _RESERVED_NAMES = ("macro", "pooled")
 _TEMPLATE = """\
 # An emcache workspace. Edit freely: comments and order are kept when emcache adds to this file.
-# `emcache dataset add NAME --layout ... --root ...` writes the tables below.
+# `emcache dataset add NAME --layout ... --root ...` writes the tables below, and
+# `emcache weights add NAME PATH` those of weights files.
 """
 
 
@@ -63,7 +65,7 @@ class Workspace:
 
     def dataset_names(self) -> list[str]:
         """Names of the datasets, in the order of the file."""
-        return list(self._tables(self._read()))
+        return list(self._datasets(self._read()))
 
     def dataset_options(self, name: str) -> Mapping[str, Any]:
         """What ``emcache.toml`` says about a dataset, as plain values.
@@ -72,7 +74,7 @@ class Workspace:
             DatasetError: No such dataset; the known ones are named.
             WorkspaceError: The file cannot be read.
         """
-        tables = self._tables(self._read())
+        tables = self._datasets(self._read())
         if name not in tables:
             known = ", ".join(tables) or "none yet; `emcache dataset add` makes one"
             raise DatasetError(
@@ -90,21 +92,50 @@ class Workspace:
             DatasetError: The name is taken.
         """
         check_dataset_name(name)
-        with FileLock(self.root / ".emcache.toml.lock"):
-            document = self._read()
-            if name in self._tables(document):
+        with self._editing() as document:
+            if name in self._datasets(document):
                 raise DatasetError(
                     f"there is a dataset {name!r} already in {self.config_path}; choose another "
                     f"name, or remove its table from that file first.",
                     subject=name,
                 )
-            if not document.get("datasets"):
-                document["datasets"] = tomlkit.table(is_super_table=True)
-            table: Any = tomlkit.table()
-            if isinstance(document["datasets"], InlineTable):
-                table = tomlkit.inline_table()
-            table.update(options)
-            document["datasets"][name] = table
+            _add_table(document, "datasets", name, options)
+
+    def weights_tables(self) -> dict[str, Any]:
+        """What ``emcache.toml`` says under ``[weights]``, by short name; unchecked plain values.
+
+        Raises:
+            WorkspaceError: The file cannot be read, or ``weights`` is no table.
+        """
+        return self._weights(self._read())
+
+    def add_weights(self, name: str, options: Mapping[str, Any]) -> None:
+        """Write the table of a short name of weights, in place of one that is there.
+
+        Raises:
+            WorkspaceError: As above.
+        """
+        with self._editing() as document:
+            self._weights(document)
+            _add_table(document, "weights", name, options)
+
+    def remove_weights(self, name: str) -> None:
+        """Take the table of a short name of weights out of the file.
+
+        Raises:
+            WorkspaceError: As above.
+        """
+        with self._editing() as document:
+            if name in self._weights(document):
+                section: Any = document["weights"]
+                del section[name]
+
+    @contextmanager
+    def _editing(self) -> Iterator[tomlkit.TOMLDocument]:
+        """The file's content, written back in the end; one process at a time."""
+        with FileLock(self.root / ".emcache.toml.lock"):
+            document = self._read()
+            yield document
             atomic.write_bytes(self.config_path, tomlkit.dumps(document).encode())
 
     def _read(self) -> tomlkit.TOMLDocument:
@@ -132,7 +163,7 @@ class Workspace:
             )
         return document
 
-    def _tables(self, document: tomlkit.TOMLDocument) -> dict[str, Mapping[str, Any]]:
+    def _datasets(self, document: tomlkit.TOMLDocument) -> dict[str, Mapping[str, Any]]:
         tables = document.unwrap().get("datasets", {})
         if not isinstance(tables, dict) or not all(isinstance(t, dict) for t in tables.values()):
             raise WorkspaceError(
@@ -144,6 +175,35 @@ class Workspace:
             check_dataset_name(name)
         return tables
 
+    def _weights(self, document: tomlkit.TOMLDocument) -> dict[str, Any]:
+        tables = document.unwrap().get("weights", {})
+        if not isinstance(tables, dict):
+            raise WorkspaceError(
+                f"`weights` in {self.config_path} is no table; expected [weights.NAME] sections: "
+                f"mend it.",
+                subject=self.config_path,
+            )
+        return tables
+
+
+def _add_table(
+    document: tomlkit.TOMLDocument, section: str, name: str, options: Mapping[str, Any]
+) -> None:
+    """Write a named table into a section, in the form that the section has."""
+    if section not in document:
+        document[section] = tomlkit.table(is_super_table=True)
+    table: Any = tomlkit.table()
+    if isinstance(document[section], InlineTable):
+        table = tomlkit.inline_table()
+    table.update(options)
+    tables: Any = document[section]
+    tables[name] = table
+
+
+def is_plain_name(text: str) -> bool:
+    """Whether a text may name a folder: letters, digits and ``. _ + -``, 80 at most."""
+    return _NAME.fullmatch(text) is not None
+
 
 def check_dataset_name(name: str) -> None:
     """Refuse a dataset name that could not be a folder's name or be told from a split or a score.
@@ -151,7 +211,7 @@ def check_dataset_name(name: str) -> None:
     Raises:
         UsageError: With the rule.
     """
-    if not _NAME.fullmatch(name) or name in _RESERVED_NAMES:
+    if not is_plain_name(name) or name in _RESERVED_NAMES:
         raise UsageError(
             f"{name!r} cannot name a dataset; expected up to 80 letters, digits and . _ + - (first "
             f"a letter or digit), and not {' or '.join(_RESERVED_NAMES)}.",

@@ -105,6 +105,35 @@ def test_openclip_weights_load_from_a_whole_model_and_from_a_tower() -> None:
         assert all(torch.equal(target.model.state_dict()[key], tower[key]) for key in tower)
 
 
+def test_a_tower_alone_has_no_text_beside_it() -> None:
+    """Blocks of a tower are called as those of texts are: one more is not left out in silence."""
+    tower = random_backbone(find_backbone(SMALL_CLIP), 2).model.state_dict()
+    more = {
+        key.replace("resblocks.3.", "resblocks.12."): value
+        for key, value in tower.items()
+        if "resblocks.3." in key
+    }
+    with pytest.raises(WeightsError, match=r"resblocks\.12\..* is not part of the backbone"):
+        build_backbone(find_backbone(SMALL_CLIP)).load({**tower, **more}, "tower")
+    whole = {f"visual.{key}": value for key, value in tower.items()}
+    loaded = build_backbone(find_backbone(SMALL_CLIP)).load({**whole, **more}, "whole")
+    assert loaded.spare == dict.fromkeys(more, "text tower")
+    with pytest.raises(WeightsError, match=r"teacher\.a is not part of the backbone"):
+        build_backbone(find_backbone(SMALL_CLIP)).load(
+            {**whole, "teacher.a": tower["proj"]}, "more"
+        )
+
+
+def test_what_a_converter_makes_of_nothing_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    state = random_backbone(TINY, 0).model.state_dict()
+    monkeypatch.setattr(
+        "timm.models.vision_transformer.checkpoint_filter_fn",
+        lambda given, _: {**given, "cls_token": torch.zeros(1, 1, 64)},
+    )
+    with pytest.raises(WeightsError, match="cls_token is missing; cls_token is not part of"):
+        build_backbone(TINY).load(state, "these")
+
+
 def official_dinov3(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     """A timm state under the names of the official DINOv3 release."""
     names = {
@@ -134,6 +163,28 @@ def test_the_official_dinov3_format_loads() -> None:
     target.load(official_dinov3(source.model), "dinov3_vits16_pretrain.pth")
     ours, theirs = target.model.state_dict(), source.model.state_dict()
     assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+
+
+def test_biases_of_the_official_dinov3_are_zero_or_refused() -> None:
+    spec = find_backbone("dinov3-small")
+    state = official_dinov3(random_backbone(spec, 3).model)
+    biases = {name: tensor + 1 for name, tensor in state.items() if name.endswith("qkv.bias")}
+    loaded = build_backbone(spec).load({**state, **biases}, "masked")
+    assert loaded.spare.keys() >= biases.keys()
+    masks = {f"{name}_mask": torch.ones_like(bias) for name, bias in biases.items()}
+    with pytest.raises(
+        WeightsError, match=r"blocks\.0\.attn\.qkv\.bias is not part of the backbone"
+    ):
+        build_backbone(spec).load({**state, **biases, **masks}, "unmasked")
+    # timm's other form has them, but for those of the keys.
+    spec = find_backbone("timm:vit_small_patch16_dinov3_qkvb")
+    with pytest.raises(WeightsError, match=r"q_bias is missing; blocks\.0\.attn"):
+        build_backbone(spec).load({**state, **biases, **masks}, "unmasked")
+    for mask in masks.values():
+        mask[len(mask) // 3 : 2 * len(mask) // 3] = 0
+    backbone = build_backbone(spec)
+    backbone.load({**state, **biases, **masks}, "keys masked")
+    assert backbone.model.blocks[0].attn.v_bias.eq(1).all()
 
 
 def official_dinov2(model: torch.nn.Module) -> dict[str, torch.Tensor]:

@@ -119,7 +119,7 @@ def test_what_no_longer_matches_is_said_field_by_field(cells: Workspace) -> None
         evaluate(cells, run.id, "cells")
 
 
-def test_weights_from_a_file_are_asked_for(two: Workspace, tmp_path: Path) -> None:
+def test_weights_from_a_file_that_is_gone_are_asked_for(two: Workspace, tmp_path: Path) -> None:
     from safetensors.torch import save_file
 
     from emcache.backbones.build import random_backbone
@@ -129,11 +129,13 @@ def test_weights_from_a_file_are_asked_for(two: Workspace, tmp_path: Path) -> No
         save_file(random_backbone(TINY, seed).model.state_dict(), tmp_path / f"{seed}.safetensors")
     request = FeatureRequest("tiny", str(tmp_path / "3.safetensors"), 70)
     (run,) = train_head(two, ["cells"], request, TrainingOptions([0], LINEAR), Quiet())
+    moved = (tmp_path / "3.safetensors").rename(tmp_path / "moved.safetensors")
     with pytest.raises(WeightsError, match=r"file:3.safetensors@\w{8} are known by their name and"):
         evaluate(two, run.id, "other")
     with pytest.raises(RecordError, match=r"weights_sha256 was \w{8}\.\.\., is \w{8}"):
         evaluate(two, run.id, "other", weights=str(tmp_path / "4.safetensors"))
-    assert evaluate(two, run.id, "other", weights=str(tmp_path / "3.safetensors"))
+    assert evaluate(two, run.id, "other", weights=str(moved))
+    assert evaluate(two, run.id, "other")
 
 
 def test_what_cannot_be_scored(cells: Workspace, cells_root: Path) -> None:

@@ -198,7 +198,7 @@ def test_features_of_other_bytes_under_the_same_name_are_not_taken(
     list(run_study(two, alone, "cpu", Quiet()))
     (older,) = (f for f in list_feature_sets(two.cache) if f.description["dataset"] == "cells")
     monkeypatch.setattr(
-        "emcache.weights.random_backbone", lambda spec, seed: random_backbone(spec, 9)
+        "emcache.weights.finding.random_backbone", lambda spec, seed: random_backbone(spec, 9)
     )
     monkeypatch.setattr(
         "emcache.backbone_loading.random_backbone", lambda spec, seed: random_backbone(spec, 9)

@@ -67,7 +67,7 @@ def test_scores_equal_a_count_of_the_saved_predictions(cells: Workspace, cells_r
 def test_no_image_is_decoded_and_no_backbone_built(
     cells: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("emcache.file_index._settled", lambda stamp: True)
+    monkeypatch.setattr("emcache.file_index.is_settled", lambda stamp: True)
     extract(cells)
     train_head(cells, ["cells"], FeatureRequest(), options(), Quiet())
 
@@ -78,7 +78,7 @@ def test_no_image_is_decoded_and_no_backbone_built(
         monkeypatch.setattr(f"{module}.read_image", fail)
         monkeypatch.setattr(f"{module}.read_mask", fail)
     monkeypatch.setattr("emcache.extract.load_backbone", fail)
-    monkeypatch.setattr("emcache.weights.random_backbone", fail)
+    monkeypatch.setattr("emcache.weights.finding.random_backbone", fail)
     request = FeatureRequest(backbone="tiny", weights="random:0", longest_edge=70)
     train_head(cells, ["cells"], request, options(), Quiet())
 

@@ -242,7 +242,7 @@ def test_a_changed_chunk_is_seen(
     volumes: tuple[np.ndarray, np.ndarray],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("emcache.file_index._settled", lambda stamp: True)
+    monkeypatch.setattr("emcache.file_index.is_settled", lambda stamp: True)
     options = {"images": as_ome_zarr(tmp_path, "raw", volumes[0])}
     before, _ = add_dataset(workspace, "zarr", "stack", tmp_path, options, Quiet())
     array = zarr.open_group(tmp_path / "raw.zarr", mode="a")["0"]

@@ -45,6 +45,7 @@ from safetensors.torch import save, save_file
 
 from emcache import run_study
 from emcache.adapter_files import CONFIG_FILE, WEIGHTS_FILE, check_adapter_config
+from emcache.backbone_loading import fit_weights
 from emcache.backbones.build import random_backbone
 from emcache.backbones.registry import TINY
 from emcache.canonical import json_sha256
@@ -70,7 +71,9 @@ from emcache.studies import read_study
 from emcache.synthetic import STYLES, write_domain
 from emcache.trained_runs import find_run
 from emcache.volumes.opening import open_volume
-from emcache.weights import find_weights, read_weights_file
+from emcache.weights import find_weights, find_workspace_weights, read_weights_file
+from emcache.weights.files import locate as locate_weights
+from emcache.weights.registering import list_weights
 from emcache.workspace import Workspace, init_workspace
 from emcache_warehouse.named import list_queries
 from emcache_warehouse.query import run_named_query, run_query
@@ -960,6 +963,40 @@ def test_safetensors_headers(place: Path, data: st.DataObject) -> None:
     attempt("weights", lambda: use_weights(path))
 
 
+SHARDED = {
+    "metadata": {"total_size": 32},
+    "weight_map": {"a.weight": "m-00001-of-00002.safetensors", "b": "m-00002-of-00002.safetensors"},
+}
+CONFIG = {
+    "model_type": "clip",
+    "vision_config": {"hidden_act": "gelu", "num_attention_heads": 2, "layer_norm_eps": 1e-6},
+}
+
+
+@cases(40, 400)
+@given(data=st.data())
+def test_folders_of_weights(place: Path, data: st.DataObject) -> None:
+    """An index of shards, and a configuration beside them, that say anything."""
+    folder = place / "shards"
+    folder.mkdir(exist_ok=True)
+    for name, file in SHARDED["weight_map"].items():
+        save_file({name: small_state()[name]}, folder / file)
+    index = as_json(data.draw(st.one_of(st.just(SHARDED), twisted(SHARDED))))
+    (folder / "m.safetensors.index.json").write_bytes(index)
+    (folder / "config.json").write_bytes(as_json(data.draw(twisted(CONFIG))))
+    state = random_backbone(TINY, 0).model.state_dict()
+    save_file(state, place / "shards" / "m.safetensors")
+    attempt(
+        "weights",
+        lambda: use_weights(folder / "m.safetensors"),
+        lambda: fit_weights(TINY, locate_weights(folder / "m.safetensors", "tiny"), "these"),
+        lambda: fit_weights(
+            TINY, locate_weights(folder / "m.safetensors.index.json", "tiny"), "these"
+        ),
+        lambda: locate_weights(folder, "tiny"),
+    )
+
+
 @cases(40, 400)
 @given(data=st.data())
 def test_pickles(place: Path, data: st.DataObject) -> None:
@@ -1061,7 +1098,8 @@ TABLES = {
             "grey_window": [0.0, 99.0],
         },
         "other": {"layout": "lucchi++", "root": "/nowhere"},
-    }
+    },
+    "weights": {"one": {"path": "one.pth", "sha256": "0" * 64}},
 }
 STUDY = {
     "name": "sizes",
@@ -1195,6 +1233,9 @@ def test_emcache_toml(configured: Workspace, text: bytes) -> None:
         "emcache.toml",
         lambda: use_datasets(configured),
         lambda: load_dataset(configured, "volume"),
+        lambda: find_workspace_weights(configured, "one", TINY),
+        lambda: list_weights(configured),
+        lambda: configured.add_weights("two", {"path": "two.pth", "sha256": "1" * 64}),
         lambda: configured.add_dataset("another", options),
     )
 

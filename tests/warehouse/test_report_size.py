@@ -61,7 +61,7 @@ def thumbnail(random: np.random.Generator) -> str:
 
 def audit(made_up, name: str, count: int) -> None:
     with new_record(made_up.runs, "audit") as draft:
-        pairing = {"own_mask_wins": 1.0, "p_value": 0.001, "cause": None, "channel": "gradient"}
+        pairing = {"own_mask_wins": 1.0, "cause": None, "channel": "gradient"}
         check = {"name": "pairing", "verdict": "pass", "message": "Every mask fits."}
         draft.config = {
             "dataset": name, "verdict": "pass", "checks": [check], "pairing": pairing,

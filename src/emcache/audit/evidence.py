@@ -1,124 +1,248 @@
-"""Which assignment of masks to images the scores speak for, and how loudly.
+"""What the two halves of the tiles say, and how sure that is.
 
 Scores are centred by rows and columns: a mask whose outline is strong everywhere and an image that
-is busy everywhere say nothing about each other. A channel may speak in either polarity (membranes
-are dark inside, cells are bright), so each enters twice. An assignment's statistic is its sum of
-centred scores over the standard deviation that random assignments have of it, which for a centred
-matrix C of n slices is sqrt(sum(C^2) / (n - 1)) with mean 0 (Hoeffding 1951).
+is busy everywhere say nothing about each other. Each half of the tiles solves the assignment of
+masks to images by itself. Noise makes two halves disagree: for n slices, two random assignments
+give the same mask to one slice on average, whatever n is. So what both halves say is said by the
+pixels, and how much better another mask fits can be measured in the half that did not choose it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float64, Int64
+from jaxtyping import Float, Float64, Int64
 from scipy.optimize import linear_sum_assignment
 
-from emcache.audit.affinity import CHANNELS
+from emcache.audit.pictures import CHANNELS
+from emcache.audit.scratch import Pair, Scratch
 
-_PERMUTATIONS = 1999
-_SHUFFLES = 40
-_TIE = 1e-9
+VARIANTS: tuple[tuple[float, float], ...] = (
+    (1, 0),
+    (-1, 0),
+    (0, 1),
+    (0, -1),
+    (1, -1),
+    (1, 1),
+    (-1, -1),
+    (-1, 1),
+)
+"""Weights of the channels: outlines on strong or weak gradients, insides bright or dark."""
+
+_TINY = 1e-9
+_FEWEST_TILES = 4
+_AS_GOOD = 0.1
+
+
+def variant_name(variant: int) -> str:
+    """A variant in words."""
+    gradient, brightness = VARIANTS[variant]
+    words = []
+    if gradient:
+        words.append(f"{'strong' if gradient > 0 else 'weak'} gradients on the outline")
+    if brightness:
+        words.append(f"{'bright' if brightness > 0 else 'dark'} inside")
+    return " and ".join(words)
 
 
 @dataclass(frozen=True, slots=True)
-class Optimum:
-    """The best assignment of one orientation of the masks."""
+class Halves:
+    """The assignments of both halves, under one variant."""
 
-    assignment: Int64[np.ndarray, " image"]
-    """For each image the mask of the best assignment."""
-    statistic: float
-    """Of that assignment, in the variant where it is largest."""
     variant: int
-    """Which channel, and behind all channels their opposites."""
+    """Place in :data:`VARIANTS`."""
+    scores: Float64[np.ndarray, "2 image mask"]
+    """Centred scores of each half, in standard deviations of a random assignment's sum."""
+    choices: Int64[np.ndarray, "2 image"]
+    """For each image the mask that each half gives to it; -1 where none fits."""
 
     @property
-    def channel(self) -> str:
-        """The variant in words."""
-        polarity = "high" if self.variant < len(CHANNELS) else "low"
-        return f"{CHANNELS[self.variant % len(CHANNELS)]}, {polarity}"
+    def agreed(self) -> Int64[np.ndarray, " image"]:
+        """For each image the mask that both halves give to it; -1 where they differ."""
+        first, second = self.choices
+        both: Int64[np.ndarray, " image"] = np.where(first == second, first, -1)
+        return both
+
+    @property
+    def count(self) -> int:
+        """How many images the halves agree on."""
+        return int((self.agreed >= 0).sum())
+
+    def fits(self) -> Float64[np.ndarray, "2 image mask"]:
+        """Scores as shares of the middle score of the pairs that both halves agree on."""
+        agreed = self.agreed
+        images = np.flatnonzero(agreed >= 0)
+        if not len(images):
+            return np.zeros_like(self.scores)
+        typical = np.median(self.scores[:, images, agreed[images]], axis=1)
+        fits: Float64[np.ndarray, "2 image mask"] = (
+            self.scores / np.maximum(typical, _TINY)[:, None, None]
+        )
+        return fits
 
 
-def best_assignment(scores: Float64[np.ndarray, "channel image mask"]) -> Optimum:
-    """Find the assignment that the scores speak for most loudly.
+def _centred(
+    scores: Float64[np.ndarray, "half channel image mask"],
+) -> tuple[Float64[np.ndarray, "half channel image mask"], Float64[np.ndarray, "half channel 1 1"]]:
+    """Centred by rows and columns, and scaled so that random assignments have variance 1.
+
+    The sum of a centred n x n matrix C over a random assignment has the variance
+    ``sum(C^2) / (n - 1)`` (Hoeffding 1951). What the scores were divided by is given too.
+    """
+    middle = (
+        scores
+        - scores.mean(axis=-1, keepdims=True)
+        - scores.mean(axis=-2, keepdims=True)
+        + scores.mean(axis=(-2, -1), keepdims=True)
+    )
+    spread = np.sqrt((middle**2).sum(axis=(-2, -1), keepdims=True) / (scores.shape[-1] - 1))
+    spread = np.maximum(spread, _TINY)
+    return middle / spread, spread
+
+
+def compare_halves(
+    scores: Float64[np.ndarray, "2 channel image mask"],
+    typical: Float64[np.ndarray, "2 channel mask"],
+    variant: int | None = None,
+) -> Halves:
+    """Solve the assignment in each half, under the variant that speaks most clearly.
+
+    That is one under which the halves agree most. In a short stack of slices that look alike, the
+    worst order under one variant is the best under its opposite, and both halves may agree on
+    either. So of the variants that are as good, the one is taken under which masks fit best before
+    scores are centred: an outline lies on much the same gradients in the next slice.
 
     Args:
-        scores: From :meth:`emcache.audit.affinity.Scratch.affinity`.
+        scores: From :meth:`emcache.audit.scratch.Scratch.scores`, of as many masks as images.
+        typical: From :meth:`emcache.audit.scratch.Scratch.typical`, of the same masks.
+        variant: The variant, where it is known.
     """
-    variants = _variants(scores)
-    optima = [_optimum(variant) for variant in variants]
-    best = max(range(len(optima)), key=lambda place: optima[place][1])
-    return Optimum(*optima[best], best)
+    channels, spread = _centred(scores)
+    common = (typical / spread[..., 0]).sum(axis=(0, 2))
+    found = []
+    for place in range(len(VARIANTS)) if variant is None else (variant,):
+        weights = np.array(VARIANTS[place])
+        mixed, _ = _centred(np.einsum("c,hcij->hij", weights, channels)[:, None])
+        mixed = mixed[:, 0]
+        choices = [_assign(half) for half in mixed]
+        sums = [
+            half[np.flatnonzero(c >= 0), c[c >= 0]].sum()
+            for half, c in zip(mixed, choices, strict=True)
+        ]
+        total = sum(sums) + weights @ common / np.sqrt((weights**2).sum())
+        found.append((Halves(place, mixed, np.stack(choices)), total))
+    most = max(halves.count for halves, _ in found)
+    margin = max(1, round(_AS_GOOD * scores.shape[-1]))
+    good = [item for item in found if item[0].count >= most - margin]
+    return max(good, key=lambda item: item[1])[0]
 
 
-def centred(
-    scores: Float64[np.ndarray, "channel image mask"], variant: int
-) -> Float64[np.ndarray, "image mask"]:
-    """One variant's scores, centred, in standard deviations of a random pairing's sum."""
-    chosen: Float64[np.ndarray, "image mask"] = _variants(scores)[variant]
-    return chosen
+def _assign(scores: Float64[np.ndarray, "image mask"]) -> Int64[np.ndarray, " image"]:
+    """For each image the mask of the best assignment, or -1.
 
-
-def strength(
-    statistic: float,
-    scores: Float64[np.ndarray, "channel image mask"],
-    rng: np.random.Generator,
-) -> float:
-    """How far an optimum stands above that of shuffled scores, in their standard deviations.
-
-    The optimum is the same however the masks are ordered, so what is shuffled is the scores
-    themselves.
+    A pair that fits worse than a random one is left apart: the mask of an image may be missing, and
+    one that must go somewhere would push all others out of their places.
     """
-    channels = _normalised(scores)
-    best = []
-    for _ in range(_SHUFFLES):
-        shuffled = rng.permuted(channels.reshape(len(channels), -1), axis=1)
-        variants = _variants(shuffled.reshape(channels.shape))
-        best.append(max(_optimum(variant)[1] for variant in variants))
-    return (statistic - float(np.mean(best))) / max(float(np.std(best)), _TIE)
+    count = len(scores)
+    padded = np.zeros((2 * count, 2 * count))
+    padded[:count, :count] = scores
+    masks = linear_sum_assignment(padded, maximize=True)[1][:count]
+    assigned: Int64[np.ndarray, " image"] = np.where(masks < count, masks, -1)
+    return assigned
 
 
-def p_value(scores: Float64[np.ndarray, "channel image mask"], rng: np.random.Generator) -> float:
-    """Share of random pairings that fit as well as the declared one (mask i to image i).
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """How well some pairs fit, or how much better than others, with what each tile gives to it."""
 
-    Each pairing, the declared one too, is judged by the channel and polarity that suit it best.
+    means: Float64[np.ndarray, " channel"]
+    """Sums over the pairs of the mean of each channel under the mask."""
+    tiles: Float64[np.ndarray, "channel tile"]
+    """Each tile's share of the error of the means."""
+
+    def __sub__(self, other: Fit) -> Fit:
+        return Fit(self.means - other.means, self.tiles - other.tiles)
+
+    def z(self, variant: int) -> float:
+        """The fit over its standard error, under a variant.
+
+        A mean over a mask's pixels is a ratio of two sums over tiles; the variance of such ratios
+        is that of their linearised tiles (Cochran 1977, section 6.13). Tiles are the units, added
+        up over all pairs, so neighbours that look alike are no further evidence.
+        """
+        count = self.tiles.shape[1]
+        if count < _FEWEST_TILES:
+            return 0.0
+        # Each channel counts by how sure it is.
+        spread = np.sqrt((self.tiles**2).sum(axis=1))
+        mix = np.array(VARIANTS[variant]) / np.maximum(spread, _TINY)
+        deviation = np.sqrt(((mix @ self.tiles) ** 2).sum() * count / (count - 1))
+        return float(mix @ self.means / max(deviation, _TINY))
+
+    def mean(self, variant: int) -> float:
+        """The fit in the channels' own standard deviations, under a variant."""
+        return float(np.array(VARIANTS[variant]) @ self.means)
+
+
+def measure(
+    scratch: Scratch,
+    groups: Sequence[Sequence[Pair]],
+    parts: Sequence[slice],
+    centred: bool = True,
+) -> list[list[Fit]]:
+    """How well groups of pairs fit, in parts of the tiles.
+
+    Args:
+        scratch: The slices.
+        groups: Of pairs; one in several groups is compared once.
+        parts: The tiles of each part.
+        centred: Whether the mean image is taken away.
+
+    Returns:
+        For each part, a fit for each group.
     """
-    variants = _variants(scores)
-    count = variants.shape[1]
-    images = np.arange(count)
-    declared = variants[:, images, images].sum(axis=1).max()
-    masks = rng.permuted(np.tile(images, (_PERMUTATIONS, 1)), axis=1)
-    best = np.full(_PERMUTATIONS, -np.inf)
-    for variant in variants:
-        best = np.maximum(best, variant[images, masks].sum(axis=1))
-    return float((1 + (best >= declared - _TIE).sum()) / (1 + _PERMUTATIONS))
+    members: dict[Pair, list[int]] = {}
+    for number, group in enumerate(groups):
+        for pair in group:
+            members.setdefault(pair, []).append(number)
+    pairs = sorted(members)
+    widths = [len(range(scratch.tiling.count)[part]) for part in parts]
+    means = [np.zeros((len(groups), len(CHANNELS))) for _ in parts]
+    errors = [np.zeros((len(groups), len(CHANNELS), width)) for width in widths]
+    place = 0
+    for sums, sizes in scratch.tile_sums(pairs, centred):
+        owners = [members[pair] for pair in pairs[place : place + len(sums)]]
+        place += len(sums)
+        for part, mean, error in zip(parts, means, errors, strict=True):
+            found, shares = ratios(sums[..., part], sizes[..., part])
+            for numbers, one, share in zip(owners, found, shares, strict=True):
+                mean[numbers] += one
+                error[numbers] += share
+    return [
+        [Fit(one, share) for one, share in zip(mean, error, strict=True)]
+        for mean, error in zip(means, errors, strict=True)
+    ]
 
 
-def _variants(
-    scores: Float64[np.ndarray, "channel image mask"],
-) -> Float64[np.ndarray, "variant image mask"]:
-    normal = _normalised(scores)
-    return np.concatenate([normal, -normal])
+def fit_each(scratch: Scratch, pairs: Sequence[Pair], variant: int) -> Float64[np.ndarray, " pair"]:
+    """How well each pair fits by itself, in the channels' standard deviations over the image.
+
+    Args:
+        scratch: The slices.
+        pairs: In the order of their images.
+        variant: Place in :data:`VARIANTS`.
+    """
+    found = [ratios(*parts)[0] for parts in scratch.tile_sums(pairs, centred=False)]
+    fits: Float64[np.ndarray, " pair"] = np.concatenate(found) @ np.array(VARIANTS[variant])
+    return fits
 
 
-def _normalised(
-    scores: Float64[np.ndarray, "channel image mask"],
-) -> Float64[np.ndarray, "channel image mask"]:
-    """Centred by rows and columns, and scaled so that random assignments have variance 1."""
-    centred = (
-        scores
-        - scores.mean(axis=2, keepdims=True)
-        - scores.mean(axis=1, keepdims=True)
-        + scores.mean(axis=(1, 2), keepdims=True)
-    )
-    spread = np.sqrt((centred**2).sum(axis=(1, 2), keepdims=True) / (scores.shape[1] - 1))
-    normal: Float64[np.ndarray, "channel image mask"] = centred / np.maximum(spread, _TIE)
-    return normal
-
-
-def _optimum(
-    variant: Float64[np.ndarray, "image mask"],
-) -> tuple[Int64[np.ndarray, " image"], float]:
-    images, masks = linear_sum_assignment(variant, maximize=True)
-    return masks, float(variant[images, masks].sum())
+def ratios(
+    sums: Float[np.ndarray, "pair channel tile"], sizes: Float[np.ndarray, "pair channel tile"]
+) -> tuple[Float64[np.ndarray, "pair channel"], Float64[np.ndarray, "pair channel tile"]]:
+    """Means over all tiles, and each tile's share of their errors; the shares add up to zero."""
+    total = np.maximum(sizes.sum(-1, dtype=np.float64), 1)
+    means = sums.sum(-1, dtype=np.float64) / total
+    return means, (sums - means[..., None] * sizes) / total[..., None]

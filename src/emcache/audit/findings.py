@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -40,19 +40,24 @@ class Pairing:
     """What the pixels say of which mask belongs to which slice."""
 
     own_mask_wins: float | None
-    """Share of the examined slices to which the best assignment gives their own mask."""
-    p_value: float | None
-    """Of the declared pairing: share of random pairings that fit as well."""
+    """Share of the examined slices whose own mask fits best in both halves of the picture."""
     assignment: Mapping[str, str]
-    """For each image of the examined slices the mask that fits best, as paths below the root."""
+    """For each image that both halves agree on the mask that fits best, as paths below the root."""
+    displaced: Mapping[str, str]
+    """The part of the assignment that is another mask than the declared one, clearly so."""
+    undecided: Sequence[str]
+    """Images that the halves do not agree on, or not clearly enough."""
+    doubtful: Sequence[str]
+    """Images whose own mask fits no better than those of other slices."""
+    evidence: float | None
+    """By how many standard errors the best of the known wrong orders fits better than the declared
+    one; negative where the declared one fits better."""
     cause: str | None
     """Why the best pairing is another one: ``string order``, ``reversed`` and so on."""
     orientation: str
     """How the masks had to be turned to fit: ``as they are``, ``flipped left-right`` ..."""
     channel: str
     """What of the image spoke most clearly."""
-    strength: float | None
-    """How far the best assignment stands above chance, in standard deviations."""
     examined: int
     """Slices that could be examined."""
 
@@ -81,12 +86,14 @@ class Audit:
             ],
             "pairing": {
                 "own_mask_wins": self.pairing.own_mask_wins,
-                "p_value": self.pairing.p_value,
                 "assignment": dict(self.pairing.assignment),
+                "displaced": dict(self.pairing.displaced),
+                "undecided": list(self.pairing.undecided),
+                "doubtful": list(self.pairing.doubtful),
+                "evidence": self.pairing.evidence,
                 "cause": self.pairing.cause,
                 "orientation": self.pairing.orientation,
                 "channel": self.pairing.channel,
-                "strength": self.pairing.strength,
                 "examined": self.pairing.examined,
             },
         }

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float64, Int64
+from jaxtyping import Bool, Float64, Int64
 
-from emcache.audit.affinity import AS_THEY_ARE
-from emcache.audit.causes import likely_cause
-from emcache.audit.evidence import Optimum, best_assignment, centred, p_value, strength
+from emcache.audit.evidence import variant_name
 from emcache.audit.findings import Check, Pairing, Verdict
+from emcache.audit.orders import explain, known_orders, scopes
+from emcache.audit.pictures import AS_THEY_ARE
+from emcache.audit.scratch import Scratch
+from emcache.audit.weighing import CLEAR, CONFIRMED, FEWEST, Weighing
 
-FEWEST = 5
-"""Fewer slices than this are never judged."""
-
-_CLEAR_P = 0.01
-_CLEAR_SHARE = 0.8
-_LOUD = 3.5
-_CLEARER = 1.15
-_SEED = 0
+_FEWEST_TO_FAIL = 7
+"""Two halves of five slices agree by chance once in 120 times, and of seven once in 5,000."""
+_OPEN = 0.5
+"""Where a known order fits so many standard errors better, nothing is said."""
 _NAMED = 3
+_LOOK = "look at some pairs yourself (`emcache dataset show`)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +33,8 @@ class Candidates:
     """Files declared for them."""
     mask_sha256s: Sequence[str]
     """Of the masks' pixels: the same mask under two names is one."""
+    splits: Sequence[str]
+    """The split of each; empty where it has none."""
     note: str = ""
     """What was left out, and why; a sentence or nothing."""
 
@@ -44,140 +45,130 @@ class Judgement:
 
     check: Check
     pairing: Pairing
-    scores: Float64[np.ndarray, "image mask"] | None
-    """Centred scores of the channel that spoke most clearly, high where image and mask fit; None
-    where nothing could be examined."""
+    shown: Int64[np.ndarray, " shown"]
+    """A run of slices that were compared with each other."""
+    scores: Float64[np.ndarray, "shown shown"] | None
+    """Their centred scores, high where image and mask fit; None where nothing was examined."""
 
 
-def judge_pairing(
-    candidates: Candidates,
-    affinity: Callable[[str], Float64[np.ndarray, "channel image mask"]],
-    orientations: Sequence[str],
-) -> Judgement:
+def judge_pairing(candidates: Candidates, scratch: Scratch | None) -> Judgement:
     """Judge a declared pairing.
 
     Args:
         candidates: What is examined.
-        affinity: Scores for masks in an orientation.
-        orientations: Those to try where the masks do not fit as they are.
+        scratch: Their slices, in the same order; None where there are too few.
     """
     count = len(candidates.images)
-    if count < FEWEST:
-        return _cannot_tell(
-            candidates,
-            f"cannot tell whether the masks belong to these slices: {count} can be examined, "
-            f"expected at least {FEWEST}",
-        )
-    rng = np.random.default_rng(_SEED)
-    scores = affinity(AS_THEY_ARE)
-    chance = p_value(scores, rng)
-    orientation, found = AS_THEY_ARE, best_assignment(scores)
-    found_scores = scores
-    if chance > _CLEAR_P or _own_share(found, candidates) < _CLEAR_SHARE:
-        for other in orientations:
-            turned = affinity(other)
-            optimum = best_assignment(turned)
-            needed = found.statistic * (_CLEARER if orientation == AS_THEY_ARE else 1)
-            if other != AS_THEY_ARE and optimum.statistic > needed:
-                orientation, found, found_scores = other, optimum, turned
-    loudness = strength(found.statistic, found_scores, rng)
-    share = _own_share(found, candidates)
+    if scratch is None or count < FEWEST:
+        return _cannot_compare(candidates, f"{count} can be examined, expected at least {FEWEST}")
+    first: dict[str, int] = {}
+    shas = candidates.mask_sha256s
+    names = np.array([first.setdefault(sha, place) for place, sha in enumerate(shas)])
+    if len(first) < FEWEST:
+        why = f"they have {len(first)} different masks, expected at least {FEWEST}"
+        return _cannot_compare(candidates, why)
+    orders = known_orders(
+        candidates.images, candidates.masks, candidates.splits, scratch.orientations
+    )
+    weighing = Weighing(scratch, names, orders)
+    found = weighing.find()
+    places = np.arange(count)
+    moved = weighing.displaced(found)
+    own = (found.agreed == places) & (moved < 0)
+    cause = explain(
+        np.where(own, places, moved), orders, scopes(candidates.images, candidates.splits)
+    )
+    order, evidence, variant = weighing.best_order(found)
+    if cause is None and order is not None and weighing.is_clear(evidence, found):
+        cause, moved = order.name, order.masks
+        own &= moved < 0
+    if found.orientation != AS_THEY_ARE:
+        cause = found.orientation if cause is None else f"{found.orientation}, {cause}"
     pairing = Pairing(
-        own_mask_wins=share,
-        p_value=chance,
-        assignment={
-            image: candidates.masks[place]
-            for image, place in zip(candidates.images, found.assignment, strict=True)
-        },
-        cause=_cause(found, orientation, candidates),
-        orientation=orientation,
-        channel=found.channel,
-        strength=loudness,
+        own_mask_wins=float(own.mean()),
+        assignment=_files(candidates, np.where(own, places, moved)),
+        displaced=_files(candidates, moved),
+        undecided=_images(candidates, ~own & (moved < 0)),
+        doubtful=_images(candidates, weighing.doubtful(own, variant) & (moved < 0)),
+        evidence=evidence,
+        cause=cause,
+        orientation=found.orientation,
+        channel=variant_name(found.variant),
         examined=count,
     )
-    check = _verdict(candidates, pairing, found)
-    return Judgement(check, pairing, centred(found_scores, found.variant))
+    check = _verdict(candidates, pairing, weighing.fit(found) >= CLEAR)
+    return Judgement(check, pairing, found.shown, found.scores)
 
 
-def _verdict(candidates: Candidates, pairing: Pairing, found: Optimum) -> Check:
-    assert pairing.p_value is not None  # noqa: S101 - both were computed just now
-    assert pairing.strength is not None  # noqa: S101
-    share, chance = pairing.own_mask_wins or 0.0, pairing.p_value
-    loud = pairing.strength >= _LOUD
-    turned = pairing.orientation != AS_THEY_ARE
-    displaced = _displaced(found, candidates)
-    facts = (
-        f"{share:.0%} of {pairing.examined} slices fit their own mask best "
-        f"(p = {chance:.2g} that random pairs fit as well)"
+def _cannot_compare(candidates: Candidates, why: str) -> Judgement:
+    nothing = Pairing(None, {}, {}, (), (), None, None, AS_THEY_ARE, "", len(candidates.images))
+    message = f"cannot tell whether the masks belong to these slices: {why}"
+    return Judgement(_check(Verdict.WARN, candidates, message), nothing, np.arange(0), None)
+
+
+def _files(candidates: Candidates, masks: Int64[np.ndarray, " image"]) -> dict[str, str]:
+    """Images by file with the files of their masks, where there is one."""
+    return {
+        candidates.images[place]: candidates.masks[mask]
+        for place, mask in enumerate(masks.tolist())
+        if mask >= 0
+    }
+
+
+def _images(candidates: Candidates, chosen: Bool[np.ndarray, " image"]) -> tuple[str, ...]:
+    return tuple(
+        image for image, wanted in zip(candidates.images, chosen.tolist(), strict=True) if wanted
     )
-    if loud and (turned or chance > _CLEAR_P or pairing.cause is not None or share < 0.5):
-        return _check(Verdict.FAIL, candidates, f"{facts}; {_what_to_do(pairing)}")
-    if chance > _CLEAR_P:
-        return _check(
-            Verdict.WARN,
-            candidates,
-            f"cannot tell whether the masks belong to these slices: {facts}, and no other pairing "
-            f"stands out; look at some pairs yourself (`emcache dataset show`)",
+
+
+def _verdict(candidates: Candidates, pairing: Pairing, fitting: bool) -> Check:
+    share = pairing.own_mask_wins or 0.0
+    count = pairing.examined
+    won = f"{round(share * count)} of {count} slices fit their own mask best"
+    unsure = f"cannot tell whether the masks belong to these slices: {won}"
+    verdict, message = Verdict.PASS, won
+    if pairing.cause is not None and count >= _FEWEST_TO_FAIL:
+        verdict, message = Verdict.FAIL, f"{won}; {_what_to_do(pairing)}"
+    elif pairing.cause is not None:
+        verdict = Verdict.WARN
+        message = (
+            f"{won}; other masks seem to fit better ({pairing.cause}), but so few slices can agree "
+            f"by chance: {_LOOK}"
         )
-    # A neighbour's mask in a fine stack is nearly the same mask: single steps are no alarm.
-    far = [place for place in displaced if abs(int(found.assignment[place]) - place) > 1]
-    if loud and far:
-        names = ", ".join(candidates.images[place] for place in far[:_NAMED])
-        more = f" and {len(far) - _NAMED} more" if len(far) > _NAMED else ""
-        return _check(
-            Verdict.WARN,
-            candidates,
-            f"{facts}; another mask fits {names}{more} better: look at these pairs",
+    elif share < CONFIRMED or not fitting:
+        verdict = Verdict.WARN
+        message = f"{unsure}, and for the others no mask stands out; {_LOOK}"
+    elif (pairing.evidence or 0.0) > _OPEN:
+        verdict = Verdict.WARN
+        message = f"{unsure}, but a shift by a few slices fits as well; {_LOOK}"
+    elif pairing.doubtful:
+        verdict = Verdict.WARN
+        message = (
+            f"{won}; the masks of {_listed(pairing.doubtful)} fit no better than those of other "
+            f"slices: look at these pairs"
         )
-    return _check(Verdict.PASS, candidates, facts)
+    elif pairing.undecided:
+        message = f"{won}; cannot tell for {_listed(pairing.undecided)}"
+    return _check(verdict, candidates, message)
 
 
 def _what_to_do(pairing: Pairing) -> str:
     if pairing.orientation != AS_THEY_ARE:
         what = f"the masks fit when they are {pairing.orientation}"
-        order = (
-            "" if pairing.cause == pairing.orientation else f", in another order ({pairing.cause})"
-        )
-        return f"{what}{order}: turn them back"
-    if pairing.cause is not None:
-        return (
-            f"another pairing fits far better, likely cause: {pairing.cause}; pair them as the "
-            f"assignment says"
-        )
-    return "another pairing fits far better; pair them as the assignment says"
+        if pairing.cause != pairing.orientation:
+            what = f"{what}, in another order ({pairing.cause})"
+        return f"{what}: turn them back"
+    moved = list(pairing.displaced)
+    if 2 * len(moved) < pairing.examined:
+        what = f"other masks fit {_listed(moved)} better, likely cause: {pairing.cause}"
+    else:
+        what = f"another pairing fits far better, likely cause: {pairing.cause}"
+    return f"{what}; pair them as the assignment says"
 
 
-def _cause(found: Optimum, orientation: str, candidates: Candidates) -> str | None:
-    order = likely_cause(found.assignment, candidates.images, candidates.masks)
-    if orientation == AS_THEY_ARE:
-        return order
-    if not _displaced(found, candidates):
-        return orientation
-    return f"{orientation}, {order or 'another order'}"
-
-
-def _displaced(found: Optimum, candidates: Candidates) -> list[int]:
-    """Slices to which the best assignment gives a mask with other pixels than their own."""
-    hashes = candidates.mask_sha256s
-    return [
-        place
-        for place, mask in enumerate(_places(found.assignment))
-        if hashes[mask] != hashes[place]
-    ]
-
-
-def _places(assignment: Int64[np.ndarray, " image"]) -> list[int]:
-    places: list[int] = assignment.tolist()
-    return places
-
-
-def _own_share(found: Optimum, candidates: Candidates) -> float:
-    return 1 - len(_displaced(found, candidates)) / len(candidates.images)
-
-
-def _cannot_tell(candidates: Candidates, why: str) -> Judgement:
-    nothing = Pairing(None, None, {}, None, AS_THEY_ARE, "", None, len(candidates.images))
-    return Judgement(_check(Verdict.WARN, candidates, why), nothing, None)
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more
 
 
 def _check(verdict: Verdict, candidates: Candidates, message: str) -> Check:

@@ -10,11 +10,15 @@ from typing import Any
 import numpy as np
 import polars as pl
 from PIL import Image
+from threadpoolctl import threadpool_limits
 
-from emcache.audit.affinity import Scratch
 from emcache.audit.checks import Brightness, check_content
 from emcache.audit.findings import Audit, Verdict
-from emcache.audit.pairing import FEWEST, Candidates, Judgement, judge_pairing
+from emcache.audit.pairing import Candidates, Judgement, judge_pairing
+from emcache.audit.pictures import EDGE, EDGE_OF_MANY
+from emcache.audit.scratch import Scratch
+from emcache.audit.search import MOST_AT_ONCE
+from emcache.audit.weighing import FEWEST
 from emcache.canonical import json_sha256
 from emcache.datasets import Dataset, Slice
 from emcache.errors import AuditError, RecordError
@@ -25,14 +29,12 @@ from emcache.progress import Reporter
 from emcache.records import Draft, Record, list_record_ids, new_record, read_record
 from emcache.workspace import Workspace
 
-AUDIT_VERSION = 1
+AUDIT_VERSION = 2
 """Changes whenever the same data might be judged otherwise."""
 
 KIND = "audit"
 """Kind of the records."""
 
-_MOST = 400
-_RUNS = 4
 _PICTURES = 4
 _PIXELS = 420
 
@@ -60,8 +62,7 @@ def audit_dataset(
 ) -> tuple[Audit, Record]:
     """Run every check and keep the result as a record.
 
-    Of many slices, :data:`_MOST` in :data:`_RUNS` runs of neighbours are compared with masks; of
-    slices of several sizes those of the commonest.
+    Of slices of several sizes those of the commonest are compared with masks.
 
     Raises:
         ImageError: A file that cannot be read.
@@ -170,17 +171,8 @@ def _examined(dataset: Dataset) -> tuple[list[Slice], str]:
         return [], ""
     size = sizes.most_common(1)[0][0]
     chosen = [item for item in usable if (item.height, item.width) == size]
-    notes = []
-    if len(sizes) > 1:
-        notes.append(f"Only the slices of {size[0]} x {size[1]} pixels were compared.")
-    if len(chosen) > _MOST:
-        each = _MOST // _RUNS
-        starts = np.linspace(0, len(chosen) - each, _RUNS).astype(int)
-        notes.append(
-            f"Of {len(chosen)} slices {_MOST} were compared, {_RUNS} runs of {each} neighbours."
-        )
-        chosen = [chosen[start + place] for start in starts for place in range(each)]
-    return chosen, " ".join(notes)
+    note = f"Only the slices of {size[0]} x {size[1]} pixels were compared."
+    return chosen, note if len(sizes) > 1 else ""
 
 
 def _judge(
@@ -194,12 +186,16 @@ def _judge(
         [_below(dataset, item.image) for item in examined],
         [_below(dataset, item.mask) for item in examined],
         [item.mask_sha256 or "" for item in examined],
+        [item.split or "" for item in examined],
         note,
     )
     if len(examined) < FEWEST:
-        return judge_pairing(candidates, lambda _: np.zeros((0, 0, 0)), ())
+        return judge_pairing(candidates, None)
+    edge = EDGE if len(examined) <= MOST_AT_ONCE else EDGE_OF_MANY
     with (
-        Scratch(examined[0].height, examined[0].width) as scratch,
+        Scratch(examined[0].height, examined[0].width, edge) as scratch,
+        # Small products gain little from threads, and lose much on a machine that is busy.
+        threadpool_limits(limits=1, user_api="blas"),
         reporter.task(f"Auditing {dataset.name}", len(examined), "slices") as task,
     ):
         for item in examined:
@@ -208,7 +204,7 @@ def _judge(
             brightness.append(Brightness(item, float(pixels.mean())))
             scratch.add(pixels, dataset.classes.foreground(read_mask(item.mask)))
             task.advance()
-        return judge_pairing(candidates, scratch.affinity, scratch.orientations)
+        return judge_pairing(candidates, scratch)
 
 
 def _write_scores(
@@ -217,17 +213,19 @@ def _write_scores(
     """How well every mask fits every image, as the heat map shows it."""
     assert judgement.scores is not None  # noqa: S101 - the caller has checked
     masks = {_below(dataset, item.mask): item.id for item in examined}
-    best = [masks[mask] for mask in judgement.pairing.assignment.values()]
+    best = {image: masks[mask] for image, mask in judgement.pairing.assignment.items()}
+    shown = [examined[place] for place in judgement.shown]
+    images = [_below(dataset, item.image) for item in shown]
     rows = [
         {
             "image": image.id,
             "mask": mask.id,
             "score": float(judgement.scores[i, j]),
             "declared": i == j,
-            "assigned": best[i] == mask.id,
+            "assigned": best.get(images[i]) == mask.id,
         }
-        for i, image in enumerate(examined)
-        for j, mask in enumerate(examined)
+        for i, image in enumerate(shown)
+        for j, mask in enumerate(shown)
     ]
     draft.write_table("audit_scores.parquet", pl.DataFrame(rows))
 
@@ -238,7 +236,7 @@ def _write_pictures(
     """The slices whose own masks fit worst, with the masks' outlines."""
     assert judgement.scores is not None  # noqa: S101 - the caller has checked
     own = np.diagonal(judgement.scores)
-    for place in np.argsort(own)[:_PICTURES]:
+    for place in judgement.shown[np.argsort(own)[:_PICTURES]]:
         item = examined[int(place)]
         assert item.mask is not None  # noqa: S101 - only labelled slices are examined
         mask = dataset.classes.foreground(read_mask(item.mask)).astype(np.uint8)

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import open_clip
 import torch
 from jaxtyping import Float
-from open_clip.transformer import VisionTransformer
+from open_clip.transformer import QuickGELU, VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -21,6 +21,7 @@ from emcache.backbones.module import BackboneModule
 from emcache.backbones.packed_attention import PackedAttention
 from emcache.backbones.protocol import Features
 from emcache.backbones.registry import BackboneSpec, HubFile
+from emcache.backbones.transformers_names import beside_vision, rename_clip
 from emcache.errors import BackboneError
 
 _VISION_PREFIX = "visual."
@@ -60,8 +61,28 @@ class OpenClipBackbone(BackboneModule):
             if isinstance(block.attn, nn.MultiheadAttention):
                 block.attn = PackedAttention(block.attn)
 
+    # Tokens are taken before the projection, and transformers has towers without it.
+    unneeded: ClassVar[frozenset[str]] = frozenset(["proj"])
+
+    def find_spare(self, name: str, state: Mapping[str, Tensor]) -> str | None:
+        """What a tensor of a file is that tokens do not depend on; None where they may."""
+        return beside_vision(name, state)
+
+    def traits(self) -> Mapping[str, object]:
+        """What decides tokens and no tensor shows, under the names of ``transformers``' configs."""
+        block = self.model.transformer.resblocks[0]
+        activations = {nn.GELU: "gelu", QuickGELU: "quick_gelu"}
+        traits = {
+            "num_attention_heads": getattr(block.attn, "num_heads", None),
+            "layer_norm_eps": block.ln_1.eps,
+            "hidden_act": activations.get(type(getattr(block.mlp, "gelu", None))),
+        }
+        return {name: value for name, value in traits.items() if value is not None}
+
     def convert(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """The tower's own names from those of a whole CLIP model or of a tower."""
+        """The tower's own names from those of a whole CLIP, of a tower, or from transformers'."""
+        if (renamed := rename_clip(state)) is not None:
+            return renamed
         tower = {
             key.removeprefix(_VISION_PREFIX): value
             for key, value in state.items()

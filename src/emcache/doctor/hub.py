@@ -31,9 +31,9 @@ def look_at_hub() -> Iterator[Finding]:
 
 def _weights(*, reachable: bool) -> Finding:
     from emcache.backbones.registry import STUDY_BACKBONES
-    from emcache.weights import PRETRAINED, are_at_hand
+    from emcache.weights.hub import is_pretrained_at_hand
 
-    here = [spec.name for spec in STUDY_BACKBONES if are_at_hand(PRETRAINED, spec)]
+    here = [spec.name for spec in STUDY_BACKBONES if is_pretrained_at_hand(spec)]
     if here:
         return Finding("weights", Verdict.PASS, f"Pretrained and here: {', '.join(here)}.")
     if reachable:

@@ -77,23 +77,25 @@ def audit_chart(rows: pl.DataFrame, worst: Sequence[Worst] = ()) -> alt.VConcatC
     if worst:
         panels.append(alt.hconcat(*(_picture(item) for item in worst), spacing=10))
     chart: alt.VConcatChart = alt.vconcat(*panels, spacing=24).resolve_scale(color="independent")
-    cause = f"likely cause: {first['cause']}" if first["cause"] else ""
+    examined = first["examined"] or len(order)
     facts = [
         f"verdict: {first['verdict']}",
-        f"{first['own_mask_wins']:.0%} of {len(order)} slices fit their own mask best",
-        f"p = {first['p_value']:.2g} that random pairs fit as well",
-        cause,
+        f"{round(first['own_mask_wins'] * examined)} of {examined} slices fit their own mask best",
+        f"{first['displaced']} have another slice's mask" if first["displaced"] else "",
+        f"cannot tell for {first['undecided']}" if first["undecided"] else "",
+        f"likely cause: {first['cause']}" if first["cause"] else "",
     ]
     legend = [
+        f"{len(order)} slices shown" if len(order) < examined else "",
         f"colour: {first['channel']}",
-        "circle: best assignment",
-        "below: the slices whose own masks fit worst" if worst else "",
+        "circle: what both halves of the pictures say",
     ]
+    below = ["below: the slices whose own masks fit worst"] if worst else []
     return theme.finished(
         chart,
         rows.to_dicts(),
         f"Do the masks of {first['dataset']} belong to its slices?",
-        [theme.SEPARATOR.join(x for x in line if x) for line in (facts, legend)],
+        [theme.SEPARATOR.join(x for x in line if x) for line in (facts, legend, below) if line],
         width=max(len(worst) * (_PICTURE + 10), 520),
     )
 

@@ -1,6 +1,6 @@
 -- How well every mask fits every image, by the newest audit of a dataset.
 -- parameter: dataset = , name of the dataset; the one audited last where it is empty
--- columns: dataset, audit_id, verdict, own_mask_wins, p_value, cause, orientation, channel, image, mask, score, declared, assigned
+-- columns: dataset, audit_id, verdict, own_mask_wins, displaced, undecided, evidence, examined, cause, orientation, channel, image, mask, score, declared, assigned
 WITH newest AS (
     SELECT max(audit_id) AS audit_id
     FROM audits
@@ -11,7 +11,10 @@ SELECT
     audits.audit_id,
     audits.verdict,
     audits.own_mask_wins,
-    audits.p_value,
+    audits.displaced,
+    audits.undecided,
+    audits.evidence,
+    audits.examined,
     audits.cause,
     audits.orientation,
     audits.channel,

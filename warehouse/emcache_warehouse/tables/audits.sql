@@ -1,16 +1,18 @@
-INSERT INTO audits
+INSERT INTO audits BY NAME
 SELECT
-    record_id,
-    config->>'dataset',
-    config->>'verdict',
-    (config->'pairing'->>'own_mask_wins')::DOUBLE,
-    (config->'pairing'->>'p_value')::DOUBLE,
-    config->'pairing'->>'cause',
-    config->'pairing'->>'orientation',
-    config->'pairing'->>'channel',
-    (config->'pairing'->>'strength')::DOUBLE,
-    (config->'pairing'->>'examined')::BIGINT,
-    config->>'audit_key'
+    record_id AS audit_id,
+    config->>'dataset' AS dataset,
+    config->>'verdict' AS verdict,
+    (config->'pairing'->>'own_mask_wins')::DOUBLE AS own_mask_wins,
+    len(json_keys(config->'pairing'->'displaced')) AS displaced,
+    json_array_length(config->'pairing'->'undecided') AS undecided,
+    json_array_length(config->'pairing'->'doubtful') AS doubtful,
+    (config->'pairing'->>'evidence')::DOUBLE AS evidence,
+    config->'pairing'->>'cause' AS cause,
+    config->'pairing'->>'orientation' AS orientation,
+    config->'pairing'->>'channel' AS channel,
+    (config->'pairing'->>'examined')::BIGINT AS examined,
+    config->>'audit_key' AS audit_key
 FROM records
 WHERE record_id IN (SELECT unnest($ids));
 
