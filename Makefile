@@ -50,8 +50,8 @@ bench-quick: setup ## The same at smaller sizes, in under two minutes.
 	$(BIN)/emcache init $(BENCH)
 	$(BIN)/emcache bench --quick --workspace $(BENCH) --format table
 
-audit-table: setup ## Measure how often the audit is right, on the slices in VNC=path/to/vnc.
-	$(BIN)/python benchmarks/audit_table.py $(VNC)
+audit-table: setup ## Measure how often the audit is right, on DATA=path/to/data (vnc, lucchi++).
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/audit_table.py $(DATA) orders 3000
 
 check: setup ## Check format, lint, types and import contracts.
 	$(BIN)/ruff format --check $(SOURCES)

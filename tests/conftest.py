@@ -37,9 +37,10 @@ ROOT = Path(__file__).parents[1]
 FAULTS_REPORT = "EMCACHE_FAULTS_REPORT"
 # What all random choices of a run start from.
 FAULTS_SEED = "EMCACHE_FAULTS_SEED"
-# Nothing is below them where they are not set, so that what needs the real things skips.
-WEIGHTS = Path(os.environ.get("EMCACHE_TEST_WEIGHTS", os.devnull))
+# Nothing is below these where they are not set, so that what needs real things skips.
 DATA = Path(os.environ.get("EMCACHE_TEST_DATA", os.devnull))
+WEIGHTS = Path(os.environ.get("EMCACHE_TEST_WEIGHTS", os.devnull))
+PRETRAINED = WEIGHTS / "dinov2_vits14_fp16.safetensors"
 
 
 # First: Hypothesis's own hook takes the seed from the options.
@@ -138,12 +139,26 @@ def vnc_root() -> Path:
 
 
 @pytest.fixture(scope="session")
-def dinov2_weights() -> Path:
-    """A real DINOv2 ViT-S/14 checkpoint; a test that asks for it carries the mark ``weights``."""
-    file = WEIGHTS / "dinov2_vits14_fp16.safetensors"
-    if not file.is_file():
-        pytest.skip("the real checkpoint is absent (set EMCACHE_TEST_WEIGHTS to its folder)")
-    return file
+def pretrained_file() -> Path:
+    """A DINOv2 ViT-S/14 checkpoint; a test that asks for it carries the mark ``weights``."""
+    if not PRETRAINED.is_file():
+        pytest.skip("the checkpoint is absent (set EMCACHE_TEST_WEIGHTS to its folder)")
+    return PRETRAINED
+
+
+@pytest.fixture(scope="session")
+def no_pretrained_file() -> None:
+    """For what stands in where the checkpoint is absent."""
+    if PRETRAINED.is_file():
+        pytest.skip("the checkpoint is there, and the same is tested with it")
+
+
+@pytest.fixture(scope="session")
+def lucchi_root() -> Path:
+    """The real Lucchi++ slices, some of the released numbers; likewise."""
+    if not (DATA / "lucchi++" / "Train_In").is_dir():
+        pytest.skip("the real EM slices are absent (set EMCACHE_TEST_DATA to their folder)")
+    return DATA / "lucchi++"
 
 
 @pytest.fixture(scope="session")

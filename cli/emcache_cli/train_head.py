@@ -12,6 +12,7 @@ from emcache_cli.training import (
     BatchOption,
     DatasetsArgument,
     EpochsOption,
+    HeadKind,
     HeadOption,
     LearningRateOption,
     PatienceOption,
@@ -65,10 +66,14 @@ def train_head(
 ) -> None:
     """Train a head on cached tokens, once for each seed, and score it on the test slices."""
     from emcache.feature_choice import FeatureRequest
+    from emcache.protocol import LINEAR_LEARNING_RATE
     from emcache.train_head import train_head as run
     from emcache.workspace import find_workspace
     from emcache_cli.console import Console
 
+    if learning_rate is None and head is HeadKind.LINEAR:
+        # The study's is for its own head, and far too low for this one.
+        learning_rate = LINEAR_LEARNING_RATE
     options = training_options(
         seeds=seeds,
         protocol=protocol,

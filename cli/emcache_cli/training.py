@@ -58,11 +58,13 @@ EpochsOption = Annotated[
 PatienceOption = Annotated[
     int | None, typer.Option(min=1, help="Epochs without a better validation loss. (default: 20)")
 ]
-LearningRateOption = Annotated[float | None, typer.Option(help="(default: 5e-5)")]
+LearningRateOption = Annotated[
+    float | None, typer.Option(help="(default: 5e-5; 1e-2 where --head linear trains alone)")
+]
 BatchOption = Annotated[int | None, typer.Option(min=1, help="Slices a step. (default: 2)")]
 HeadOption = Annotated[
     HeadKind | None,
-    typer.Option(help="The study's head or one 1x1 convolution. (default: deconv)"),
+    typer.Option(help="The study's head, or batch norm and one 1x1 convolution. (default: deconv)"),
 ]
 ValSplitOption = Annotated[
     ValSplit | None,

@@ -153,7 +153,7 @@ class ClassRule:
                     raise ImageError(
                         f"mask {mask} has {count} pixel{'s' if count != 1 else ''} of value "
                         f"{value}, which belongs to no class ({self.words}); add the value to a "
-                        f"class, or to {IGNORE}.",
+                        f"class, or to {IGNORE}, by --classes.",
                         subject=mask,
                     )
         elif by_default and (ids := [value for value in counts if not 0 <= value <= 255]):

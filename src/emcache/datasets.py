@@ -16,7 +16,7 @@ from emcache.classes import ClassRule, class_rule
 from emcache.errors import DatasetError, ImageError, UsageError
 from emcache.file_index import FileIndex
 from emcache.grey import GreyWindow
-from emcache.layouts import Entry, FileFacts, Listing, list_slices
+from emcache.layouts import LAYOUT_CLASSES, Entry, FileFacts, Listing, list_slices
 from emcache.plane_facts import describe_planes, question_of
 from emcache.planes import Plane
 from emcache.progress import Quiet, Reporter
@@ -166,7 +166,7 @@ def read_dataset(
         reporter: Hears of files that must be decoded.
     """
     layout, root, listing = list_dataset(name, options, base, index)
-    classes = class_rule(options.get("mask_threshold"), options.get("classes"))
+    classes = _classes_of(layout, options)
     window = GreyWindow(*map(float, options["grey_window"])) if "grey_window" in options else None
     facts = describe_planes(name, listing.entries, window, index, reporter or Quiet())
     by_default = "mask_threshold" not in options
@@ -178,6 +178,13 @@ def read_dataset(
     )
     _check_foreground(dataset)
     return dataset
+
+
+def _classes_of(layout: str, options: Mapping[str, Any]) -> ClassRule:
+    """What the options say of the masks' values; where they say nothing, what the layout knows."""
+    if "mask_threshold" in options or "classes" in options:
+        return class_rule(options.get("mask_threshold"), options.get("classes"))
+    return class_rule(None, LAYOUT_CLASSES.get(layout))
 
 
 def list_dataset(

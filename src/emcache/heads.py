@@ -71,17 +71,34 @@ class DeconvHead(Head):
 
 
 class LinearHead(Head):
-    """One 1x1 convolution: what the tokens tell without a decoder."""
+    """Batch norm and one 1x1 convolution: what the tokens tell without a decoder.
+
+    It is the head of DINOv2's own evaluation (``BNHead`` in ``dinov2/eval/segmentation``). Tokens
+    of a pretrained backbone are large and nearly parallel within a slice; the same learning rate
+    suits them and others once their mean and scale are gone. For two classes it has 4 D + 2
+    parameters, of which 2 D are the batch norm's.
+    """
+
+    _MOMENTUM = 0.1
 
     def __init__(self, dim: int, classes: int = 2) -> None:
         super().__init__()
+        self.norm = nn.BatchNorm2d(dim, momentum=self._MOMENTUM)
         self.classifier = nn.Conv2d(dim, classes, 1)
 
     def logits(
         self, tokens: Float[Tensor, "batch channel row col"]
     ) -> Float[Tensor, "batch classes r c"]:
         """Logits at the grid's own size."""
-        logits: Tensor = self.classifier(tokens)
+        if self.training:
+            # The plain mean of the first steps, then PyTorch's moving average. From a mean of 0 and
+            # a variance of 1 it would come near the tokens' own only after some epochs, and the
+            # validation loss of the first ones would say nothing: at a low learning rate training
+            # then stops with the weights of the first epoch.
+            steps = int(self.norm.num_batches_tracked or 0) + 1
+            self.norm.momentum = max(self._MOMENTUM, 1 / steps)
+        # In float32 whatever the arithmetic: what tells tokens apart is small beside their mean.
+        logits: Tensor = self.classifier(self.norm(tokens.float()))
         return logits
 
 
@@ -95,7 +112,7 @@ def build_head(
     """An untrained head, the same for the same seed.
 
     Args:
-        kind: The study's, or one convolution.
+        kind: The study's, or batch norm and one convolution.
         dim: Channels of a token.
         seed: Of its weights.
         classes: Outputs.

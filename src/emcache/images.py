@@ -11,6 +11,7 @@ from jaxtyping import Int64, Shaped, UInt8
 from emcache.errors import ImageError
 from emcache.grey import GreyWindow
 from emcache.planes import Plane
+from emcache.single_channel import single_channel
 from emcache.volumes.opening import DECODER, IMAGE_SUFFIXES, open_volume
 from emcache.volumes.volume import MOST_PIXELS, PageSize
 
@@ -21,6 +22,7 @@ __all__ = [
     "PageSize",
     "page_sizes",
     "pixel_sha256",
+    "read_grey",
     "read_image",
     "read_mask",
     "read_values",
@@ -33,6 +35,8 @@ _LARGEST = float(1 << 63)
 
 def read_values(plane: Plane) -> Shaped[np.ndarray, "row col *channel"]:
     """Decode one plane to the values that the file stores; a set bit is 255.
+
+    Where there is a third axis it holds one or three colours, and behind them perhaps alpha.
 
     Raises:
         ImageError: Missing, empty, unreadable, too large, or not where it should be.
@@ -48,10 +52,22 @@ def read_values(plane: Plane) -> Shaped[np.ndarray, "row col *channel"]:
     return values.astype(np.uint8) * _SET if values.dtype == bool else values
 
 
+def read_grey(plane: Plane) -> Shaped[np.ndarray, "row col"]:
+    """Decode one slice to the greys that the file stores.
+
+    A colour file whose channels agree, and whose alpha is the same everywhere, counts as grey.
+
+    Raises:
+        ImageError: As for :func:`read_values`, and for a slice in colour.
+    """
+    values = read_values(plane)
+    if values.ndim == 3:
+        values = single_channel(values, plane, str(plane), "convert it to grey, without alpha")
+    return values
+
+
 def read_image(plane: Plane, window: GreyWindow | None = None) -> UInt8[np.ndarray, "row col"]:
     """Decode one slice to 8-bit grey.
-
-    A colour file whose three channels are equal counts as grey.
 
     Args:
         plane: Which.
@@ -60,14 +76,7 @@ def read_image(plane: Plane, window: GreyWindow | None = None) -> UInt8[np.ndarr
     Raises:
         ImageError: Missing, empty, unreadable, in colour, or of another depth than was said.
     """
-    values = read_values(plane)
-    if values.ndim == 3:
-        if (values[..., :3] != values[..., :1]).any():
-            raise ImageError(
-                f"{plane} is a colour image; a slice has one grey channel: convert it to grey.",
-                subject=plane.path,
-            )
-        values = np.ascontiguousarray(values[..., 0])
+    values = read_grey(plane)
     if values.dtype == np.uint8:
         if window is not None:
             raise ImageError(
@@ -89,19 +98,17 @@ def read_image(plane: Plane, window: GreyWindow | None = None) -> UInt8[np.ndarr
 def read_mask(plane: Plane) -> UInt8[np.ndarray, "row col"] | Int64[np.ndarray, "row col"]:
     """Decode one mask to its labels: a set bit is 255, a palette entry its grey value.
 
-    Labels that fit are given as 8 bits, whatever the file takes for them.
+    Labels that fit are given as 8 bits, whatever the file takes for them. As for slices, colours
+    that agree under an alpha that is the same everywhere are one grey.
 
     Raises:
-        ImageError: As for :func:`read_image`; any colour image is refused, since no single
-            channel of it can be called the label; so are values that are no whole numbers.
+        ImageError: As for :func:`read_image`; where colours differ, since no single channel can
+            then be called the label; and for values that are no whole numbers.
     """
     values = read_values(plane)
     if values.ndim == 3:
-        raise ImageError(
-            f"mask {plane} is a colour image ({values.shape[-1]} channels); a mask has one: save "
-            f"the label as 8-bit grey.",
-            subject=plane.path,
-        )
+        how = "save the label as 8-bit grey, without alpha"
+        values = single_channel(values, plane, f"mask {plane}", how)
     if values.dtype == np.uint8:
         return values
     if values.dtype.kind not in "iuf" or (values.dtype == np.uint64 and values.max() >= 1 << 63):

@@ -264,6 +264,16 @@ LAYOUTS: Mapping[str, ListFiles] = {
 }
 """Every layout by its name."""
 
+LAYOUT_CLASSES: Mapping[str, Mapping[str, Sequence[int]]] = {
+    "kasthuri++": {"background": [0], "foreground": [255], "ignore": [2]},
+}
+"""What the values of a published data set's masks stand for, where a threshold would not do.
+
+Kasthuri++ has 2 where the volume was not annotated. That is what torch-em's loader expects of the
+download (``torch_em/data/datasets/electron_microscopy/kasthuri.py``: 255 is foreground, 2 becomes
+-1); the data set itself was not at hand.
+"""
+
 
 def list_slices(layout: str, root: Path, options: Mapping[str, Any], probe: Probe) -> Listing:
     """List a dataset's slices.

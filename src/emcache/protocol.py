@@ -13,6 +13,9 @@ from typing import Any, Literal
 
 from emcache.errors import UsageError
 
+LINEAR_LEARNING_RATE = 1e-2
+"""What suits a linear head on frozen tokens; the measurements stand in ``docs/commands.md``."""
+
 
 @dataclass(frozen=True, slots=True)
 class Protocol:
@@ -21,7 +24,7 @@ class Protocol:
     name: str = "paper"
     """The named protocol this one is, or starts from."""
     head: Literal["deconv", "linear"] = "deconv"
-    """The study's upsampling head, or one 1x1 convolution."""
+    """The study's upsampling head, or batch norm and one 1x1 convolution."""
     loss: str = "dice"
     """MONAI's Dice loss: softmax, one-hot, background included."""
     optimizer: str = "adamw"
@@ -84,12 +87,8 @@ class Protocol:
     @property
     def label(self) -> str:
         """``paper``, or ``paper[max_epochs=3]`` with every changed field."""
-        named = PROTOCOLS[self.name]
-        changed = [
-            f"{field.name}={getattr(self, field.name)}"
-            for field in fields(self)
-            if getattr(self, field.name) != getattr(named, field.name)
-        ]
+        values, named = self.as_dict(), PROTOCOLS[self.name].as_dict()
+        changed = [f"{name}={value}" for name, value in values.items() if value != named[name]]
         return self.name if not changed else f"{self.name}[{', '.join(changed)}]"
 
     def with_changes(self, changes: Mapping[str, Any]) -> Protocol:
@@ -99,9 +98,16 @@ class Protocol:
         return replace(self, **given)
 
     def as_dict(self) -> dict[str, Any]:
-        """Every field, for a record."""
-        return asdict(self)
+        """Every field, as records name its value."""
+        return {**asdict(self), "head": _RECORDED_HEADS[self.head]}
 
+
+# Heads as records, labels and fingerprints call them. A head called "linear" there is the bare
+# convolution of earlier versions; its runs must share no row with those of today's.
+_RECORDED_HEADS: Mapping[str, Literal["deconv", "bn-linear"]] = {
+    "deconv": "deconv",
+    "linear": "bn-linear",
+}
 
 _CHOICES: Mapping[str, tuple[str, ...]] = {
     "head": ("deconv", "linear"),
@@ -137,9 +143,23 @@ def read_protocol(values: Mapping[str, Any]) -> Protocol:
         if allowed:
             # A whole number in JSON may be a float that was written so.
             given[name] = float(value) if float in allowed and value is not None else value
+    if "head" in given:
+        given["head"] = _head_of(given["head"])
     _check_choices(given)
     find_protocol(given.get("name", "paper"))
     return Protocol(**given)
+
+
+def _head_of(recorded: str) -> str:
+    for head, name in _RECORDED_HEADS.items():
+        if name == recorded:
+            return head
+    raise UsageError(
+        f"the protocol's head cannot be {recorded!r:.80}; expected "
+        f"{' or '.join(_RECORDED_HEADS.values())} (linear was a convolution without batch norm, "
+        f"which this version does not have).",
+        subject="head",
+    )
 
 
 PROTOCOLS: Mapping[str, Protocol] = {"paper": Protocol()}

@@ -21,7 +21,7 @@ from emcache.datasets import (
 from emcache.errors import DatasetError, EmcacheError
 from emcache.file_index import FileIndex
 from emcache.grey import DEFAULT_PERCENTILES, find_window
-from emcache.images import read_values
+from emcache.images import read_grey
 from emcache.progress import Reporter
 from emcache.records import Record, list_record_ids, new_record, read_record
 from emcache.volumes.opening import open_volume
@@ -94,7 +94,7 @@ def add_dataset(
             "n_labelled": len(dataset.labelled),
             "grey_pixels": dataset.grey_pixels,
             "mask_threshold": dataset.classes.threshold,
-            "classes": options.get("classes"),
+            "classes": _listed_classes(dataset),
             "grey_window": options.get("grey_window"),
             "grey_rule": grey_rule,
             "voxel_size_nm": None if dataset.voxel_size_nm is None else list(dataset.voxel_size_nm),
@@ -104,6 +104,12 @@ def add_dataset(
             workspace.add_dataset(name, options)
         record = draft.finish()
     return dataset, record
+
+
+def _listed_classes(dataset: Dataset) -> dict[str, list[int]] | None:
+    """The values of each class; None where a threshold divides."""
+    values = dataset.classes.values
+    return None if values is None else {name: list(ids) for name, ids in values.items()}
 
 
 def _taken(workspace: Workspace, name: str) -> DatasetError:
@@ -155,7 +161,7 @@ def _settle_greys(
     def read() -> Iterator[tuple[str, Any]]:
         with reporter.task(f"Finding the greys of {name}", len(planes), "slices") as task:
             for plane in planes:
-                yield str(plane), read_values(plane)
+                yield str(plane), read_grey(plane)
                 task.advance()
 
     window, rule = find_window(read, percentiles)

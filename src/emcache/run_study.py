@@ -327,7 +327,7 @@ class _Records:
                 cell.longest_edge if cell.protocol.pixel_size_nm is None else None,
                 " + ".join(cell.train_on),
                 cell.sampling,
-                cell.protocol.head,
+                cell.protocol.as_dict()["head"],
             )
         )
 

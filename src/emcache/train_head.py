@@ -54,7 +54,7 @@ def train_head(
     features = [item.make(reporter) for item in planned]
     protocol = setting.options.protocol
     grids = [[place.grid for place in item.feature_set.slices] for item in features]
-    check_grids(setting.data.sources, grids, protocol)
+    check_grids(setting.data.sources, grids)
     dim, classes = setting.data.description["dim"], len(setting.data.sources.class_names)
 
     def build(seed: int) -> Model:

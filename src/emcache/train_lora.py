@@ -80,7 +80,7 @@ def train_lora(
     setting, jobs = plan_lora_training(workspace, datasets, choice, options, reporter)
     audits = audit_sources(workspace, setting, reporter)
     protocol, sources = setting.options.protocol, setting.data.sources
-    check_grids(sources, [[place.grid for place in job.places] for job in jobs], protocol)
+    check_grids(sources, [[place.grid for place in job.places] for job in jobs])
     slices = [
         SizedSlice(item, place.grid, source.dataset.classes)
         for source, job in zip(sources.items, jobs, strict=True)

@@ -29,6 +29,7 @@ from emcache.examples import Batch, Examples
 from emcache.progress import Reporter
 from emcache.protocol import Protocol
 from emcache.sampling import Sampling, chunks, epoch_order
+from emcache.standstill import STANDSTILL_EPOCHS, advice, stands_still
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,11 +250,19 @@ def fit(
             keeper.after_epoch(
                 partial(_progress, trainer, generator, epochs, best, best_state, seconds)
             )
+            # Once: a training that goes on after a kill has said so before.
+            if number == STANDSTILL_EPOCHS and stands_still(_losses(epochs)):
+                reporter.say(f"Training, seed {seed}: {advice(_losses(epochs), protocol)}")
             task.advance(
                 1, f"train {epochs[-1].train_loss:.4f} val {val_loss:.4f} best epoch {best}"
             )
     stopped_by = "max_epochs" if len(epochs) - best < protocol.patience else "patience"
     return Fit(best_state, tuple(epochs), best, stopped_by, time.perf_counter() - began)
+
+
+def _losses(epochs: Sequence[Epoch]) -> list[tuple[float, float]]:
+    """Training and validation loss of each epoch."""
+    return [(epoch.train_loss, epoch.val_loss) for epoch in epochs]
 
 
 def _progress(

@@ -19,7 +19,6 @@ from emcache.examples import Examples, open_examples
 from emcache.host_memory import kept_memory
 from emcache.memory_errors import advise_on_memory
 from emcache.progress import Reporter
-from emcache.protocol import Protocol
 from emcache.readers import Reader
 from emcache.records import Record, new_record, package_versions
 from emcache.sampling import split_validation
@@ -212,22 +211,21 @@ def audit_sources(workspace: Workspace, setting: Setting, reporter: Reporter) ->
     return {"audit_accepted": accepted, "audits": audits}
 
 
-def check_grids(sources: Sources, grids: Sequence[Sequence[Grid]], protocol: Protocol) -> None:
-    """Refuse grids that the study's head cannot train on.
+def check_grids(sources: Sources, grids: Sequence[Sequence[Grid]]) -> None:
+    """Refuse grids that no head can train on.
 
     Args:
         sources: Whose.
         grids: Of each source's slices.
-        protocol: Names the head.
 
     Raises:
         TrainingError: A grid of one token.
     """
     for source, own in zip(sources.items, grids, strict=True):
-        if protocol.head == "deconv" and (1, 1) in own:
+        if (1, 1) in own:
             raise TrainingError(
                 f"the tokens of {source.dataset.name} are a grid of one, whose batch norm has no "
-                f"spread; extract with a larger --longest-edge, or use --head linear.",
+                f"spread; expected several a slice: choose a larger --longest-edge.",
                 subject=source.dataset.name,
             )
 
@@ -282,7 +280,7 @@ def _config(setting: Setting, seed: int, result: Fit) -> dict[str, Any]:
         "train_on": data.sources.names,
         "sampling": setting.options.sampling,
         "seed": seed,
-        "head": protocol.head,
+        "head": protocol.as_dict()["head"],
         "precision": setting.precision,
         "device": setting.device.type,
         "dim": data.description["dim"],

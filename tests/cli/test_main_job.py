@@ -89,12 +89,13 @@ def test_dry_run_makes_nothing(cells: Workspace, run) -> None:
 
 
 def test_leaderboard_keeps_protocols_apart(trained: Workspace, run) -> None:
-    more = ("--head", "linear", "--learning-rate", "0.05", "--epochs", "2", "--seeds", "0")
+    # A linear head has a learning rate of its own where none is given.
+    more = ("--head", "linear", "--epochs", "2", "--seeds", "0")
     assert run("train-head", "cells", *more, cwd=trained.root).code == 0
     rows = run("query", "--name", "leaderboard", cwd=trained.root).json
     assert {(row["protocol"], row["n_runs"]) for row in rows} == {
-        ("paper[head=linear, learning_rate=0.05, max_epochs=3]", 2),
-        ("paper[head=linear, learning_rate=0.05, max_epochs=2]", 1),
+        ("paper[head=bn-linear, learning_rate=0.05, max_epochs=3]", 2),
+        ("paper[head=bn-linear, learning_rate=0.01, max_epochs=2]", 1),
     }
 
 

@@ -1,6 +1,7 @@
 import re
 import shutil
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,10 @@ from PIL import Image
 
 from emcache.audit.findings import Verdict
 from emcache.audit.run import audit_dataset
+from emcache.classes import IGNORED
 from emcache.datasets import Selection, load_dataset
 from emcache.errors import DatasetError, EmcacheError, ImageError, PairingError, UsageError
+from emcache.images import read_mask
 from emcache.layouts import FileFacts, list_slices
 from emcache.progress import Quiet
 from emcache.records import list_record_ids
@@ -244,6 +247,117 @@ def test_a_leftover_in_the_layout_of_lucchi(workspace: Workspace, tmp_path: Path
         add_dataset(workspace, "l", "lucchi++", root, {}, Quiet())
     with pytest.raises(DatasetError, match=r"holds no image in Train_In"):
         add_dataset(workspace, "l", "lucchi++", tmp_path, {}, Quiet())
+
+
+def released(root: Path, numbers: Sequence[int], not_annotated: int = 0) -> Path:
+    """As :func:`lucchi_like`, some numbers alone; test masks are RGBA as released, or all RGB."""
+    lucchi_like(root, max(numbers) + 1)
+    for path in root.glob("*_*/*.png"):
+        if int(path.stem.removeprefix("mask")) not in numbers:
+            path.unlink()
+        elif path.parent.name == "Test_Out" or (not_annotated and "_Out" in path.parent.name):
+            mask = np.asarray(Image.open(path)).copy()
+            mask[:not_annotated] = 2
+            Image.fromarray(mask).convert("RGB" if not_annotated else "RGBA").save(path)
+    return root
+
+
+def test_lucchi_as_released(workspace: Workspace, tmp_path: Path) -> None:
+    numbers = [0, 2, 3, 10, 11]
+    root = released(tmp_path / "l", numbers)
+    assert Image.open(root / "Test_Out" / "10.png").mode == "RGBA"
+    add_dataset(workspace, "l", "lucchi++", root, {}, Quiet())
+    found = load_dataset(workspace, "l")
+    assert [item.id for item in found.slices] == [
+        f"{s}/{n}" for s in ("train", "test") for n in numbers
+    ]
+    for item in found.slices:
+        assert item.mask is not None
+        pixels = np.asarray(Image.open(item.mask.path).convert("RGB"))[..., 0]
+        assert item.foreground_pixels == np.count_nonzero(pixels >= 128) > 0
+
+
+@pytest.mark.parametrize(
+    ("file", "said"),
+    [
+        ("Train_In/mask0010.png", "mask Train_Out/10.png without an image"),
+        ("Train_Out/10.png", "image Train_In/mask0010.png without a mask"),
+        ("Test_In/mask0000.png", "mask Test_Out/0.png without an image"),
+    ],
+)
+def test_a_number_that_one_side_lacks(
+    workspace: Workspace, tmp_path: Path, file: str, said: str
+) -> None:
+    root = released(tmp_path / "l", [0, 2, 10])
+    (root / file).unlink()
+    with pytest.raises(PairingError, match=re.escape(said)):
+        add_dataset(workspace, "l", "lucchi++", root, {}, Quiet())
+    assert workspace.dataset_names() == []
+
+
+def test_a_mask_in_colours_is_no_mask_of_lucchi(workspace: Workspace, tmp_path: Path) -> None:
+    root = released(tmp_path / "l", [0, 2])
+    mask = np.array(Image.open(root / "Test_Out" / "2.png"))
+    mask[7, 9] = 200, 0, 0, 255
+    Image.fromarray(mask).save(root / "Test_Out" / "2.png")
+    with pytest.raises(ImageError, match=r"Test_Out/2\.png is .* row 7, column 9 \(200, 0, 0\)"):
+        add_dataset(workspace, "l", "lucchi++", root, {}, Quiet())
+    assert workspace.dataset_names() == []
+
+
+def test_what_kasthuri_leaves_unannotated_is_ignored(workspace: Workspace, tmp_path: Path) -> None:
+    root = released(tmp_path / "k", [0, 1, 2], not_annotated=30)
+    _, record = add_dataset(workspace, "k", "kasthuri++", root, {}, Quiet())
+    found = load_dataset(workspace, "k")
+    assert record.config["classes"] == {"background": [0], "foreground": [255], "ignore": [2]}
+    assert found.classes.names == ("background", "foreground")
+    for item in found.slices:
+        assert item.mask is not None
+        mask = np.asarray(Image.open(item.mask.path))[..., 0]
+        labels = found.classes.labels(read_mask(item.mask))
+        np.testing.assert_array_equal(labels, np.select([mask == 2, mask == 255], [IGNORED, 1], 0))
+        assert (labels == IGNORED).sum() == 30 * 112
+        assert item.foreground_pixels == (mask == 255).sum()
+    # What the user says goes before what the layout knows.
+    add_dataset(workspace, "t", "kasthuri++", root, {"mask_threshold": 2}, Quiet())
+    more = load_dataset(workspace, "t").slices[0].foreground_pixels
+    assert more == found.slices[0].foreground_pixels + 30 * 112
+
+
+def test_a_value_that_kasthuri_does_not_have(workspace: Workspace, tmp_path: Path) -> None:
+    root = released(tmp_path / "k", [0, 1], not_annotated=30)
+    mask = np.array(Image.open(root / "Train_Out" / "1.png"))
+    mask[50, 60] = 1
+    Image.fromarray(mask).save(root / "Train_Out" / "1.png")
+    with pytest.raises(ImageError, match=r"Train_Out/1\.png has 1 pixel of value 1, .*--classes"):
+        add_dataset(workspace, "k", "kasthuri++", root, {}, Quiet())
+    classes = {"background": [0, 1], "foreground": [255], "ignore": [2]}
+    add_dataset(workspace, "k", "kasthuri++", root, {"classes": classes}, Quiet())
+
+
+@pytest.mark.real
+def test_lucchi_as_it_lies_there(workspace: Workspace, lucchi_root: Path) -> None:
+    dataset, _ = add_dataset(workspace, "lucchi", "lucchi++", lucchi_root, {}, Quiet())
+    numbers = {
+        split: {int(path.stem) for path in (lucchi_root / f"{split.capitalize()}_Out").iterdir()}
+        for split in ("train", "test")
+    }
+    assert {item.id for item in dataset.slices} == {
+        f"{split}/{number}" for split in numbers for number in numbers[split]
+    }
+    modes = set()
+    for item in dataset.slices:
+        folder = "Train" if item.split == "train" else "Test"
+        number = int(item.id.partition("/")[2])
+        assert item.image.path == lucchi_root / f"{folder}_In" / f"mask{number:04d}.png"
+        # Independent of images.read_mask: of RGBA the red alone.
+        with Image.open(lucchi_root / f"{folder}_Out" / f"{number}.png") as picture:
+            modes.add((item.split, picture.mode))
+            pixels = np.asarray(picture)
+        red = pixels if pixels.ndim == 2 else pixels[..., 0]
+        assert item.foreground_pixels == np.count_nonzero(red >= 128)
+    assert any(item.foreground_pixels for item in dataset.slices)
+    assert modes == {("train", "L"), ("test", "RGBA")}
 
 
 # Where files may lie, and what they may be called

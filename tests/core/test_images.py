@@ -1,9 +1,12 @@
 import struct
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from emcache.errors import ImageError
@@ -41,18 +44,112 @@ def test_hash_tells_shapes_apart() -> None:
     assert pixel_sha256(SQUARE) != pixel_sha256(SQUARE.reshape(8, 6))
 
 
-def test_grey_in_three_channels_is_a_slice_but_no_mask(tmp_path: Path) -> None:
-    path = save(tmp_path / "rgb.png", SQUARE, "RGB")
-    np.testing.assert_array_equal(read_image(Plane(path)), SQUARE)
-    with pytest.raises(ImageError, match=r"mask .* is a colour image"):
-        read_mask(Plane(path))
+# In blocks of 8 x 8, so that JPEG keeps them to the last bit.
+BLOCKS = np.kron(np.array([[0, 255, 0], [255, 255, 0]], dtype=np.uint8), np.ones((8, 8), np.uint8))
+SAVERS: dict[str, Callable[[Path, np.ndarray], None]] = {
+    "png": lambda path, pixels: Image.fromarray(pixels).save(path),
+    "jpg": lambda path, pixels: Image.fromarray(pixels).save(path, quality=100, subsampling=0),
+    "tif": lambda path, pixels: Image.fromarray(pixels).save(path),
+    "deflate.tif": lambda path, pixels: Image.fromarray(pixels).save(
+        path, compression="tiff_deflate"
+    ),
+    "planes.tif": lambda path, pixels: tifffile.imwrite(
+        path,
+        np.moveaxis(pixels, -1, 0),
+        photometric="rgb" if pixels.shape[-1] > 2 else "minisblack",
+        planarconfig="separate",
+        extrasamples=["unassalpha"] if pixels.shape[-1] in (2, 4) else [],
+    ),
+}
+# Format and channels, the last of 2 or 4 being alpha.
+COLOURS = [(kind, n) for kind in SAVERS for n in (2, 3, 4) if kind != "jpg" or n == 3]
 
 
-def test_colour_is_refused(tmp_path: Path) -> None:
-    colour = np.zeros((4, 4, 3), dtype=np.uint8)
-    colour[..., 0] = 200
-    with pytest.raises(ImageError, match="colour image"):
-        read_image(Plane(save(tmp_path / "red.png", colour, "RGB")))
+def coloured(path: Path, kind: str, colours: np.ndarray, alpha: np.ndarray) -> Path:
+    """Save colours (row, column, 1 or 3), with alpha (row, column) unless it is JPEG."""
+    path = path / f"mask.{kind}"
+    SAVERS[kind](path, colours if alpha is None else np.dstack([colours, alpha]))
+    return path
+
+
+@pytest.mark.parametrize(("kind", "channels"), COLOURS)
+@pytest.mark.parametrize("opacity", [255, 0, 7])
+def test_colours_that_agree_are_one_grey(
+    tmp_path: Path, kind: str, channels: int, opacity: int
+) -> None:
+    colours = np.repeat(BLOCKS[..., None], 1 if channels == 2 else 3, axis=-1)
+    alpha = None if channels == 3 else np.full_like(BLOCKS, opacity)
+    plane = Plane(coloured(tmp_path, kind, colours, alpha))
+    for read in (read_image, read_mask):
+        found = read(plane)
+        np.testing.assert_array_equal(found, BLOCKS)
+        assert found.flags.c_contiguous
+    grey = save(tmp_path / "grey.png", BLOCKS)
+    assert pixel_sha256(read_mask(plane)) == pixel_sha256(read_mask(Plane(grey)))
+
+
+@pytest.mark.parametrize(("kind", "channels"), [(k, n) for k, n in COLOURS if n != 2])
+def test_channels_that_differ_are_named(tmp_path: Path, kind: str, channels: int) -> None:
+    colours = np.repeat(BLOCKS[..., None], 3, axis=-1)
+    colours[8:, 16:, 2] = 254 if kind != "jpg" else 200
+    alpha = None if channels == 3 else np.full_like(BLOCKS, 255)
+    plane = Plane(coloured(tmp_path, kind, colours, alpha))
+    with pytest.raises(
+        ImageError,
+        match=rf"^mask \S*mask\.{kind} is a colour image: its channels differ in 64 of 384 pixels, "
+        r"first in row 8, column 16 \(\d+, \d+, \d+\); expected .*: save the label as 8-bit grey",
+    ) as caught:
+        read_mask(plane)
+    assert kind == "jpg" or "(0, 0, 254)" in str(caught.value)
+    with pytest.raises(ImageError, match=r"is a colour image: .*row 8, column 16 .*convert it to"):
+        read_image(plane)
+
+
+@pytest.mark.parametrize(("kind", "channels"), [(k, n) for k, n in COLOURS if n != 3])
+def test_an_alpha_that_varies_is_named(tmp_path: Path, kind: str, channels: int) -> None:
+    colours = np.repeat(BLOCKS[..., None], channels - 1, axis=-1)
+    alpha = np.full_like(BLOCKS, 255)
+    # The first pixel is among the unusual ones, and yet the others are not called so.
+    alpha[0, 0] = alpha[9, 4] = 10
+    plane = Plane(coloured(tmp_path, kind, colours, alpha))
+    for read, name in ((read_mask, "mask "), (read_image, "")):
+        with pytest.raises(
+            ImageError,
+            match=rf"^the alpha of {name}/\S* varies: it is 10 in row 0, column 0, and 255 in most "
+            r"pixels \(2 of 384 pixels differ from that\); expected",
+        ):
+            read(plane)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "I;16"])
+def test_a_value_that_counts_as_transparent_is_alpha(tmp_path: Path, mode: str) -> None:
+    if mode == "P":
+        picture = Image.fromarray((BLOCKS > 0).astype(np.uint8), mode="P")
+        picture.putpalette([0, 0, 0, 255, 255, 255])
+    elif mode == "I;16":
+        picture = Image.fromarray(BLOCKS.astype(np.uint16))
+    else:
+        picture = Image.fromarray(BLOCKS).convert(mode)
+    white = {"1": 1, "P": 1, "RGB": (255,) * 3}.get(mode, 255)
+    picture.save(tmp_path / "some.png", transparency=white)
+    with pytest.raises(ImageError, match=r"the alpha of mask .* varies: it is \d+ in row 0"):
+        read_mask(Plane(tmp_path / "some.png"))
+    if mode in ("L", "RGB", "I;16"):
+        picture.save(tmp_path / "none.png", transparency=(3,) * 3 if mode == "RGB" else 3)
+        np.testing.assert_array_equal(read_mask(Plane(tmp_path / "none.png")), BLOCKS)
+
+
+@pytest.mark.parametrize("channels", [2, 3, 4])
+def test_colours_of_16_bits_are_not_cut_to_8(tmp_path: Path, channels: int) -> None:
+    deep = np.full((6, 8, channels), 5, dtype=np.uint16)
+    (tmp_path / "deep.png").write_bytes(imagecodecs.png_encode(deep))
+    for read in (read_mask, read_image):
+        with pytest.raises(ImageError, match=r"deep\.png has 16 bits in each of several channels"):
+            read(Plane(tmp_path / "deep.png"))
+    # tifffile reads all of them.
+    how = "minisblack" if channels == 2 else "rgb"
+    tifffile.imwrite(tmp_path / "deep.tif", deep, photometric=how, planarconfig="contig")
+    np.testing.assert_array_equal(read_mask(Plane(tmp_path / "deep.tif")), deep[..., 0])
 
 
 def test_bad_files_are_named(tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ def test_five_seeds_make_five_records(cells: Workspace) -> None:
     assert [record.config["seed"] for record in records] == [0, 1, 2, 3, 4]
     for record in records:
         again = read_record(record.folder)
-        assert again.config["protocol"] == "paper[head=linear, learning_rate=0.05, max_epochs=2]"
+        assert again.config["protocol"] == "paper[head=bn-linear, learning_rate=0.05, max_epochs=2]"
         assert pl.read_parquet(again.file("epochs.parquet")).height == 2
         head = build_head("linear", 64, 0)
         head.load_state_dict(load_file(again.file("head.safetensors")))
@@ -171,11 +171,11 @@ def test_a_loss_that_is_not_finite_ends_with_a_sentence(cells: Workspace) -> Non
         Protocol(learning_rate=float("inf"))
 
 
-def test_a_grid_of_one_token_is_refused_by_the_studys_head(cells: Workspace) -> None:
+@pytest.mark.parametrize("protocol", [Protocol(), LINEAR])
+def test_a_grid_of_one_token_is_refused(cells: Workspace, protocol: Protocol) -> None:
     extract(cells, 14)
-    with pytest.raises(TrainingError, match="are a grid of one"):
-        train_head(cells, ["cells"], FeatureRequest(), options(protocol=Protocol()), Quiet())
-    assert train_head(cells, ["cells"], FeatureRequest(), options(), Quiet())
+    with pytest.raises(TrainingError, match=r"are a grid of one, .*larger --longest-edge"):
+        train_head(cells, ["cells"], FeatureRequest(), options(protocol=protocol), Quiet())
 
 
 def test_an_interrupt_names_the_seeds_that_are_left(

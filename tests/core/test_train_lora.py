@@ -126,8 +126,8 @@ def test_the_record_lists_adapted_layers_and_trained_counts(cells: Workspace) ->
         f"blocks.{block}.attn.{layer}" for block in (0, 1) for layer in ("qkv", "proj")
     ]
     assert config["adapter_parameters"] == 2 * 6 * 16 * 64
-    assert config["head_parameters"] == 2 * 64 + 2
-    assert config["trainable_parameters"] == 2 * 6 * 16 * 64 + 2 * 64 + 2
+    assert config["head_parameters"] == 4 * 64 + 2
+    assert config["trainable_parameters"] == 2 * 6 * 16 * 64 + 4 * 64 + 2
     assert config["feature_sets"] == []
     assert not list(cells.cache.glob("cells-*")), "nothing is read from the cache, or written"
 

@@ -23,7 +23,7 @@ from emcache.jobs import ExtractOptions, Job, plan_extraction
 from emcache.labels import LabelSet, ensure_labels
 from emcache.preprocessing import normalise, resize_image
 from emcache.progress import Quiet
-from emcache.protocol import Protocol
+from emcache.protocol import Protocol, read_protocol
 from emcache.readers import LabelledFeatures, TokenReader
 from emcache.sampling import Sampling, split_validation
 from emcache.store import FeatureSet
@@ -180,7 +180,7 @@ def test_stops_after_patience_epochs_without_a_lower_loss(
 def test_a_step_on_two_sizes_is_one_step_on_all_its_slices(
     cells: Workspace, cells_root: Path
 ) -> None:
-    """Without batch norm, whose statistics are each batch's own, not even rounding may show."""
+    """With a batch norm that takes no statistics of its own from each batch."""
     for kind in ("images", "masks"):
         path = cells_root / kind / "3.png"
         Image.open(path).crop((0, 0, 84, 50)).save(path)
@@ -195,6 +195,8 @@ def test_a_step_on_two_sizes_is_one_step_on_all_its_slices(
     assert [tuple(batch.masks.shape[1:]) for batch in batches] == [(70, 70), (28, 70)]
 
     ours, theirs = trainer(LINEAR), trainer(LINEAR)
+    for worker in (ours, theirs):
+        worker.model.eval()
     loss = ours.step(batches)
     criterion = DiceLoss(softmax=True, to_onehot_y=True, include_background=True)
     each = [
@@ -225,6 +227,10 @@ def test_counts_equal_numpy() -> None:
 def test_the_label_names_every_changed_field() -> None:
     assert Protocol().label == "paper"
     changed = Protocol().with_changes({"max_epochs": 3, "head": "linear", "patience": None})
-    assert changed.label == "paper[head=linear, max_epochs=3]"
+    assert changed.label == "paper[head=bn-linear, max_epochs=3]"
+    assert read_protocol(changed.as_dict()) == changed
+    # Records of earlier versions, whose linear head had no batch norm.
+    with pytest.raises(UsageError, match="linear was a convolution without batch norm"):
+        read_protocol({**changed.as_dict(), "head": "linear"})
     with pytest.raises(UsageError, match="learning_rate cannot be -1"):
         Protocol().with_changes({"learning_rate": -1.0})

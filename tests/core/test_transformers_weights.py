@@ -338,12 +338,12 @@ def test_biases_of_zeros_are_named_and_others_refused(
 
 @pytest.mark.weights
 def test_a_real_checkpoint_in_transformers_names(
-    dinov2_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pretrained_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The checkpoint under timm's names and under transformers' own gives transformers' tokens."""
     folder = tmp_path / "hub"
     folder.mkdir()
-    state = {name: tensor.float() for name, tensor in load_file(dinov2_weights).items()}
+    state = {name: tensor.float() for name, tensor in load_file(pretrained_file).items()}
     save_file(in_transformers_names(state), folder / "model.safetensors", {"format": "pt"})
     config = transformers.Dinov2Config(
         hidden_size=384, num_attention_heads=6, image_size=518, patch_size=14
@@ -356,7 +356,7 @@ def test_a_real_checkpoint_in_transformers_names(
     spec, index = find_backbone("dinov2-small"), FileIndex(tmp_path / "index.json")
     resample = functional.interpolate
     monkeypatch.setattr(functional, "interpolate", partial(resample, antialias=True))
-    for source, rows, columns in ((dinov2_weights, 9, 14), (folder, 37, 37), (folder, 9, 14)):
+    for source, rows, columns in ((pretrained_file, 9, 14), (folder, 37, 37), (folder, 9, 14)):
         backbone = load_backbone(spec, find_weights(str(source), spec, index), CPU)
         image = torch.randn(1, 3, 14 * rows, 14 * columns)
         with torch.inference_mode():

@@ -25,7 +25,6 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -686,11 +685,11 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
                 "longest_edge": 70,
                 "pixel_size_nm": None,
                 "protocol": protocol.label,
-                "protocol_fields": asdict(protocol),
+                "protocol_fields": protocol.as_dict(),
                 "train_on": "cells",
                 "sampling": "natural",
                 "seed": 0,
-                "head": "linear",
+                "head": "bn-linear",
                 "precision": "float32",
                 "recipe": recipe.identity(),
                 "dim": 64,

@@ -218,7 +218,7 @@ def test_table_7_shows_what_our_runs_trained(made_up):
     made_up.train(backbone="dinov2-small", trainable_parameters=3_828_866)
     made_up.train(backbone="dinov2-small", regime="lora", trainable_parameters=4_271_234)
     made_up.train(
-        backbone="dinov2-small", trainable_parameters=770, protocol="paper[head=linear, x=1]"
+        backbone="dinov2-small", trainable_parameters=1538, protocol="paper[head=bn-linear, x=1]"
     )
     made_up.sync()
     rows = paper_rows(made_up.database, 7)

@@ -28,7 +28,7 @@ MRC_SUFFIXES = (".mrc", ".rec", ".st", ".map")
 IMAGE_SUFFIXES = (*PICTURE_SUFFIXES, *TIFF_SUFFIXES)
 """Endings that count as images where a folder is looked through."""
 
-DECODER = "2:" + " ".join(
+DECODER = "3:" + " ".join(
     f"{library}-{version(library)}" for library in ("pillow", "tifffile", "imagecodecs")
 )
 """Changes whenever the same file might decode to other values."""

@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from jaxtyping import Shaped
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from emcache.errors import ImageError
 from emcache.volumes.volume import MOST_PIXELS, PageSize, Volume, missing_file
@@ -19,6 +20,10 @@ Image.MAX_IMAGE_PIXELS = None
 # A byte of a PNG holds no more: DEFLATE gives at most 1032 bytes for one, of 8 pixels each.
 _MOST_PER_BYTE = 8 * 1032
 _ALWAYS_PLAUSIBLE = 1 << 24
+
+_COLOUR = ("LA", "RGB", "RGBA")
+# What Pillow keeps of each channel in colour, whatever the file has.
+_COLOUR_BITS = 8
 
 _DTYPES = {
     "1": "bool",
@@ -50,6 +55,13 @@ class Picture(Volume):
                     f"picture: save its frames as files, or as a TIFF of many pages.",
                     subject=path,
                 )
+            if picture.mode in _COLOUR and _bits(picture) > _COLOUR_BITS:
+                raise ImageError(
+                    f"{path} has {_bits(picture)} bits in each of several channels, of which only "
+                    f"{_COLOUR_BITS} would be read; expected one channel, or {_COLOUR_BITS} bits: "
+                    f"save it as 16-bit grey.",
+                    subject=path,
+                )
             size, dtype = PageSize(picture.height, picture.width), _DTYPES[picture.mode]
         super().__init__(str(path), (size,), np.dtype(dtype), None)
         self._path = path
@@ -59,14 +71,13 @@ class Picture(Volume):
             picture.load()
             if picture.mode == "P":
                 _check_grey_palette(picture, self._path)
-            grey = picture.convert("L") if picture.mode in ("P", "LA") else picture
-            plane = np.array(grey)
+            plane = _values(picture)
         # Rows (y) or columns (x) of the only section.
         return plane if axis == 0 else plane[None].take(index, axis=axis)
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
+def _opened(path: Path) -> Iterator[ImageFile.ImageFile]:
     """An image file, with whatever goes wrong in it turned into a sentence."""
     try:
         with Image.open(path, formats=("PNG", "JPEG")) as picture:
@@ -99,6 +110,24 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         raise ImageError(
             f"{path} cannot be decoded ({error}); restore the file.", subject=path
         ) from None
+
+
+def _values(picture: Image.Image) -> Shaped[np.ndarray, "row col *channel"]:
+    """Greys, or colours; with alpha behind them where the file has any."""
+    transparent = picture.info.get("transparency")
+    if transparent is not None and picture.mode.startswith("I;16"):
+        # One value counts as transparent. Pillow converts this for 8 bits, and not for 16.
+        values = np.array(picture)
+        return np.stack([values, np.where(values == transparent, 0, 255).astype(values.dtype)], -1)
+    if transparent is not None and picture.mode in ("1", "L", "P", "RGB"):
+        return np.array(picture.convert("RGBA" if picture.mode == "RGB" else "LA"))
+    return np.array(picture.convert("L") if picture.mode == "P" else picture)
+
+
+def _bits(picture: ImageFile.ImageFile) -> int:
+    """Bits of a channel in the file; Pillow's mode says only what it makes of them."""
+    raw = picture.tile[0].args if picture.tile else None
+    return 16 if isinstance(raw, str) and ";16" in raw else 8
 
 
 def _check_grey_palette(picture: Image.Image, path: Path) -> None:

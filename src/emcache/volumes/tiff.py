@@ -158,9 +158,6 @@ class TiffVolume(Volume):
             values = ~values if values.dtype == bool else np.iinfo(values.dtype).max - values
         if values.ndim == 3 and frame.axes.startswith("S"):
             values = np.moveaxis(values, 0, -1)
-        if values.ndim == 3 and values.shape[-1] <= 2:
-            # Grey with transparency.
-            values = values[..., 0]
         return values
 
 
