@@ -144,7 +144,7 @@ def test_half_written_files_do_not_become_part_of_a_feature_set(cells, monkeypat
         patch.setattr(FeatureSetWriter, "finish", lambda *args: pytest.skip("unreachable"))
         partial = job.workspace.cache / f"{job.name}.partial"
         with pytest.raises(BaseException, match="unreachable"):
-            compute_tokens(job, load_job_backbone(job), Donors({}), Quiet())
+            compute_tokens(job, load_job_backbone(job, Quiet()), Donors({}), Quiet())
     junk = [
         partial / f"grids/4x4/tokens/c/0/0/0/0.{'ab' * 16}.partial",
         partial / ".manifest.json.12345678.tmp",
