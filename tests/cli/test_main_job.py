@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,22 +16,24 @@ import pytest
 from PIL import Image
 
 from emcache.records import list_record_ids
-from emcache.workspace import Workspace
+from emcache.workspace import Workspace, find_workspace
 
 TINY = ("--backbone", "tiny", "--weights", "random:0", "--longest-edge", "70")
 TRAIN = ("--head", "linear", "--learning-rate", "0.05", "--epochs", "3")
 COMMAND = str(Path(sys.executable).with_name("emcache"))
 
 
+@pytest.fixture(scope="module")
+def trained_once(make_cells, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    extract = ("extract", "cells", *TINY)
+    train = ("train-head", "cells", "--seeds", "0-1", *TRAIN, "--save-predictions")
+    return make_cells(tmp_path_factory.mktemp("trained"), extract, train)
+
+
 @pytest.fixture
-def trained(cells: Workspace, run) -> Workspace:
-    """A workspace with features and two runs."""
-    assert run("extract", "cells", *TINY, cwd=cells.root).code == 0
-    done = run(
-        "train-head", "cells", "--seeds", "0-1", *TRAIN, "--save-predictions", cwd=cells.root
-    )
-    assert done.code == 0, done
-    return cells
+def trained(trained_once: Workspace, tmp_path: Path) -> Workspace:
+    """A workspace with features and two runs: a copy, for a test to do with as it likes."""
+    return find_workspace(shutil.copytree(trained_once.root, tmp_path / "workspace"))
 
 
 def test_from_slices_to_scores(trained: Workspace, run, cells_root: Path) -> None:
