@@ -16,7 +16,8 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import groupby, pairwise
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ from scipy import ndimage
 
 from emcache.audit.findings import Verdict
 from emcache.audit.orders import ANOTHER_ORDER, SOME_EXCHANGED
-from emcache.audit.pairing import Candidates, Judgement, judge_pairing
+from emcache.audit.pairing import Candidates, Judgement, Pairs, judge_pairing
 from emcache.audit.pictures import AS_THEY_ARE, CHANNELS, ORIENTATIONS, Tiling
 from emcache.audit.scratch import Pair, Places, Scratch
 from emcache.images import read_image, read_mask
@@ -103,10 +104,13 @@ class Chosen(Scratch):
         self, pairs: Sequence[Pair], centred: bool = True
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """As :meth:`Scratch.tile_sums`."""
-        for image, mask, orientation in pairs:
-            sums, sizes, mean = self._table(orientation)
-            found = sums[image, mask] if centred else sums[image, mask] + mean[mask]
-            yield found[None], sizes[mask][None]
+        for image, run in groupby(pairs, key=itemgetter(0)):
+            found, sizes = [], []
+            for _, mask, orientation in run:
+                sums, size, mean = self._table(orientation)
+                found.append(sums[image, mask] if centred else sums[image, mask] + mean[mask])
+                sizes.append(size[mask])
+            yield np.stack(found), np.stack(sizes)
 
 
 def combined(first: str, then: str) -> str:
@@ -275,10 +279,13 @@ def judged(
     turn = turns[int(rng.integers(1, len(turns)))] if kind == TURNED else AS_THEY_ARE
     names = [f"{first(count) + place}" for place in range(count)]
     candidates = Candidates(
-        [f"images/{name}.png" for name in names],
-        [f"masks/{name}.png" for name in names],
+        Pairs(
+            [f"images/{name}.png" for name in names],
+            [f"masks/{name}.png" for name in names],
+            ["train"] * (count // 2) + ["test"] * (count - count // 2),
+        ),
+        range(count),
         [str(slices[place]) for place in order],
-        ["train"] * (count // 2) + ["test"] * (count - count // 2),
     )
     judgement = judge_pairing(candidates, Chosen(stack, slices, slices[order], turn))
     return Case(order, turn, causes), judgement
@@ -343,13 +350,13 @@ def some(least: int, places: np.ndarray) -> Chooser:
 
 
 def runs(stack: Stack, length: int) -> Chooser:
-    """Neighbouring slices of one volume, or the first 40 of both."""
+    """Neighbouring slices of one volume, or half of them of each."""
     volume = len(stack.numbers) // 2
     neighbours = sum(a + 1 == b for a, b in pairwise(stack.numbers[:volume])) + 1
 
     def choose(rng: Rng) -> np.ndarray:
-        if length == 2 * neighbours:
-            return np.concatenate([np.arange(neighbours), volume + np.arange(neighbours)])
+        if length > neighbours:
+            return np.concatenate([np.arange(length // 2), volume + np.arange(length // 2)])
         start = int(rng.integers(0, neighbours - length + 1))
         return start + volume * int(rng.integers(2)) + np.arange(length)
 

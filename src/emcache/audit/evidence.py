@@ -33,6 +33,9 @@ VARIANTS: tuple[tuple[float, float], ...] = (
 
 _TINY = 1e-9
 _FEWEST_TILES = 4
+_FEW_TILES = 3
+_TILE_VARIANCE = 0.25
+"""Of the mean of a channel under a mask within one tile."""
 _AS_GOOD = 0.1
 
 
@@ -146,7 +149,8 @@ def _assign(scores: Float64[np.ndarray, "image mask"]) -> Int64[np.ndarray, " im
     one that must go somewhere would push all others out of their places.
     """
     count = len(scores)
-    padded = np.zeros((2 * count, 2 * count))
+    # Where nothing was measured all scores are 0, and nothing is assigned.
+    padded = np.full((2 * count, 2 * count), _TINY)
     padded[:count, :count] = scores
     masks = linear_sum_assignment(padded, maximize=True)[1][:count]
     assigned: Int64[np.ndarray, " image"] = np.where(masks < count, masks, -1)
@@ -161,9 +165,11 @@ class Fit:
     """Sums over the pairs of the mean of each channel under the mask."""
     tiles: Float64[np.ndarray, "channel tile"]
     """Each tile's share of the error of the means."""
+    least: Float64[np.ndarray, " channel"]
+    """Variance of the means that tiles do not show: a mask within one tile has no error there."""
 
     def __sub__(self, other: Fit) -> Fit:
-        return Fit(self.means - other.means, self.tiles - other.tiles)
+        return Fit(self.means - other.means, self.tiles - other.tiles, self.least + other.least)
 
     def z(self, variant: int) -> float:
         """The fit over its standard error, under a variant.
@@ -176,9 +182,10 @@ class Fit:
         if count < _FEWEST_TILES:
             return 0.0
         # Each channel counts by how sure it is.
-        spread = np.sqrt((self.tiles**2).sum(axis=1))
+        spread = np.sqrt((self.tiles**2).sum(axis=1) + self.least)
         mix = np.array(VARIANTS[variant]) / np.maximum(spread, _TINY)
-        deviation = np.sqrt(((mix @ self.tiles) ** 2).sum() * count / (count - 1))
+        variance = ((mix @ self.tiles) ** 2).sum() * count / (count - 1)
+        deviation = np.sqrt(variance + mix**2 @ self.least)
         return float(mix @ self.means / max(deviation, _TINY))
 
     def mean(self, variant: int) -> float:
@@ -209,40 +216,67 @@ def measure(
             members.setdefault(pair, []).append(number)
     pairs = sorted(members)
     widths = [len(range(scratch.tiling.count)[part]) for part in parts]
-    means = [np.zeros((len(groups), len(CHANNELS))) for _ in parts]
-    errors = [np.zeros((len(groups), len(CHANNELS), width)) for width in widths]
+    totals = [
+        (
+            np.zeros((len(groups), len(CHANNELS))),
+            np.zeros((len(groups), len(CHANNELS), width)),
+            np.zeros((len(groups), len(CHANNELS))),
+        )
+        for width in widths
+    ]
     place = 0
     for sums, sizes in scratch.tile_sums(pairs, centred):
         owners = [members[pair] for pair in pairs[place : place + len(sums)]]
         place += len(sums)
-        for part, mean, error in zip(parts, means, errors, strict=True):
-            found, shares = ratios(sums[..., part], sizes[..., part])
-            for numbers, one, share in zip(owners, found, shares, strict=True):
-                mean[numbers] += one
-                error[numbers] += share
-    return [
-        [Fit(one, share) for one, share in zip(mean, error, strict=True)]
-        for mean, error in zip(means, errors, strict=True)
-    ]
+        numbers = np.concatenate([np.array(owner) for owner in owners])
+        which = np.repeat(np.arange(len(owners)), [len(owner) for owner in owners])
+        for part, total in zip(parts, totals, strict=True):
+            for into, values in zip(total, ratios(sums[..., part], sizes[..., part]), strict=True):
+                np.add.at(into, numbers, values[which])
+    return [[Fit(*one) for one in zip(*total, strict=True)] for total in totals]
 
 
-def fit_each(scratch: Scratch, pairs: Sequence[Pair], variant: int) -> Float64[np.ndarray, " pair"]:
-    """How well each pair fits by itself, in the channels' standard deviations over the image.
+def fit_each(
+    scratch: Scratch, pairs: Sequence[Pair], variant: int
+) -> tuple[Float64[np.ndarray, " pair"], Float64[np.ndarray, " pair"]]:
+    """How well each pair fits by itself, with its standard error.
 
     Args:
         scratch: The slices.
         pairs: In the order of their images.
         variant: Place in :data:`VARIANTS`.
+
+    Returns:
+        Both in the channels' standard deviations over the image.
     """
-    found = [ratios(*parts)[0] for parts in scratch.tile_sums(pairs, centred=False)]
-    fits: Float64[np.ndarray, " pair"] = np.concatenate(found) @ np.array(VARIANTS[variant])
-    return fits
+    weights = np.array(VARIANTS[variant])
+    fits, errors = [], []
+    for sums, sizes in scratch.tile_sums(pairs, centred=False):
+        means, shares, least = ratios(sums, sizes)
+        fits.append(means @ weights)
+        variance = (np.einsum("c,pct->pt", weights, shares) ** 2).sum(axis=1)
+        errors.append(np.sqrt(variance + least @ weights**2))
+    return np.concatenate(fits), np.concatenate(errors)
 
 
 def ratios(
     sums: Float[np.ndarray, "pair channel tile"], sizes: Float[np.ndarray, "pair channel tile"]
-) -> tuple[Float64[np.ndarray, "pair channel"], Float64[np.ndarray, "pair channel tile"]]:
-    """Means over all tiles, and each tile's share of their errors; the shares add up to zero."""
+) -> tuple[
+    Float64[np.ndarray, "pair channel"],
+    Float64[np.ndarray, "pair channel tile"],
+    Float64[np.ndarray, "pair channel"],
+]:
+    """Means over all tiles, each tile's share of their errors, and the variance that hides.
+
+    The shares add up to zero, so those of few tiles are too small: for k tiles of one size by
+    k / (k - 1) in variance. Where a mask lies in fewer than three tiles its mean is held to have
+    at least the variance of so many independent tiles.
+    """
     total = np.maximum(sizes.sum(-1, dtype=np.float64), 1)
     means = sums.sum(-1, dtype=np.float64) / total
-    return means, (sums - means[..., None] * sizes) / total[..., None]
+    shares = (sums - means[..., None] * sizes) / total[..., None]
+    squares = np.maximum((sizes.astype(np.float64) ** 2).sum(-1), 1)
+    tiles = np.maximum(total**2 / squares, 1)
+    shares *= np.sqrt(tiles / np.maximum(tiles - 1, 1))[..., None]
+    least = np.where(tiles < _FEW_TILES, _TILE_VARIANCE / tiles, 0.0)
+    return means, shares, least

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import PurePosixPath
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Int64
@@ -24,6 +25,8 @@ MOST_SHIFT = 5
 
 _EXPLAINED = 0.8
 _SHORTEST_RUN = 3
+_FEWEST_IN_GROUP = 7
+_MOST_GROUPS = 8
 _NUMBERS = ("", "one", "two", "three", "four", "five")
 _UNKNOWN = -1
 
@@ -37,6 +40,15 @@ class Order:
     masks: Int64[np.ndarray, " image"]
     """For each image the place of the mask that is then the right one; -1 outside the scope."""
     orientation: str = AS_THEY_ARE
+    everywhere: bool = True
+    """Whether it is meant of the whole dataset, or of one split or folder."""
+    step: int = 0
+    """Of a shift, by how many slices."""
+
+    @property
+    def is_testable(self) -> bool:
+        """Whether it has slices enough to be compared with the declared order by itself."""
+        return self.everywhere or len(self.images) >= _FEWEST_IN_GROUP
 
     @property
     def images(self) -> Int64[np.ndarray, " known"]:
@@ -54,7 +66,7 @@ class Scope:
 
 
 def scopes(images: Sequence[str], splits: Sequence[str]) -> list[Scope]:
-    """All slices; folder by folder; each split and each folder by itself.
+    """All slices; folder by folder; each split and each folder by itself, unless they are many.
 
     Args:
         images: Files of the images, as paths below the root.
@@ -62,11 +74,13 @@ def scopes(images: Sequence[str], splits: Sequence[str]) -> list[Scope]:
     """
     everything = tuple(range(len(images)))
     found = [Scope("", (everything,))]
-    folders = _grouped([str(PurePosixPath(name).parent) for name in images])
+    folders = _grouped([_folder(name) for name in images])
     by_split = _grouped(list(splits))
     found += [Scope("", tuple(each.values())) for each in (folders, by_split) if len(each) > 1]
     seen = {everything}
     for kind, groups in (("split", by_split), ("folder", folders)):
+        if len(groups) > _MOST_GROUPS:
+            continue
         for name, places in groups.items():
             if places not in seen:
                 seen.add(places)
@@ -79,6 +93,7 @@ def known_orders(
     masks: Sequence[str],
     splits: Sequence[str],
     orientations: Sequence[str] = (),
+    chosen: Sequence[int] | None = None,
 ) -> list[Order]:
     """Every known way in which the declared pairing may be wrong, the simplest first.
 
@@ -87,30 +102,40 @@ def known_orders(
         masks: Files of the masks declared for them.
         splits: The split of each image.
         orientations: Ways in which masks may be turned.
+        chosen: The places of those that orders are wanted for, where some are left out; what
+            should have the mask of one left out is out of scope.
     """
     count = len(images)
+    places = np.arange(count) if chosen is None else np.array(chosen)
+    back = np.full(count + 1, _UNKNOWN)
+    back[places] = np.arange(len(places))
     found: dict[tuple[bytes, str], Order] = {}
 
-    def add(name: str, order: Int64[np.ndarray, " image"], orientation: str = AS_THEY_ARE) -> None:
+    def add(name: str, scope: Scope, masks: Int64[np.ndarray, " image"], **more: Any) -> None:
+        order = back[masks[places]]
         known = order >= 0
         moved = (order[known] != np.flatnonzero(known)).any()
-        if moved or orientation != AS_THEY_ARE:
-            found.setdefault((order.tobytes(), orientation), Order(name, order, orientation))
+        if known.any() and (moved or "orientation" in more):
+            key = order.tobytes(), str(more.get("orientation"))
+            everywhere = not scope.suffix
+            found.setdefault(
+                key, Order(f"{name}{scope.suffix}", order, everywhere=everywhere, **more)
+            )
 
     for scope in scopes(images, splits):
         for name, order in _permutations(scope.groups, images, masks):
-            add(f"{name}{scope.suffix}", order)
-            add(f"{name}{scope.suffix}", _inverse(order))
+            add(name, scope, order)
+            add(name, scope, _inverse(order))
         for step in range(1, MOST_SHIFT + 1):
             for signed in (step, -step):
                 order = _shifted(scope.groups, signed, count)
-                add(f"shifted by {_NUMBERS[step]}{scope.suffix}", order)
+                add(f"shifted by {_NUMBERS[step]}", scope, order, step=step)
         for orientation in orientations:
             if orientation != AS_THEY_ARE:
                 order = _within(scope.groups, list, count)
-                add(f"{orientation}{scope.suffix}", order, orientation)
+                add(orientation, scope, order, orientation=orientation)
     for name, order in _exchanges(_grouped(list(splits)), count):
-        add(name, order)
+        add(name, Scope("", ()), order)
     return list(found.values())
 
 
@@ -267,9 +292,16 @@ def _numbered(group: Sequence[int], first: int) -> list[int]:
 
 
 def _number(name: str) -> int | None:
-    """The last number in a file's name."""
-    found: list[str] = re.findall(r"\d+", PurePosixPath(name).stem)
+    """The last number in a file's name, or the place in its volume: ``raw.tif#z=3``."""
+    file, _, place = name.partition("#")
+    found: list[str] = re.findall(r"\d+", place or PurePosixPath(file).stem)
     return int(found[-1]) if found else None
+
+
+def _folder(name: str) -> str:
+    """The folder of a file, or the volume of a plane."""
+    file, _, place = name.partition("#")
+    return file if place else str(PurePosixPath(file).parent)
 
 
 def _number_word(number: int) -> str:

@@ -40,6 +40,7 @@ ORIENTATIONS: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
 """What may have happened to all masks; the last four keep the shape of square masks only."""
 
 _FINE, _COARSE = 1.0, 2.0
+_SURROUNDINGS = 65
 _TILE, _SMALLEST_TILE = 16, 4
 _TILES_ACROSS = 8
 _SQUARE_ONLY = 4
@@ -101,17 +102,35 @@ def small_size(height: int, width: int, edge: int = EDGE) -> tuple[int, int]:
 def image_channels(
     pixels: UInt8[np.ndarray, "height width"], edge: int = EDGE
 ) -> Float32[np.ndarray, "2 row col"]:
-    """Gradient magnitude and smoothed brightness of a standardised image.
+    """Gradient magnitude, and brightness against the surroundings, of a standardised image.
 
-    Each has mean 0 and standard deviation 1; both are 0 where the image is constant.
+    Each has mean 0 and standard deviation 1. Flat areas, as black borders and holes, count for
+    nothing: both are 0 there, and so is a constant image.
     """
-    fine = ndimage.gaussian_filter(_standardised(_shrunk(pixels, edge).astype(np.float32)), _FINE)
-    if min(fine.shape) < 2:
-        return np.zeros((len(CHANNELS), *fine.shape), np.float32)
+    small = _shrunk(pixels, edge).astype(np.float32)
+    if min(small.shape) < 2:
+        return np.zeros((len(CHANNELS), *small.shape), np.float32)
+    textured = _textured(small)
+    small = _standardised(small, textured)
+    fine = ndimage.gaussian_filter(small, _FINE)
     gradient = np.hypot(*np.gradient(fine))
     # Smoothing what is smooth already: the variances add up.
     coarse = ndimage.gaussian_filter(fine, np.sqrt(_COARSE**2 - _FINE**2))
-    return np.stack([_standardised(gradient), _standardised(coarse)])
+    # Light that falls off, and structures that are larger than masks, tell slices apart by
+    # themselves, and in both halves.
+    weights = ndimage.uniform_filter(textured.astype(np.float32), _SURROUNDINGS)
+    around = ndimage.uniform_filter(small, _SURROUNDINGS) / np.maximum(weights, 1e-3)
+    # A flat area's edge is no outline.
+    inside = ndimage.binary_erosion(textured, iterations=2, border_value=1)
+    return np.stack([_standardised(gradient, inside), _standardised(coarse - around, inside)])
+
+
+def _textured(small: Float32[np.ndarray, "row col"]) -> Bool[np.ndarray, "row col"]:
+    """Where an image is not flat, but for small gaps."""
+    spread = ndimage.maximum_filter(small, 3) - ndimage.minimum_filter(small, 3)
+    flat = ndimage.binary_opening(spread <= min(1.0, 0.05 * float(small.std())), iterations=2)
+    textured: Bool[np.ndarray, "row col"] = ~flat
+    return textured
 
 
 def mask_shapes(
@@ -136,9 +155,15 @@ def _shrunk(pixels: UInt8[np.ndarray, "height width"], edge: int) -> UInt8[np.nd
     return np.asarray(Image.fromarray(pixels).resize((columns, rows), Image.Resampling.BOX))
 
 
-def _standardised(values: Float32[np.ndarray, "row col"]) -> Float32[np.ndarray, "row col"]:
-    spread = values.std()
+def _standardised(
+    values: Float32[np.ndarray, "row col"], counted: Bool[np.ndarray, "row col"]
+) -> Float32[np.ndarray, "row col"]:
+    """With mean 0 and standard deviation 1 where pixels count, and 0 elsewhere."""
+    chosen = values[counted]
+    spread = float(chosen.std()) if chosen.size else 0.0
     if spread < 1e-6:
         return np.zeros_like(values)
-    standardised: Float32[np.ndarray, "row col"] = (values - values.mean()) / spread
+    standardised: Float32[np.ndarray, "row col"] = np.where(
+        counted, (values - chosen.mean()) / np.float32(spread), np.float32(0)
+    ).astype(np.float32)
     return standardised

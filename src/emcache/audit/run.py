@@ -14,7 +14,7 @@ from threadpoolctl import threadpool_limits
 
 from emcache.audit.checks import Brightness, check_content
 from emcache.audit.findings import Audit, Verdict
-from emcache.audit.pairing import Candidates, Judgement, judge_pairing
+from emcache.audit.pairing import Candidates, Judgement, Pairs, judge_pairing
 from emcache.audit.pictures import EDGE, EDGE_OF_MANY
 from emcache.audit.scratch import Scratch
 from emcache.audit.search import MOST_AT_ONCE
@@ -182,11 +182,16 @@ def _judge(
     brightness: list[Brightness],
     reporter: Reporter,
 ) -> Judgement:
+    labelled = dataset.labelled
+    places = {item.id: place for place, item in enumerate(labelled)}
     candidates = Candidates(
-        [_below(dataset, item.image) for item in examined],
-        [_below(dataset, item.mask) for item in examined],
+        Pairs(
+            [_below(dataset, item.image) for item in labelled],
+            [_below(dataset, item.mask) for item in labelled],
+            [item.split or "" for item in labelled],
+        ),
+        [places[item.id] for item in examined],
         [item.mask_sha256 or "" for item in examined],
-        [item.split or "" for item in examined],
         note,
     )
     if len(examined) < FEWEST:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float64, Int64
+from jaxtyping import Bool, Float64, Int64
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
@@ -45,6 +45,8 @@ class Found:
     own_fits: Float64[np.ndarray, " image"]
     """How well the declared mask fits, as such a share, on average over both halves; NaN where
     too little is known."""
+    searched: Bool[np.ndarray, " image"]
+    """Slices that were compared with every mask that may be theirs: all, or of very many some."""
     variant: int
     """Place in :data:`emcache.audit.evidence.VARIANTS`."""
     orientation: str
@@ -62,7 +64,7 @@ class Found:
     @property
     def share(self) -> float:
         """Share of the slices that the halves agree on."""
-        return float((self.agreed >= 0).mean())
+        return self.count / max(int(self.searched.sum()), 1)
 
 
 def search(
@@ -91,11 +93,17 @@ def search(
         if moved > most:
             shown, scores, most = block, halves.scores.mean(axis=0), moved
     assert scores is not None  # noqa: S101 - there is at least one block
+    searched = np.ones(count, dtype=bool)
     if pieces > 1:
         places = np.arange(count)
         doubtful = (agreed != places) | ~(own_fits >= WELL_FITTING)
-        _search_everywhere(scratch, names, orientation, variant, doubtful, agreed, gains)
-    return Found(agreed, gains, own_fits, variant, orientation, shown, scores)
+        suspects = spread(np.flatnonzero(doubtful), _MOST_SUSPECTS)
+        searched[doubtful] = False
+        searched[suspects] = True
+        agreed[~searched] = -1
+        settled = spread(np.flatnonzero(~doubtful), _YARDSTICK)
+        _search_everywhere(scratch, names, orientation, variant, suspects, settled, agreed, gains)
+    return Found(agreed, gains, own_fits, searched, variant, orientation, shown, scores)
 
 
 def _compare(
@@ -155,7 +163,8 @@ def _search_everywhere(
     names: Int64[np.ndarray, " mask"],
     orientation: str,
     variant: int,
-    doubtful: np.ndarray,
+    suspects: Int64[np.ndarray, " suspect"],
+    settled: Int64[np.ndarray, " settled"],
     agreed: Int64[np.ndarray, " image"],
     gains: Float64[np.ndarray, " image"],
 ) -> None:
@@ -164,11 +173,9 @@ def _search_everywhere(
     A mask's scores are compared with those that it has on other slices, which tells how much a
     small mask's mean is worth.
     """
-    suspects, settled = np.flatnonzero(doubtful), np.flatnonzero(~doubtful)
     if not len(suspects):
         return
-    suspects = _spread(suspects, _MOST_SUSPECTS)
-    rows = np.concatenate([suspects, _spread(settled, _YARDSTICK)])
+    rows = np.concatenate([suspects, settled])
     best = np.full((2, len(rows)), -np.inf)
     choices = np.zeros((2, len(rows)), dtype=np.int64)
     own = np.zeros((2, len(rows)))
@@ -198,8 +205,8 @@ def _search_everywhere(
             agreed[image], gains[image] = -1, 0.0
 
 
-def _spread(places: Int64[np.ndarray, " place"], most: int) -> Int64[np.ndarray, " place"]:
-    """All of some places, or so many at even distances."""
+def spread(places: Int64[np.ndarray, " place"], most: int) -> Int64[np.ndarray, " place"]:
+    """All of some places, or so many of them at even distances."""
     if len(places) <= most:
         return places
     chosen: Int64[np.ndarray, " place"] = places[np.linspace(0, len(places) - 1, most).astype(int)]

@@ -16,13 +16,15 @@ from emcache.audit.evidence import VARIANTS, Fit, fit_each, measure
 from emcache.audit.orders import Order, explaining_order
 from emcache.audit.pictures import AS_THEY_ARE
 from emcache.audit.scratch import Pair, Scratch
-from emcache.audit.search import Found, search
+from emcache.audit.search import WELL_FITTING, Found, search, spread
 
 FEWEST = 5
 """Fewer slices than this are never judged."""
 
-SPEAKING = 0.5
+_SPEAKING = 0.5
 """Share of the slices that the halves must agree on before any is accused."""
+_FEWEST_AGREED = 8
+"""So many as well: of the 8 variants one agrees by chance on 8 slices once in 10,000 times."""
 
 CONFIRMED = 0.8
 """Share of the slices that must have their own mask for a pass."""
@@ -33,8 +35,10 @@ CLEAR = 3.5
 PLAIN = 0.9
 """Share of the slices that the halves agree on where the data speak plainly."""
 
-_CLEAR_WHERE_PLAIN = 1.5
-"""What is asked of look-alikes where all else is certain."""
+_CLEAR_ALIKE = 4.0
+"""What is asked of masks that look like the declared ones."""
+_CLEAR_WHERE_ALL_AGREE = 1.5
+"""What is asked of these where the halves agree on every slice."""
 _CLEAR_ORDER = 5.0
 """What is asked of a known order that no slice by itself confirms: many are tried."""
 _CLEAR_SHIFT = 2.5
@@ -44,6 +48,8 @@ _FAR = 0.3
 """A mask that fits better by this share of a usual fit is no look-alike."""
 _POOR = 0.4
 """A mask that fits less well than this share of the middle fit is looked at again."""
+_PLAIN_FIT = 0.3
+"""In channels' standard deviations: what masks must fit by for one that does not to stand out."""
 _LEANING = 2.0
 """Standard errors from which it is known on which side of a channel masks lie."""
 _AMBIGUOUS = 1.5
@@ -83,17 +89,21 @@ class Weighing:
             if orientation != AS_THEY_ARE:
                 found = search(self._scratch, self._names, orientation)
                 fit = self.fit(found)
-                if found.share >= SPEAKING and found.count >= FEWEST and fit >= most:
+                if self.speaks(found) and fit >= most:
                     best, most = found, fit
         self.orientation = best.orientation
         return best
+
+    def speaks(self, found: Found) -> bool:
+        """Whether the halves agree on more slices than by chance."""
+        return found.share >= _SPEAKING and found.count >= min(_FEWEST_AGREED, len(self._places))
 
     def fit(self, found: Found) -> float:
         """Standard errors by which the masks that were found fit better than masks anywhere.
 
         The mean image stays: in a short stack it holds most of what slices show.
         """
-        images = _spread(np.flatnonzero(found.agreed >= 0))
+        images = _some(np.flatnonzero(found.agreed >= 0))
         pairs = [(i, int(found.agreed[i]), found.orientation) for i in images]
         ((fit,),) = measure(self._scratch, [pairs], [slice(None)], centred=False)
         return fit.z(found.variant) if pairs else 0.0
@@ -102,15 +112,16 @@ class Weighing:
         """For each slice that certainly has another slice's mask the mask of its own; else -1."""
         moved = np.full(len(self._places), -1)
         other = (found.agreed >= 0) & (found.agreed != self._places)
-        if found.share < SPEAKING or not other.any():
+        if not self.speaks(found) or not other.any():
             return moved
         far = other & (found.gains >= _FAR)
         near = other & ~far
         accused = np.zeros(len(other), dtype=bool)
         if far.any() and (found.share >= CONFIRMED or self._gain(far, found) >= CLEAR):
             accused |= far
-        plain = accused.any() or found.share >= PLAIN
-        if near.any() and self._gain(near, found) >= (_CLEAR_WHERE_PLAIN if plain else CLEAR):
+        # Two halves that differ on any slice may also agree by chance on a look-alike.
+        needed = _CLEAR_ALIKE if found.share < 1 else _CLEAR_WHERE_ALL_AGREE
+        if near.any() and self._gain(near, found) >= needed:
             accused |= near
         if accused.any():
             settled = np.where(accused | ~other, found.agreed, -1)
@@ -125,7 +136,7 @@ class Weighing:
 
         Each half measures what the other chose; it chose the same.
         """
-        images = _spread(np.flatnonzero(accused))
+        images = _some(np.flatnonzero(accused))
         ours = [(i, int(found.agreed[i]), found.orientation) for i in images]
         theirs = [(i, i, found.orientation) for i in images]
         halves = measure(self._scratch, [ours, theirs], self._scratch.tiling.halves)
@@ -133,21 +144,30 @@ class Weighing:
         return float(sum(zs) / np.sqrt(len(zs))) if min(zs) > 0 else min(zs)
 
     def best_order(self, found: Found) -> tuple[Order | None, float, int]:
-        """The known order that fits best, by how many standard errors, and under which variant.
+        """The known order that is clearly the right one, if one is.
 
         Not all of a shifted stack's images have their mask in it. So an order is compared with the
         declared one twice, by the same images and by the same masks, and the smaller difference
         counts: masks that fit well anywhere and images that anything fits are in one of the two.
-        The mean image stays, since in a smooth stack it tells a shift from none.
+        For shifts the mean image stays, since in a smooth stack it tells a shift from none.
+
+        Returns:
+            The order or None; the most standard errors by which an order of the whole dataset fits
+            better than the declared one; the variant that this was measured under.
         """
         turn = found.orientation
-        orders = [order for order in self._orders if AS_THEY_ARE in (turn, order.orientation)]
+        orders = [
+            order
+            for order in self._orders
+            if order.is_testable and AS_THEY_ARE in (turn, order.orientation)
+        ]
+        agreed = _some(np.flatnonzero(found.agreed >= 0))
         groups: list[list[Pair]] = [
-            [(i, i, turn) for i in _spread(self._places)],
-            [(i, int(found.agreed[i]), turn) for i in _spread(np.flatnonzero(found.agreed >= 0))],
+            [(i, i, turn) for i in _some(self._places)],
+            [(i, int(found.agreed[i]), turn) for i in agreed],
         ]
         for order in orders:
-            images = _spread(order.images)
+            images = _some(order.images)
             masks = order.masks[images].tolist()
             turned = order.orientation if order.orientation != AS_THEY_ARE else turn
             groups += [
@@ -155,59 +175,70 @@ class Weighing:
                 [(i, i, turn) for i in images],
                 [(m, m, turn) for m in masks],
             ]
-        (fits,) = measure(self._scratch, groups, [slice(None)], centred=False)
-        if found.share >= SPEAKING:
+        (fits,) = measure(self._scratch, groups, [slice(None)])
+        if self.speaks(found):
             variant = _plainest(found.variant, fits[1])
         else:
             speaking = _speaking_variant([fits[0], *fits[2::3]])
             if speaking is None:
                 return None, 0.0, found.variant
             variant = speaking
-        best: tuple[bool, float] = (False, -np.inf)
-        chosen, evidence = None, 0.0
-        for order, ours, *declared in zip(orders, fits[2::3], fits[3::3], fits[4::3], strict=True):
+        shifts = [place for place, order in enumerate(orders) if order.step]
+        smooth = [group for place in shifts for group in groups[2 + 3 * place : 5 + 3 * place]]
+        (uncentred,) = measure(self._scratch, smooth, [slice(None)], centred=False)
+        for number, place in enumerate(shifts):
+            fits[2 + 3 * place : 5 + 3 * place] = uncentred[3 * number : 3 * number + 3]
+        plain = found.share >= PLAIN
+        chosen, most, evidence = None, -np.inf, -np.inf
+        for place, order in enumerate(orders):
+            ours, *declared = fits[2 + 3 * place : 5 + 3 * place]
             differences = [ours - one for one in declared]
             z = min(one.z(variant) for one in differences)
+            if order.everywhere:
+                evidence = max(evidence, z)
+            needed = _CLEAR_SHIFT if plain and order.everywhere and order.step else _CLEAR_ORDER
             # Two orders may both beat the declared one; the one that fits best is meant.
-            clear = z >= _CLEAR_SHIFT
-            rank = (clear, min(one.mean(variant) for one in differences) if clear else z)
-            if rank > best:
-                best, chosen, evidence = rank, order, z
-        return chosen, evidence, variant
+            gain = min(one.mean(variant) for one in differences)
+            if z >= needed and gain > most:
+                chosen, most = order, gain
+        return chosen, float(evidence) if np.isfinite(evidence) else 0.0, variant
 
-    def is_clear(self, evidence: float, found: Found) -> bool:
-        """Whether a known order is proven by so many standard errors."""
-        return evidence >= (_CLEAR_SHIFT if found.share >= PLAIN else _CLEAR_ORDER)
-
-    def doubtful(self, own: Bool[np.ndarray, " image"], variant: int) -> Bool[np.ndarray, " image"]:
+    def doubtful(
+        self, found: Found, own: Bool[np.ndarray, " image"], variant: int
+    ) -> Bool[np.ndarray, " image"]:
         """Slices whose own mask fits like any other, in a dataset where that stands out.
 
         Args:
+            found: What was found.
             own: Slices that have their own mask.
             variant: From :meth:`best_order`.
         """
+        nothing = np.zeros(len(own), dtype=bool)
         if own.mean() < CONFIRMED or len(own) < _FEWEST_TO_DOUBT:
-            return np.zeros(len(own), dtype=bool)
+            return nothing
         pairs = [(i, i, self.orientation) for i in self._places.tolist()]
-        fits = fit_each(self._scratch, pairs, variant)
-        doubtful: Bool[np.ndarray, " image"] = fits < _POOR * np.median(fits[own])
+        fits, errors = fit_each(self._scratch, pairs, variant)
+        middle = float(np.median(fits[own]))
+        if middle < _PLAIN_FIT:
+            return nothing
+        poor = (fits < _POOR * middle) & (fits + 2 * errors < middle)
+        doubtful: Bool[np.ndarray, " image"] = poor & ~(found.own_fits >= WELL_FITTING)
         return doubtful
 
 
-def _spread(places: Int64[np.ndarray, " place"]) -> list[int]:
-    """All of some places, or some at even distances."""
-    step = max(1, -(-len(places) // _MOST_MEASURED))
-    chosen: list[int] = places[::step].tolist()
+def _some(places: Int64[np.ndarray, " place"]) -> list[int]:
+    chosen: list[int] = spread(places, _MOST_MEASURED).tolist()
     return chosen
 
 
 def _plainest(variant: int, fit: Fit) -> int:
-    """The variant in which every channel counts on which masks clearly lie, whichever way."""
-    signs = tuple(
-        float(np.sign(z)) if abs(z) >= _LEANING else 0.0
-        for z in (fit.z(VARIANTS.index(channel)) for channel in ((1, 0), (0, 1)))
-    )
-    return VARIANTS.index(signs) if signs in VARIANTS else variant
+    """The variant, with the other channel where masks clearly lie on one side of that as well."""
+    weights = list(VARIANTS[variant])
+    for place, channel in enumerate(((1.0, 0.0), (0.0, 1.0))):
+        z = fit.z(VARIANTS.index(channel))
+        if not weights[place] and abs(z) >= _LEANING:
+            weights[place] = float(np.sign(z))
+    return VARIANTS.index((weights[0], weights[1]))
 
 
 def _speaking_variant(fits: Sequence[Fit]) -> int | None:
