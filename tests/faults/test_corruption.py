@@ -109,7 +109,6 @@ def test_every_harm_to_a_feature_set_is_found_and_repaired(place, full, chance, 
     assert len({name for name, *_ in cases}) >= 15
     flips = 0
     for name, harm, seed in cases if full else cases[::3]:
-        # Repairing is slower than finding: where all are tried, every fifth is repaired.
         sound = (folder / name).read_bytes()
         harm(folder / name, chance(f"{name} {seed}"))
         damages = verify_feature_set(folder)
