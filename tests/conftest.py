@@ -7,25 +7,31 @@ import os
 import random
 import secrets
 import shutil
+import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-# What is first imported from within emcache, jaxtyping's hook compiles anew in every process: the
-# large libraries come before it.
-import monai  # noqa: F401
-import peft  # noqa: F401
-import polars as pl  # noqa: F401
 import pytest
-import timm  # noqa: F401
-import torch  # noqa: F401
-import zarr  # noqa: F401
 from hypothesis import settings
 
 from emcache.progress import Quiet
-from emcache.registration import add_dataset
-from emcache.synthetic import STYLES, write_domain
-from emcache.workspace import Workspace, init_workspace
+
+if TYPE_CHECKING:
+    from emcache.workspace import Workspace
+
+# With `-n` this process runs no test: the others, which do, start when it is ready. So it imports
+# none of this, and nothing of emcache before a fixture asks for it.
+if "PYTEST_XDIST_WORKER" in os.environ or not any(word.startswith("-n") for word in sys.argv):
+    # What is first imported from within emcache, jaxtyping's hook compiles anew in every process:
+    # the large libraries come before it.
+    import monai  # noqa: F401
+    import peft  # noqa: F401
+    import polars as pl  # noqa: F401
+    import timm  # noqa: F401
+    import torch  # noqa: F401
+    import zarr  # noqa: F401
 
 # The same cases each time, so that the same commit passes or fails each time; and new ones with
 # every seed, for a suite that looks for what nobody has thought of.
@@ -175,12 +181,16 @@ def few_vnc_root(vnc_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 @pytest.fixture
 def workspace(tmp_path: Path) -> Workspace:
     """An empty workspace."""
+    from emcache.workspace import init_workspace
+
     return init_workspace(tmp_path / "workspace")[0]
 
 
 @pytest.fixture
 def cells_root(tmp_path: Path) -> Path:
     """Ten made-up slices of 84 x 84 pixels with masks."""
+    from emcache.synthetic import STYLES, write_domain
+
     root = tmp_path / "cells"
     write_domain(root, STYLES["sharp"], slices=10, size=84, seed=3)
     return root
@@ -189,6 +199,8 @@ def cells_root(tmp_path: Path) -> Path:
 @pytest.fixture
 def cells(workspace: Workspace, cells_root: Path) -> Workspace:
     """A workspace with the made-up slices as dataset ``cells``."""
+    from emcache.registration import add_dataset
+
     options = {"images": "images/*.png", "masks": "masks/*.png"}
     add_dataset(workspace, "cells", "folder", cells_root, options, Quiet())
     return workspace

@@ -6,8 +6,9 @@ time, and decodes only those that are new or changed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -197,24 +198,21 @@ def list_dataset(
             f"its table.",
             subject=name,
         )
-    return layout, base / root, list_slices(layout, base / root, options, _probe(index))
+    return layout, base / root, list_slices(layout, base / root, options, partial(_probe, index))
 
 
-def _probe(index: FileIndex) -> Callable[[Plane], FileFacts]:
-    def look(plane: Plane) -> dict[str, Any]:
-        volume = open_volume(plane.path, plane.inner)
-        return {
-            "planes": len(volume.sizes_along(plane.axis)),
-            "voxel_size_nm": volume.voxel_size_nm,
-        }
+def _probe(index: FileIndex, plane: Plane) -> FileFacts:
+    found = index.answer(plane.path, question_of("header", plane), lambda _: _header(plane))
+    voxel = found["voxel_size_nm"]
+    return FileFacts(found["planes"], None if voxel is None else tuple(voxel))
 
-    def probe(plane: Plane) -> FileFacts:
-        question = question_of("header", plane)
-        found = index.answer(plane.path, question, lambda _: look(plane))
-        voxel = found["voxel_size_nm"]
-        return FileFacts(found["planes"], None if voxel is None else tuple(voxel))
 
-    return probe
+def _header(plane: Plane) -> dict[str, Any]:
+    volume = open_volume(plane.path, plane.inner)
+    return {
+        "planes": len(volume.sizes_along(plane.axis)),
+        "voxel_size_nm": volume.voxel_size_nm,
+    }
 
 
 def _describe_slice(

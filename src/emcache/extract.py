@@ -8,6 +8,7 @@ batches as an unbroken one, and so the same bytes on the same device.
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -41,7 +42,7 @@ from emcache.progress import Reporter
 from emcache.records import Record, new_record, new_record_id
 from emcache.reuse import Donors
 from emcache.shards import Shard
-from emcache.store import PARTIAL_SUFFIX, FeatureSet, find_feature_set
+from emcache.store import PARTIAL_SUFFIX, RECEIPTS, FeatureSet, find_feature_set
 from emcache.store_writer import FeatureSetWriter
 from emcache.training_pixels import training_image
 from emcache.weights import describe_untrained, is_untrained
@@ -92,6 +93,9 @@ def _find(job: Job, reporter: Reporter) -> Extraction | None:
     )
     if found is None:
         return None
+    if found.name == job.name:
+        # Of a process that was killed when all was done but this.
+        shutil.rmtree(found.folder / RECEIPTS, ignore_errors=True)
     record = job.workspace.runs / found.manifest["extraction"]["record_id"]
     if not record.is_dir():
         # A crash between the feature set and its record must not lose the record. One of another

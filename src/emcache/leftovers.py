@@ -16,7 +16,7 @@ from emcache.labels import LABEL_FOLDER
 from emcache.locks import Holder, held_if_free, lock_holders
 from emcache.progress import Quiet
 from emcache.records import DRAFT_PREFIX
-from emcache.store import PARTIAL_SUFFIX, TRASH_PREFIX
+from emcache.store import PARTIAL_SUFFIX, RECEIPTS, TRASH_PREFIX
 from emcache.unfinished import UNFINISHED_PREFIX
 from emcache.workspace import Workspace
 
@@ -145,6 +145,10 @@ def _candidates(workspace: Workspace) -> Iterator[tuple[Path, str, Path | None]]
             )
         elif path.name.endswith(".tmp"):
             yield path, "a file that was being written", None
+        else:
+            for name in (RECEIPTS, f"{TRASH_PREFIX}{RECEIPTS}"):
+                if (path / name).is_dir():
+                    yield path / name, "receipts of an extraction that is done", _lock_of(path)
         for labels in entries(path / LABEL_FOLDER):
             if labels.name.startswith(".") and labels.name.endswith(PARTIAL_SUFFIX):
                 yield labels, "labels that were being made", None

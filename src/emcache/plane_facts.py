@@ -6,6 +6,8 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -50,8 +52,9 @@ def describe_planes(
     """
     images = _by_volume([entry.image for entry in entries])
     masks = _by_volume([entry.mask for entry in entries if entry.mask is not None])
-    jobs = [
-        *((question_of("image", v[0], window), v, _image_reader(window)) for v in images),
+    image_facts = partial(_image_facts, window)
+    jobs: list[tuple[str, list[Plane], Callable[[Plane], Facts]]] = [
+        *((question_of("image", v[0], window), v, image_facts) for v in images),
         *((question_of("mask", v[0]), v, _mask_facts) for v in masks),
     ]
     new = [job for job in jobs if not _known(index, job[0], job[1])]
@@ -60,15 +63,7 @@ def describe_planes(
         job: tuple[str, list[Plane], Callable[[Plane], Facts]], tick: Callable[[], None]
     ) -> Iterator[tuple[Plane, Facts]]:
         question, planes, read = job
-
-        def read_all(_: object) -> list[Facts]:
-            found = []
-            for plane in planes:
-                found.append(read(plane))
-                tick()
-            return found
-
-        found = index.answer(planes[0].path, question, read_all)
+        found = index.answer(planes[0].path, question, partial(_facts_of, planes, read, tick))
         return zip(planes, found, strict=True)
 
     # Decoding releases the interpreter's lock, so threads share the cores.
@@ -100,12 +95,19 @@ def _known(index: FileIndex, question: str, planes: Sequence[Plane]) -> bool:
     return index.lookup(planes[0].path, question) is not None
 
 
-def _image_reader(window: GreyWindow | None) -> Callable[[Plane], Facts]:
-    def read(plane: Plane) -> Facts:
-        pixels = read_image(plane, window)
-        return {"shape": list(pixels.shape), "sha256": pixel_sha256(pixels)}
+def _facts_of(
+    planes: Sequence[Plane], read: Callable[[Plane], Facts], tick: Callable[[], None], _: Path
+) -> list[Facts]:
+    found = []
+    for plane in planes:
+        found.append(read(plane))
+        tick()
+    return found
 
-    return read
+
+def _image_facts(window: GreyWindow | None, plane: Plane) -> Facts:
+    pixels = read_image(plane, window)
+    return {"shape": list(pixels.shape), "sha256": pixel_sha256(pixels)}
 
 
 def _mask_facts(plane: Plane) -> Facts:

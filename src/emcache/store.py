@@ -33,6 +33,8 @@ from emcache.shards import StoredSlice, grid_name
 from emcache.whole_arrays import PLAIN, open_whole
 from emcache.zarr_damage import ZARR_DAMAGE
 
+RECEIPTS = "receipts"
+"""Folder of what an extraction goes on from; without use where the feature set is finished."""
 PARTIAL_SUFFIX = ".partial"
 """Ending of a feature set that is still being extracted."""
 TRASH_PREFIX = ".removed-"

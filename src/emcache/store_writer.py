@@ -36,10 +36,9 @@ from emcache.shards import (
     slices_per_shard,
     stored_slices,
 )
-from emcache.store import FeatureSet
+from emcache.store import RECEIPTS, FeatureSet
 from emcache.whole_arrays import PLAIN, open_whole
 
-_RECEIPTS = "receipts"
 _POOLED_CHUNK = 4096
 # How names end while zarr and `atomic` write.
 _TEMPORARY = ("*.partial", ".*.tmp")
@@ -143,12 +142,12 @@ class FeatureSetWriter:
                 ],
             },
             {shard.token_file: receipt.token_sha256 for shard, receipt in self._receipts.items()},
-            leave_out=_RECEIPTS,
+            leave_out=RECEIPTS,
         )
         self.folder.rename(final)
         atomic.sync_folder(final.parent)
         # Only now: until the folder has its name, a crash resumes from the receipts.
-        shutil.rmtree(final / _RECEIPTS)
+        shutil.rmtree(final / RECEIPTS)
         return FeatureSet.open(final)
 
     def _per_shard(self, grid: Grid) -> int:
@@ -251,9 +250,9 @@ def _write_receipt(folder: Path, shard: Shard, receipt: _Receipt) -> None:
         cls=receipt.cls,
         seconds=np.array(receipt.seconds),
     )
-    (folder / _RECEIPTS).mkdir(exist_ok=True)
+    (folder / RECEIPTS).mkdir(exist_ok=True)
     atomic.write_bytes(folder / _receipt_file(shard), buffer.getvalue())
 
 
 def _receipt_file(shard: Shard) -> str:
-    return f"{_RECEIPTS}/{grid_name(shard.grid)}-{shard.number}.npz"
+    return f"{RECEIPTS}/{grid_name(shard.grid)}-{shard.number}.npz"

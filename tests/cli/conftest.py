@@ -13,6 +13,10 @@ from typing import Any
 
 import pytest
 
+from emcache.progress import Quiet
+from emcache.registration import add_dataset
+from emcache.synthetic import STYLES, write_domain
+from emcache.workspace import Workspace, init_workspace
 from emcache_cli.main import main
 
 
@@ -32,19 +36,19 @@ class Result:
 Run = Callable[..., Result]
 
 
-@pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+@pytest.fixture(scope="session")
+def run_anywhere() -> Run:
     """Run ``emcache`` with arguments in a folder, through the entry point of the console script.
 
     In this process, since importing torch anew for each command would take minutes; what needs a
     process of its own (signals, terminals, start-up time) starts one.
     """
-    monkeypatch.delenv("EMCACHE_WORKSPACE", raising=False)
 
-    def run_command(*arguments: object, cwd: Path = tmp_path, text: str = "") -> Result:
+    def run_command(*arguments: object, cwd: Path, text: str = "") -> Result:
         out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8") for _ in range(2))
         code: object = 0
-        with monkeypatch.context() as patch:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.delenv("EMCACHE_WORKSPACE", raising=False)
             patch.chdir(cwd)
             patch.setattr(sys, "argv", ["emcache", *map(str, arguments)])
             patch.setattr(sys, "stdin", io.StringIO(text))
@@ -61,6 +65,29 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
         return Result(code, said, told)
 
     return run_command
+
+
+@pytest.fixture
+def run(tmp_path: Path, run_anywhere: Run) -> Run:
+    """The same, in the test's own folder where no other is named."""
+    return lambda *arguments, cwd=tmp_path, text="": run_anywhere(*arguments, cwd=cwd, text=text)
+
+
+@pytest.fixture(scope="session")
+def make_cells(run_anywhere: Run) -> Callable[..., Workspace]:
+    """Make a workspace with ten made-up slices as dataset ``cells``, and run commands in it."""
+
+    def make(folder: Path, *commands: tuple[str, ...]) -> Workspace:
+        write_domain(folder / "cells", STYLES["sharp"], slices=10, size=84, seed=3)
+        workspace = init_workspace(folder / "workspace")[0]
+        options = {"images": "images/*.png", "masks": "masks/*.png"}
+        add_dataset(workspace, "cells", "folder", folder / "cells", options, Quiet())
+        for command in commands:
+            result = run_anywhere(*command, cwd=workspace.root)
+            assert result.code == 0, result
+        return workspace
+
+    return make
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from emcache.doctor.findings import Finding, Verdict
-from emcache.workspace import Workspace
+from emcache.workspace import Workspace, find_workspace
 from emcache_cli.diagnosis import as_lines
 
 TINY = ("--backbone", "tiny", "--weights", "random:0", "--longest-edge", "70")
@@ -33,17 +34,17 @@ def verdicts(result) -> dict[str, str]:
     return found
 
 
+@pytest.fixture(scope="module")
+def trained_once(make_cells, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    train = ("train-head", "cells", "--seeds", "0", "--epochs", "1", "--head", "linear")
+    commands = (("extract", "cells", *TINY), train, ("warehouse", "sync"))
+    return make_cells(tmp_path_factory.mktemp("trained"), *commands)
+
+
 @pytest.fixture
-def trained(cells: Workspace, run) -> Workspace:
-    """A workspace with features, a run, and a warehouse."""
-    for command in (
-        ("extract", "cells", *TINY),
-        ("train-head", "cells", "--seeds", "0", "--epochs", "1", "--head", "linear"),
-        ("warehouse", "sync"),
-    ):
-        result = run(*command, cwd=cells.root)
-        assert result.code == 0, result
-    return cells
+def trained(trained_once: Workspace, tmp_path: Path) -> Workspace:
+    """A workspace with features, a run, and a warehouse: a copy."""
+    return find_workspace(shutil.copytree(trained_once.root, tmp_path / "workspace"))
 
 
 def test_outside_a_workspace(run, tmp_path: Path) -> None:

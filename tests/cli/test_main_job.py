@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,22 +16,24 @@ import pytest
 from PIL import Image
 
 from emcache.records import list_record_ids
-from emcache.workspace import Workspace
+from emcache.workspace import Workspace, find_workspace
 
 TINY = ("--backbone", "tiny", "--weights", "random:0", "--longest-edge", "70")
 TRAIN = ("--head", "linear", "--learning-rate", "0.05", "--epochs", "3")
 COMMAND = str(Path(sys.executable).with_name("emcache"))
 
 
+@pytest.fixture(scope="module")
+def trained_once(make_cells, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    extract = ("extract", "cells", *TINY)
+    train = ("train-head", "cells", "--seeds", "0-1", *TRAIN, "--save-predictions")
+    return make_cells(tmp_path_factory.mktemp("trained"), extract, train)
+
+
 @pytest.fixture
-def trained(cells: Workspace, run) -> Workspace:
-    """A workspace with features and two runs."""
-    assert run("extract", "cells", *TINY, cwd=cells.root).code == 0
-    done = run(
-        "train-head", "cells", "--seeds", "0-1", *TRAIN, "--save-predictions", cwd=cells.root
-    )
-    assert done.code == 0, done
-    return cells
+def trained(trained_once: Workspace, tmp_path: Path) -> Workspace:
+    """A workspace with features and two runs: a copy, for a test to do with as it likes."""
+    return find_workspace(shutil.copytree(trained_once.root, tmp_path / "workspace"))
 
 
 def test_from_slices_to_scores(trained: Workspace, run, cells_root: Path) -> None:
@@ -127,7 +130,7 @@ def test_pages_draw_without_a_network(
             f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=8000",
             "--enable-logging=stderr", "--v=0", "--dump-dom", page.as_uri(),
         ],
-        capture_output=True, text=True, timeout=100, check=True,
+        capture_output=True, text=True, timeout=600, check=True,
     )  # fmt: skip
     assert "CONSOLE" not in done.stderr
     assert done.stdout.count("mark-") > 2
@@ -200,12 +203,12 @@ def test_ctrl_c_says_what_was_kept(cells: Workspace) -> None:
         [COMMAND, "train-head", "cells", *TINY, "--seeds", "0-99", "--epochs", "50"],
         cwd=cells.root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    deadline = time.monotonic() + 100
+    deadline = time.monotonic() + 600
     while not any(cells.cache.glob("*/manifest.json")) and time.monotonic() < deadline:
         time.sleep(0.1)
     time.sleep(1)
     child.send_signal(signal.SIGINT)
-    out, err = child.communicate(timeout=60)
+    out, err = child.communicate(timeout=600)
     assert child.returncode == 130
     assert out == ""
     assert err.splitlines()[-1].startswith("Interrupted. Finished records")

@@ -55,7 +55,7 @@ def chromium(browser: str, profile: Path, *options: str) -> subprocess.Completed
             f"--user-data-dir={profile}", "--virtual-time-budget=12000",
             "--enable-logging=stderr", "--v=0", "--window-size=1250,6000", *options,
         ],
-        capture_output=True, text=True, timeout=100, check=True,
+        capture_output=True, text=True, timeout=600, check=True,
     )  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 import time
 import warnings
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -43,10 +44,9 @@ ONE_EPOCH = TrainingOptions([0], Protocol(head="linear", max_epochs=1, learning_
 
 
 @pytest.fixture(autouse=True)
-def few_permutations(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+def few_permutations(monkeypatch: pytest.MonkeyPatch) -> None:
     """Enough to see that they are there."""
-    if "chance" not in request.node.name:
-        monkeypatch.setattr(probe_module, "_PERMUTATIONS", 9)
+    monkeypatch.setattr(probe_module, "_PERMUTATIONS", 9)
 
 
 def textbook(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
@@ -165,9 +165,12 @@ def test_the_probe_is_scikit_learns(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found.accuracy == pytest.approx((told[:23].mean() + told[23:].mean()) / 2, abs=0.03)
 
 
-def test_the_probe_knows_chance_from_difference() -> None:
+def test_the_probe_knows_chance_from_difference(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
+    # As few as tell the p-values that are asked for.
+    monkeypatch.setattr(probe_module, "_PERMUTATIONS", 39)
     alike = probe(*(Sample.of_slices(rng.normal(size=(24, 40))) for _ in range(2)))
+    monkeypatch.setattr(probe_module, "_PERMUTATIONS", 199)
     apart = probe(*(Sample.of_slices(rng.normal(size=(24, 40)) + s) for s in (0, 1)))
     assert alike is not None
     assert apart is not None
@@ -299,12 +302,17 @@ def test_tokens_by_class_are_those_of_the_masks(domains: Workspace, listener) ->
         for stored in list_feature_sets(domains.cache)
         for place, item in enumerate(stored.slices)
     }
-    for row in table.filter(pl.col("class").is_not_null()).iter_rows(named=True):
-        root = domains.root.parent / row["dataset"]
+
+    @cache
+    def foreground(dataset: str, slice_id: str) -> np.ndarray:
+        root = domains.root.parent / dataset
         if not root.exists():
-            root = domains.root / row["dataset"]
-        mask = Image.open(root / "masks" / f"{row['slice_id']}.png")
-        full = np.asarray(mask.resize((168, 168), Image.Resampling.NEAREST)) >= 128
+            root = domains.root / dataset
+        mask = Image.open(root / "masks" / f"{slice_id}.png")
+        return np.asarray(mask.resize((168, 168), Image.Resampling.NEAREST)) >= 128
+
+    for row in table.filter(pl.col("class").is_not_null()).iter_rows(named=True):
+        full = foreground(row["dataset"], row["slice_id"])
         top, left = row["token_row"] * 14, row["token_col"] * 14
         share = full[top : top + 14, left : left + 14].mean()
         assert share >= 0.9 if row["class"] == "foreground" else share <= 0.1

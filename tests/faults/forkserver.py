@@ -64,6 +64,7 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
 
             traceback.print_exc()
         finally:
+            sys.stdout.flush()
             sys.stderr.flush()
             os._exit(code)
     os.close(writer)

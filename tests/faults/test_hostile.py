@@ -1239,12 +1239,20 @@ def test_emcache_toml(configured: Workspace, text: bytes) -> None:
     )
 
 
+def use_study(path: Path, text: bytes) -> None:
+    path.write_bytes(text)
+    attempt("study", lambda: [cell.words for cell in read_study(path).cells])
+
+
 @cases(60, 500)
 @given(text=toml_texts(STUDY))
 def test_studies(place: Path, text: bytes) -> None:
-    path = place / "study.toml"
-    path.write_bytes(text)
-    attempt("study", lambda: [cell.words for cell in read_study(path).cells])
+    use_study(place / "study.toml", text)
+
+
+def test_every_line_as_a_study(place: Path) -> None:
+    for line in LINES:
+        use_study(place / "study.toml", line.encode())
 
 
 PARAMETERS = st.one_of(

@@ -144,7 +144,7 @@ def test_half_written_files_do_not_become_part_of_a_feature_set(cells, monkeypat
         patch.setattr(FeatureSetWriter, "finish", lambda *args: pytest.skip("unreachable"))
         partial = job.workspace.cache / f"{job.name}.partial"
         with pytest.raises(BaseException, match="unreachable"):
-            compute_tokens(job, load_job_backbone(job), Donors({}), Quiet())
+            compute_tokens(job, load_job_backbone(job, Quiet()), Donors({}), Quiet())
     junk = [
         partial / f"grids/4x4/tokens/c/0/0/0/0.{'ab' * 16}.partial",
         partial / ".manifest.json.12345678.tmp",
@@ -162,6 +162,32 @@ def test_half_written_files_do_not_become_part_of_a_feature_set(cells, monkeypat
     }
     assert found == stated
     assert verify_feature_set(features.folder) == []
+
+
+@pytest.mark.parametrize("way", ["extract", "prune"])
+def test_receipts_that_a_kill_left_in_a_finished_feature_set_go(way, cells, monkeypatch):
+    job = plan(cells)
+
+    real = shutil.rmtree
+
+    def killed(path, **how):
+        if Path(path).name == "receipts":
+            raise SystemExit
+        real(path, **how)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("emcache.store_writer.shutil.rmtree", killed)
+        with pytest.raises(SystemExit):
+            run_extraction(job, Quiet())
+    folder = cells.cache / job.name
+    assert list((folder / "receipts").iterdir())
+    if way == "extract":
+        assert run_extraction(job, Quiet()).record is None
+    else:
+        (gone,) = prune_cache(cells, [], stale=False, dry_run=False, reporter=Quiet())
+        assert gone.path == folder / "receipts"
+    assert not (folder / "receipts").exists()
+    assert verify_feature_set(folder) == []
 
 
 def test_a_damaged_record_of_a_seed_does_not_stand_in_the_way_of_the_next(tmp_path):

@@ -92,11 +92,11 @@ def test_many_writers_with_readers_all_the_while(tmp_path, full, count):
         process.stdin.write("\n")
         process.stdin.flush()
     for process in processes:
-        _, errors = process.communicate(timeout=300)
+        _, errors = process.communicate(timeout=1200)
         assert process.returncode == 0, errors
         assert errors == ""
     # The notebook kept the file that it opened, and kept nobody waiting.
-    said, errors = notebook.communicate("\n", timeout=60)
+    said, errors = notebook.communicate("\n", timeout=300)
     assert (said, errors, notebook.returncode) == ("0\n", "", 0)
 
     sync(workspace.runs, workspace.warehouse)
@@ -144,7 +144,7 @@ def test_of_two_extractions_one_works_and_the_other_finds(job, monkeypatch):
         """Write once the other extraction waits."""
         written.append(shard)
         works.set()
-        waits.wait(60)
+        waits.wait(600)
         real(self, shard, *rest)
 
     monkeypatch.setattr(FeatureSetWriter, "write", slow)
@@ -157,10 +157,10 @@ def test_of_two_extractions_one_works_and_the_other_finds(job, monkeypatch):
 
     threads = [threading.Thread(target=extract, args=(lines,)) for lines in heard]
     threads[0].start()
-    assert works.wait(60)
+    assert works.wait(600)
     threads[1].start()
     for thread in threads:
-        thread.join(60)
+        thread.join(600)
     assert sorted(found) == [(0, 0), (12, 0)]
     assert len(written) == len(set(written))
     assert not [line for line in heard[0].lines if "waiting for it" in line]
@@ -175,7 +175,7 @@ from emcache.locks import held
 from emcache.progress import Quiet
 with held(Path(sys.argv[1]), "extracting cells", Quiet()):
     print("ready", flush=True)
-    time.sleep(60)
+    time.sleep(600)
 """
 
 

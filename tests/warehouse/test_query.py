@@ -155,6 +155,14 @@ def test_a_damaged_block_says_how_to_mend_it(filled):
         run_query(filled.database, "FROM slice_metrics", {})
 
 
+def test_a_file_without_its_end_says_how_to_mend_it(filled):
+    """Likewise: what opening it needs stands at its beginning."""
+    data = filled.database.read_bytes()
+    filled.database.write_bytes(data[:-600_000])
+    with pytest.raises(WarehouseError, match="emcache warehouse rebuild"):
+        run_query(filled.database, "FROM slice_metrics", {})
+
+
 def test_a_long_list_of_overloads_is_cut_short(filled):
     with pytest.raises(WarehouseError) as caught:
         run_query(filled.database, "SELECT backbone + 1 FROM runs", {})

@@ -31,9 +31,6 @@ _DAMAGE = (
 # What DuckDB keeps beside a file that it writes to; all of it stays where the program is killed.
 _LOGS = (".wal", ".wal.checkpoint", ".wal.recovery")
 
-# A file is three headers and then its blocks.
-_HEADERS = 3 * 4096
-
 # The library reads no Python variables and fetches no extensions.
 _CLOSED_WORLD: dict[str, str | bool | int | float | list[str]] = {
     "python_enable_replacements": "false",
@@ -84,32 +81,12 @@ def attach_readonly(database: Path) -> duckdb.DuckDBPyConnection:
         )
     connection = duckdb.connect(":memory:", config=_CLOSED_WORLD)
     try:
-        before = database.stat()
         connection.execute(f"ATTACH {quote(str(database))} AS {CATALOG} (READ_ONLY)")
         connection.execute(f"USE {CATALOG}")
-        needed = _HEADERS + _bytes_of_blocks(connection)
-        after = database.stat()
     except duckdb.Error as error:
         connection.close()
         raise opening_error(database, error) from error
-    # DuckDB looks for a block only when a question needs it. Of a file that took the place of
-    # another one meanwhile, nobody can say which of them was opened.
-    if (before.st_ino, before.st_size) == (after.st_ino, after.st_size) and after.st_size < needed:
-        connection.close()
-        raise DamagedDatabaseError(
-            f"{database.name} is damaged (it has {after.st_size} of its {needed} bytes); run "
-            f"`emcache warehouse rebuild` to make it again from the records.",
-            subject=database,
-        )
     return connection
-
-
-def _bytes_of_blocks(connection: duckdb.DuckDBPyConnection) -> int:
-    found = connection.execute(
-        "SELECT total_blocks * block_size FROM pragma_database_size() WHERE database_name = $name",
-        {"name": CATALOG},
-    ).fetchall()
-    return sum(int(size) for (size,) in found)
 
 
 @contextmanager

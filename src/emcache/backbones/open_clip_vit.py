@@ -126,8 +126,12 @@ def describe(architecture: str) -> BackboneSpec:
     base, _, tag = architecture.partition("@")
     if base not in open_clip.list_models():
         close = difflib.get_close_matches(base, open_clip.list_models(), n=1)
-        hint = f"; did you mean open_clip:{close[0]}?" if close else ""
-        raise BackboneError(f"open_clip has no model {base!r}{hint}", subject=name)
+        hint = f"did you mean open_clip:{close[0]}? " if close else ""
+        raise BackboneError(
+            f"open_clip has no model {base!r:.80}; {hint}expected a name that "
+            f"open_clip.list_models() gives.",
+            subject=name,
+        )
     with torch.device("meta"):
         tower = _build_tower(base)
     rows, columns = tower.patch_size

@@ -151,8 +151,12 @@ def describe(architecture: str) -> BackboneSpec:
     name = f"timm:{architecture}"
     if not timm.is_model(architecture):
         close = difflib.get_close_matches(architecture, timm.list_models(), n=1)
-        hint = f"; did you mean timm:{close[0]}?" if close else ""
-        raise BackboneError(f"timm has no model {architecture!r}{hint}", subject=name)
+        hint = f"did you mean timm:{close[0]}? " if close else ""
+        raise BackboneError(
+            f"timm has no model {architecture!r:.80}; {hint}expected a name that "
+            f"timm.list_models() gives.",
+            subject=name,
+        )
     try:
         with torch.device("meta"):
             model = timm.create_model(architecture, num_classes=0, dynamic_img_size=True)
