@@ -51,7 +51,7 @@ bench-quick: setup ## The same at smaller sizes, in under two minutes.
 	$(BIN)/emcache bench --quick --workspace $(BENCH) --format table
 
 audit-table: setup ## Measure how often the audit is right, on DATA=path/to/data (vnc, lucchi++).
-	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/audit_table.py $(DATA) orders 3000
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/audit_table.py $(DATA) orders 2040
 
 check: setup ## Check format, lint, types and import contracts.
 	$(BIN)/ruff format --check $(SOURCES)
