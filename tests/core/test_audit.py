@@ -415,6 +415,35 @@ def test_many_slices_are_compared_in_blocks_and_those_in_doubt_with_all(
         assert str(found.pairing.cause).startswith(harm)
 
 
+@pytest.mark.parametrize("grey", [0, 255])
+def test_borders_accuse_nobody(workspace: Workspace, twelve: Path, grey: int) -> None:
+    for kind, value in (("images", grey), ("masks", 0)):
+        for path in (twelve / kind).iterdir():
+            pixels = np.array(Image.open(path))
+            pixels[:, 84:] = value
+            Image.fromarray(pixels).save(path)
+    found = audit(workspace, twelve)
+    assert verdict(found, "pairing") is Verdict.PASS, found.checks[0].message
+    reorder(twelve, STRING)
+    found = audit(workspace, twelve)
+    assert verdict(found, "pairing") is Verdict.FAIL
+    assert found.pairing.cause == "string order"
+
+
+def test_constant_images_tell_nothing(workspace: Workspace, twelve: Path) -> None:
+    for path in (twelve / "images").iterdir():
+        Image.new("L", (112, 112), 1 + int(path.stem)).save(path)
+    found = audit(workspace, twelve)
+    assert verdict(found, "pairing") is Verdict.WARN
+    assert found.pairing.own_mask_wins == 0
+
+
+def test_planes_of_a_volume_are_numbered_by_their_place() -> None:
+    names = [f"stack1.tif#z={n}" for n in range(5, 25)]
+    order = sorted(range(20), key=lambda place: str(place + 5))
+    assert named(order, names) == "string order"
+
+
 def test_a_mask_from_elsewhere_is_doubted(workspace: Workspace, twelve: Path) -> None:
     other = twelve.parent / "other"
     write_domain(other, STYLES["sharp"], slices=12, size=112, seed=77)
