@@ -127,7 +127,7 @@ def judge_pairing(candidates: Candidates, scratch: Scratch | None) -> Judgement:
         assignment=_files(candidates, np.where(own, places, moved)),
         displaced=_files(candidates, moved),
         undecided=_images(candidates, ~own & (moved < 0)),
-        doubtful=_images(candidates, weighing.doubtful(found, own, variant) & (moved < 0)),
+        doubtful=_images(candidates, weighing.doubtful(variant) & (moved < 0)),
         evidence=evidence,
         cause=cause,
         orientation=orientation,

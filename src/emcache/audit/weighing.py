@@ -16,7 +16,7 @@ from emcache.audit.evidence import VARIANTS, Fit, fit_each, measure
 from emcache.audit.orders import Order, explaining_order
 from emcache.audit.pictures import AS_THEY_ARE
 from emcache.audit.scratch import Pair, Scratch
-from emcache.audit.search import WELL_FITTING, Found, search, spread
+from emcache.audit.search import Found, search, spread
 
 FEWEST = 5
 """Fewer slices than this are never judged."""
@@ -48,8 +48,10 @@ _FAR = 0.3
 """A mask that fits better by this share of a usual fit is no look-alike."""
 _POOR = 0.4
 """A mask that fits less well than this share of the middle fit is looked at again."""
-_PLAIN_FIT = 0.3
-"""In channels' standard deviations: what masks must fit by for one that does not to stand out."""
+_CERTAINLY_POOR = 0.7
+"""The same with three standard errors added."""
+_PLAIN_FIT = 5.0
+"""Standard errors by which the middle mask must fit for one that does not to stand out."""
 _LEANING = 2.0
 """Standard errors from which it is known on which side of a channel masks lie."""
 _AMBIGUOUS = 1.5
@@ -203,26 +205,21 @@ class Weighing:
                 chosen, most = order, gain
         return chosen, float(evidence) if np.isfinite(evidence) else 0.0, variant
 
-    def doubtful(
-        self, found: Found, own: Bool[np.ndarray, " image"], variant: int
-    ) -> Bool[np.ndarray, " image"]:
+    def doubtful(self, variant: int) -> Bool[np.ndarray, " image"]:
         """Slices whose own mask fits like any other, in a dataset where that stands out.
 
         Args:
-            found: What was found.
-            own: Slices that have their own mask.
             variant: From :meth:`best_order`.
         """
-        nothing = np.zeros(len(own), dtype=bool)
-        if own.mean() < CONFIRMED or len(own) < _FEWEST_TO_DOUBT:
-            return nothing
         pairs = [(i, i, self.orientation) for i in self._places.tolist()]
         fits, errors = fit_each(self._scratch, pairs, variant)
-        middle = float(np.median(fits[own]))
-        if middle < _PLAIN_FIT:
-            return nothing
-        poor = (fits < _POOR * middle) & (fits + 2 * errors < middle)
-        doubtful: Bool[np.ndarray, " image"] = poor & ~(found.own_fits >= WELL_FITTING)
+        middle = float(np.median(fits))
+        if len(fits) < _FEWEST_TO_DOUBT or middle < _PLAIN_FIT * float(np.median(errors)):
+            return np.zeros(len(fits), dtype=bool)
+        # Small masks have large errors.
+        doubtful: Bool[np.ndarray, " image"] = (fits < _POOR * middle) & (
+            fits + 3 * errors < _CERTAINLY_POOR * middle
+        )
         return doubtful
 
 
