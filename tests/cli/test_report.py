@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -59,22 +60,25 @@ def chromium(browser: str, profile: Path, *options: str) -> subprocess.Completed
     )  # fmt: skip
 
 
-@pytest.fixture
-def page(tmp_path: Path, run, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The report of a workspace with some of everything."""
-    monkeypatch.setattr("emcache.gap.probe._PERMUTATIONS", 9)
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory, run_anywhere) -> Path:
+    """The report of a workspace with some of everything, in that workspace."""
+    root = tmp_path_factory.mktemp("report")
+    run = partial(run_anywhere, cwd=root)
     run("init", ".")
     for seed, style in enumerate(("sharp", "soft")):
-        write_domain(tmp_path / style, STYLES[style], slices=10, size=84, seed=seed)
+        write_domain(root / style, STYLES[style], slices=10, size=84, seed=seed)
         globs = ("--images", "images/*.png", "--masks", "masks/*.png")
         run("dataset", "add", style, "--layout", "folder", "--root", style, *globs)
     run("train-head", "sharp", *TINY, *SHORT, "--save-predictions")
     ids = run("query", "select run_id from runs order by run_id").json
     run("evaluate", ids[0]["run_id"], "--on", "soft")
-    assert run("gap", "sharp", "soft").code == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("emcache.gap.probe._PERMUTATIONS", 9)
+        assert run("gap", "sharp", "soft").code == 0
     done = run("report", "--out", "report.html")
     assert done.code == 0, done
-    return tmp_path / "report.html"
+    return root / "report.html"
 
 
 @pytest.mark.browser
@@ -119,7 +123,7 @@ class Outline(HTMLParser):
         return [attributes for name, attributes in self.tags if name == tag]
 
 
-def test_it_says_everything_to_everyone(page: Path, tmp_path: Path, run, fails) -> None:
+def test_it_says_everything_to_everyone(page: Path, fails) -> None:
     text = page.read_text(encoding="utf-8")
     assert page.stat().st_size < 4_000_000
     for said in (
@@ -142,8 +146,11 @@ def test_it_says_everything_to_everyone(page: Path, tmp_path: Path, run, fails) 
     assert all(head["scope"] == "col" for head in outline.of("th"))
     scrolling = [a for tag, a in outline.tags if tag == "div" and a.get("class") == "scroll"]
     assert all(a["tabindex"] == "0" and a["role"] == "region" for a in scrolling)
-    assert "report is written as .html" in fails("report", "--out", "report.pdf").err
-    assert "cannot be written" in fails("report", "--out", "no/such/report.html").err
+    assert (
+        "report is written as .html" in fails("report", "--out", "report.pdf", cwd=page.parent).err
+    )
+    nowhere = fails("report", "--out", "no/such/report.html", cwd=page.parent)
+    assert "cannot be written" in nowhere.err
 
 
 def test_an_empty_workspace_says_what_to_do(tmp_path: Path, run) -> None:
