@@ -21,7 +21,7 @@ from emcache.audit.scratch import Scratch
 MOST_AT_ONCE = 400
 """So many slices are compared with all masks at once."""
 
-WELL_FITTING = 0.25
+_WELL_FITTING = 0.25
 """A mask that fits less well than this share of what is usual fits like any other."""
 
 _BLOCK = 128
@@ -42,9 +42,6 @@ class Found:
     """How much better it fits than the declared mask, as a share of how well masks fit here, on
     average over the slices that have each other's masks; the smaller of both halves; 0 where they
     differ."""
-    own_fits: Float64[np.ndarray, " image"]
-    """How well the declared mask fits, as such a share, on average over both halves; NaN where
-    too little is known."""
     searched: Bool[np.ndarray, " image"]
     """Slices that were compared with every mask that may be theirs: all, or of very many some."""
     variant: int
@@ -80,12 +77,13 @@ def search(
     count = len(scratch)
     pieces = 1 if count <= MOST_AT_ONCE else -(-count // _BLOCK)
     blocks = np.array_split(np.arange(count), pieces)
-    variant = _variant(scratch, blocks, orientation)
+    whole = _compare(scratch, blocks[0], orientation) if pieces == 1 else None
+    variant = whole.variant if whole else _variant(scratch, blocks, orientation)
     agreed = np.full(count, -1)
     gains, own_fits = np.zeros(count), np.full(count, np.nan)
     shown, scores, most = blocks[0], None, -1
     for block in blocks:
-        halves = _compare(scratch, block, orientation, variant)
+        halves = whole or _compare(scratch, block, orientation, variant)
         local = _by_pixels(halves, names[block])
         agreed[block] = np.where(local >= 0, block[local], -1)
         gains[block], own_fits[block] = _fits(halves, local)
@@ -96,14 +94,14 @@ def search(
     searched = np.ones(count, dtype=bool)
     if pieces > 1:
         places = np.arange(count)
-        doubtful = (agreed != places) | ~(own_fits >= WELL_FITTING)
+        doubtful = (agreed != places) | ~(own_fits >= _WELL_FITTING)
         suspects = spread(np.flatnonzero(doubtful), _MOST_SUSPECTS)
         searched[doubtful] = False
         searched[suspects] = True
         agreed[~searched] = -1
         settled = spread(np.flatnonzero(~doubtful), _YARDSTICK)
         _search_everywhere(scratch, names, orientation, variant, suspects, settled, agreed, gains)
-    return Found(agreed, gains, own_fits, searched, variant, orientation, shown, scores)
+    return Found(agreed, gains, searched, variant, orientation, shown, scores)
 
 
 def _compare(
@@ -120,8 +118,6 @@ def _variant(
     scratch: Scratch, blocks: Sequence[Int64[np.ndarray, " image"]], orientation: str
 ) -> int:
     """The variant under which the halves agree most, by some of the blocks."""
-    if len(blocks) == 1:
-        return _compare(scratch, blocks[0], orientation).variant
     totals = np.zeros(len(VARIANTS))
     for place in np.linspace(0, len(blocks) - 1, _PROBED).astype(int):
         halves = _compare(scratch, blocks[place], orientation)
