@@ -121,14 +121,18 @@ def image_channels(
     weights = ndimage.uniform_filter(textured.astype(np.float32), _SURROUNDINGS)
     around = ndimage.uniform_filter(small, _SURROUNDINGS) / np.maximum(weights, 1e-3)
     # A flat area's edge is no outline.
-    inside = ndimage.binary_erosion(textured, iterations=2, border_value=1)
+    inside = textured
+    if not textured.all():
+        inside = ndimage.binary_erosion(textured, iterations=2, border_value=1)
     return np.stack([_standardised(gradient, inside), _standardised(coarse - around, inside)])
 
 
 def _textured(small: Float32[np.ndarray, "row col"]) -> Bool[np.ndarray, "row col"]:
     """Where an image is not flat, but for small gaps."""
     spread = ndimage.maximum_filter(small, 3) - ndimage.minimum_filter(small, 3)
-    flat = ndimage.binary_opening(spread <= min(1.0, 0.05 * float(small.std())), iterations=2)
+    flat = spread <= min(1.0, 0.05 * float(small.std()))
+    if flat.any():
+        flat = ndimage.binary_opening(flat, iterations=2)
     textured: Bool[np.ndarray, "row col"] = ~flat
     return textured
 
