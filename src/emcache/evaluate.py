@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import polars as pl
 import torch
 
 from emcache.audit.run import ensure_audited
@@ -21,10 +20,11 @@ from emcache.jobs import ExtractOptions, plan_extraction
 from emcache.progress import Reporter
 from emcache.readers import PixelReader, Reader, SizedSlice, TokenReader
 from emcache.records import Record, new_record
-from emcache.scoring import score_slices
+from emcache.scoring import score_slices, slice_table
+from emcache.seen import seen_by
 from emcache.segmenter import Segmenter
 from emcache.sources import Sources, check_classes
-from emcache.trained_runs import TrainedRun, find_run
+from emcache.trained_runs import TrainedRun, find_run, warn_of_nothing_learned
 from emcache.training import Trainer
 from emcache.weights import describe_untrained, is_untrained
 from emcache.workspace import Workspace
@@ -86,7 +86,8 @@ def evaluate_run(
     make = _plan_lora if trained.is_lora else _plan_head
     plan = make(workspace, trained, sources, options, device, reporter)
     _warn_of_failed_audits(workspace, sources, reporter)
-    _warn_of_training_slices(trained, sources, positions, reporter)
+    warn_of_nothing_learned(trained, reporter)
+    seen = seen_by(trained.record)
     if is_untrained(trained.config["weights"]):
         reporter.say(describe_untrained(trained.config["weights"]))
     examples, _ = open_examples(plan.reader, device, Residency.DISK, positions)
@@ -96,7 +97,8 @@ def evaluate_run(
         )
         pictures = draft if options.save_predictions else None
         batch = trained.protocol.batch
-        rows = score_slices(trainer, examples, sources, positions, batch, pictures)
+        rows = score_slices(trainer, examples, sources, positions, batch, pictures, seen)
+        _tell_seen(rows, reporter)
         draft.config = {
             "run_id": trained.id,
             "regime": trained.config["regime"],
@@ -106,7 +108,7 @@ def evaluate_run(
             "whole": [dataset.name for dataset, splits in chosen if not splits],
             "device": device.type,
         }
-        draft.write_table("slice_metrics.parquet", pl.DataFrame(rows))
+        draft.write_table("slice_metrics.parquet", slice_table(rows))
         return draft.finish()
 
 
@@ -138,20 +140,15 @@ def _warn_of_failed_audits(workspace: Workspace, sources: Sources, reporter: Rep
             )
 
 
-def _warn_of_training_slices(
-    trained: TrainedRun, sources: Sources, positions: Sequence[int], reporter: Reporter
-) -> None:
-    """A split that has changed since may call a slice ``test`` that the run has learned from."""
-    learned = {*trained.config.get("train_slices", ()), *trained.config["val_slices"]}
-    found = [
-        f"{source.dataset.name}/{item.id}"
-        for source, item in map(sources.at, positions)
-        if item.split == "test" and f"{source.dataset.name}/{item.id}" in learned
-    ]
-    if found:
+def _tell_seen(rows: Sequence[Mapping[str, Any]], reporter: Reporter) -> None:
+    """Scores on what the run has learned from are no test, and stand apart everywhere."""
+    places = {(row["eval_on"], row["slice_id"]): row["slices_from_training"] for row in rows}
+    seen = [name for name, place in places.items() if place == 0]
+    if seen:
+        dataset, slice_id = seen[0]
         reporter.say(
-            f"Warning: the run has learned from {len(found)} of the slices that are called test "
-            f"today ({found[0]} ...): their scores are no test."
+            f"Warning: the run has learned from the pixels of {len(seen)} of {len(places)} slices "
+            f"({dataset}/{slice_id} ...): their scores are no test, and are marked as seen."
         )
 
 

@@ -27,6 +27,11 @@ class Plane:
         """What it shares with the other planes of its volume."""
         return self.path, self.inner, self.axis
 
+    @property
+    def stack(self) -> tuple[Path, ...] | tuple[Path, str, int]:
+        """What it shares with the planes before and behind it: its folder, or its volume."""
+        return (self.path.parent,) if self.index is None else self.volume
+
     def below(self, root: Path) -> str:
         """Its name relative to a dataset's root: ``raw/00.tif``, or ``raw.h5:/volume#z=3``."""
         return self._named(self.path.relative_to(root).as_posix())

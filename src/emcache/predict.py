@@ -24,7 +24,7 @@ from emcache.prediction_files import PlannedFile, plan_files, writers
 from emcache.preprocessing import Preprocessing, normalise, preprocessing_of, resize_image
 from emcache.progress import Reporter
 from emcache.records import Record, new_record
-from emcache.trained_runs import TrainedRun, find_run
+from emcache.trained_runs import TrainedRun, find_run, warn_of_nothing_learned
 from emcache.volumes.opening import open_volume
 from emcache.weights import Weights, describe_untrained, find_workspace_weights, is_untrained
 from emcache.workspace import Workspace
@@ -107,6 +107,7 @@ def predict(
     weights = _find_weights(workspace, trained, preprocessing, options)
     if is_untrained(trained.config["weights"]):
         reporter.say(describe_untrained(trained.config["weights"]))
+    warn_of_nothing_learned(trained, reporter)
     predictor = _Predictor(trained, weights, preprocessing, window, device, reporter)
     with (
         new_record(workspace.runs, "predict") as draft,

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import PurePosixPath
 from typing import Any
 
+import polars as pl
 import torch
 from PIL import Image
 
@@ -15,6 +16,7 @@ from emcache.counts import Counts
 from emcache.examples import Examples
 from emcache.records import Draft
 from emcache.sampling import chunks
+from emcache.seen import Seen
 from emcache.sources import Sources
 from emcache.training import Trainer
 
@@ -26,6 +28,7 @@ def score_slices(
     positions: Sequence[int],
     batch: int,
     pictures: Draft | None,
+    seen: Seen,
 ) -> list[dict[str, Any]]:
     """Predict slices and count; a row of ``slice_metrics.parquet`` for each slice and class.
 
@@ -36,8 +39,10 @@ def score_slices(
         positions: Which slices.
         batch: Slices in one forward pass.
         pictures: Where to keep predicted and true labels as PNG, or None.
+        seen: What the model has learned from.
     """
     rows = {}
+    distances = {s.dataset.name: seen.distances(s.dataset) for s in sources.items}
     for _, slices in trainer.predict(examples.steps(chunks(positions, batch))):
         for position, predicted, true in slices:
             source, item = sources.at(position)
@@ -52,6 +57,7 @@ def score_slices(
                     "slice_id": item.id,
                     "class": name,
                     **asdict(count),
+                    "slices_from_training": distances[source.dataset.name][item.id],
                 }
                 for name, count in counts.items()
             ]
@@ -61,6 +67,11 @@ def score_slices(
                     shown = classes.shown(labels.to("cpu", torch.uint8).numpy())
                     Image.fromarray(shown).save(pictures.path(str(file)))
     return [row for position in positions for row in rows[position]]
+
+
+def slice_table(rows: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
+    """The rows of :func:`score_slices` as a table."""
+    return pl.DataFrame(rows, schema_overrides={"slices_from_training": pl.Int64})
 
 
 def iou_of(rows: Iterable[Mapping[str, Any]]) -> float:

@@ -183,6 +183,16 @@ def find_run(workspace: Workspace, text: str) -> TrainedRun:
         raise _unusable(record, str(error).rstrip(".")) from error
 
 
+def warn_of_nothing_learned(trained: TrainedRun, reporter: Reporter) -> None:
+    """Say so where the training is known to have come to nothing."""
+    reason = trained.config.get("nothing_learned")
+    if reason is not None:
+        reporter.say(
+            f"Warning: run {trained.id} learned nothing ({reason}), and so its masks say nothing; "
+            f"choose another run, or train again with another --learning-rate."
+        )
+
+
 def _unusable(record: Record, why: str) -> RecordError:
     return RecordError(
         f"run {record.id} cannot be used: {why}; restore its folder from a copy, or train it "
@@ -258,6 +268,7 @@ _NEEDED: dict[str, tuple[str, Callable[[object], bool]]] = {
 }
 _MAYBE: dict[str, tuple[str, Callable[[object], bool]]] = {
     "train_slices": ("list of slices", _are_texts),
+    "nothing_learned": ("reason", lambda value: value is None or _is_text(value)),
     "classes": ("list of classes", _are_classes),
     "grey_window": ("pair of numbers", _is_window),
 }

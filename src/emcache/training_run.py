@@ -18,11 +18,13 @@ from emcache.errors import TrainingError
 from emcache.examples import Examples, open_examples
 from emcache.host_memory import kept_memory
 from emcache.memory_errors import advise_on_memory
+from emcache.nothing_learned import nothing_learned
 from emcache.progress import Reporter
 from emcache.readers import Reader
 from emcache.records import Record, new_record, package_versions
 from emcache.sampling import split_validation
-from emcache.scoring import iou_of, score_slices
+from emcache.scoring import iou_of, score_slices, slice_table
+from emcache.seen import TRAINING_SLICES, Seen, training_slices
 from emcache.shards import Grid
 from emcache.sources import Sources
 from emcache.training import Fit, Trainer, fit
@@ -69,15 +71,16 @@ def train_runs(
         reporter.say(describe_untrained(weights))
     train, val = split_validation([s.positions("train") for s in sources.items], options.protocol)
     test = sources.positions("test")
-    used = [*(position for positions in train for position in positions), *val, *test]
+    steps = [position for positions in train for position in sorted(positions)]
+    used = [*steps, *val, *test]
     with _memory_advice():
         examples, resident = open_examples(reader, setting.device, options.resident, used)
     facts = {
         **extra,
         "resident": resident,
-        "n_train": sum(len(positions) for positions in train),
+        "n_train": len(steps),
         "n_val": len(val),
-        "train_slices": _names(sources, [p for positions in train for p in sorted(positions)]),
+        "train_slices": _names(sources, steps),
         "val_slices": _names(sources, val),
     }
     run = _Runs(workspace, setting, examples, train, val, test, facts, reporter)
@@ -179,12 +182,26 @@ class _Runs:
             )
             model.module.load_state_dict(dict(result.state), strict=False)
             pictures = draft if options.save_predictions else None
+            learned = training_slices(sources, [p for part in self.train for p in part], self.val)
             rows = score_slices(
-                trainer, self.examples, sources, self.test, protocol.batch, pictures
+                trainer,
+                self.examples,
+                sources,
+                self.test,
+                protocol.batch,
+                pictures,
+                Seen(frozenset(learned["pixel_sha256"])),
             )
-            draft.config = {**_config(self.setting, seed, result), **model.facts(), **self.facts}
+            losses = [(epoch.train_loss, epoch.val_loss) for epoch in result.epochs]
+            draft.config = {
+                **_config(self.setting, seed, result),
+                **model.facts(),
+                **self.facts,
+                "nothing_learned": nothing_learned(rows, losses),
+            }
             draft.write_table("epochs.parquet", pl.DataFrame([asdict(e) for e in result.epochs]))
-            draft.write_table("slice_metrics.parquet", pl.DataFrame(rows))
+            draft.write_table("slice_metrics.parquet", slice_table(rows))
+            draft.write_table(TRAINING_SLICES, learned)
             model.save(draft)
             record = draft.finish()
         _tell(self.reporter, sources, seed, result, rows, record)
@@ -247,6 +264,11 @@ def _tell(
         f"Seed {seed}: test IoU {scores} on {n_test} slices, best epoch {result.best_epoch} of "
         f"{len(result.epochs)} ({result.seconds:.1f} s); record {record.id}."
     )
+    if (reason := record.config["nothing_learned"]) is not None:
+        reporter.say(
+            f"Warning: seed {seed} learned nothing: {reason}; try another --learning-rate, --head "
+            f"or more --epochs, and look at emcache dataset audit."
+        )
 
 
 def _class_values(sources: Sources) -> list[tuple[str, list[int]]] | None:

@@ -92,8 +92,12 @@ class MadeUp:
             draft.write_table("embeddings.parquet", table)
         return self._finished(draft.id)
 
-    def evaluate(self, run: Record, on: str, *, iou: float = 0.4) -> Record:
-        """A later evaluation of a run on another dataset."""
+    def evaluate(
+        self, run: Record, on: str, *, iou: float = 0.4, counts: pl.DataFrame | None = None
+    ) -> Record:
+        """A later evaluation on another dataset; counts are made up where none are given."""
+        if counts is None:
+            counts = self.counts([on], 3, iou=iou)
         with new_record(self.runs, "evaluate") as draft:
             draft.config = {
                 "run_id": run.id,
@@ -104,7 +108,13 @@ class MadeUp:
                 "whole": [],
                 "device": "cpu",
             }
-            draft.write_table("slice_metrics.parquet", self.counts([on], 3, iou=iou))
+            draft.write_table("slice_metrics.parquet", counts)
+        return self._finished(draft.id)
+
+    def mark(self, run_ids: Sequence[str], *, hidden: bool, why: str | None = None) -> Record:
+        """Runs set aside, or taken back."""
+        with new_record(self.runs, "run-mark") as draft:
+            draft.config = {"run_ids": list(run_ids), "hidden": hidden, "why": why}
         return self._finished(draft.id)
 
     def train(
@@ -246,7 +256,13 @@ class MadeUp:
         return self._finished(draft.id)
 
     def counts(
-        self, sources: Sequence[str], n_slices: int = 3, *, split: str = "test", iou: float = 0.6
+        self,
+        sources: Sequence[str],
+        n_slices: int = 3,
+        *,
+        split: str = "test",
+        iou: float = 0.6,
+        from_training: int | None = None,
     ) -> pl.DataFrame:
         """Pixel counts of ``n_slices`` per source, at about the given IoU."""
         rows = []
@@ -265,9 +281,10 @@ class MadeUp:
                         "fp": fp,
                         "fn": union - tp - fp,
                         "tn": SLICE_PIXELS - union,
+                        "slices_from_training": from_training,
                     }
                 )
-        return pl.DataFrame(rows)
+        return pl.DataFrame(rows, schema_overrides={"slices_from_training": pl.Int64})
 
     def epochs(self, n: int) -> pl.DataFrame:
         """Losses that fall and then rise a little."""

@@ -346,3 +346,95 @@ def test_evaluations_of_other_pixels_or_labels_share_no_row(made_up):
     rows = run_named_query(made_up.database, "leaderboard").filter(eval_on="lucchi++")
 
     assert sorted(rows["n_runs"]) == [1, 2]
+
+
+# What a run has seen, what it learned, and what is set aside
+
+
+def table(made_up, sql, variables=()):
+    made_up.sync()
+    return run_query(made_up.database, sql, {}, variables=dict(variables))
+
+
+def test_seen_slices_make_rows_of_their_own_and_enter_no_mean(made_up):
+    run = made_up.train(("vnc", "lucchi++"))
+    fresh = made_up.counts(["again"], 3, split="test", iou=0.3, from_training=7)
+    near = made_up.counts(["again"], 5, split="test", iou=0.3, from_training=2)[3:]
+    seen = made_up.counts(["again"], 9, split="test", iou=0.9, from_training=0)[5:]
+    made_up.evaluate(run, "again", counts=pl.concat([fresh, near, seen]))
+
+    found = table(made_up, "FROM run_metrics WHERE eval_on = 'again' ORDER BY seen")
+    assert found.select("seen", "n_slices", "n_near").rows() == [(False, 5, 2), (True, 4, 0)]
+    for row, counts in zip(found.iter_rows(named=True), ([fresh, near], [seen]), strict=True):
+        tp, fp, fn = pl.concat(counts).select("tp", "fp", "fn").sum().row(0)
+        assert row["iou_fg"] == pytest.approx(tp / (tp + fp + fn + 1e-7))
+    board = run_named_query(made_up.database, "leaderboard")
+    assert board.filter(eval_on="again")["seen"].sort().to_list() == [False, True]
+    worst = run_named_query(made_up.database, "worst-slices", {"limit": "1000"})
+    assert worst.filter(eval_on="again").height == 5
+
+
+def test_a_slice_that_a_run_on_two_datasets_has_seen_is_no_part_of_macro_or_pooled(made_up):
+    counts = [made_up.counts([name], 3) for name in ("vnc", "lucchi++")]
+    extra = made_up.counts(["vnc"], 5, from_training=0)[3:]
+    made_up.train(("vnc", "lucchi++"), counts=pl.concat([*counts, extra]))
+    found = table(made_up, "FROM run_metrics ORDER BY eval_on, seen")
+    assert found.select("eval_on", "seen", "n_slices").rows() == [
+        ("lucchi++", False, 3),
+        ("macro", False, 6),
+        ("pooled", False, 6),
+        ("vnc", False, 3),
+        ("vnc", True, 2),
+    ]
+    by_name = dict(found.filter(~pl.col("seen")).select("eval_on", "iou_fg").iter_rows())
+    assert by_name["macro"] == pytest.approx((by_name["vnc"] + by_name["lucchi++"]) / 2)
+
+
+def test_counts_of_older_records_are_taken_in_beside_new_ones(made_up):
+    made_up.train(seed=1, counts=made_up.counts(["vnc"], 3).drop("slices_from_training"))
+    made_up.train(seed=2, counts=made_up.counts(["vnc"], 3, from_training=1))
+    found = table(made_up, "FROM run_metrics ORDER BY seed")
+    assert found.select("seen", "n_near").rows() == [(False, 0), (False, 3)]
+
+
+def test_runs_that_differ_where_no_column_shows_it_are_told_apart(made_up):
+    for seed in (0, 1):
+        made_up.train(seed=seed, label_sets=["masks as released"])
+    made_up.train(seed=0, label_sets=["masks corrected"])
+    board = table(made_up, "FROM leaderboard")
+    assert sorted(board["n_runs"]) == [1, 2]
+    assert board["data"].n_unique() == 2
+    assert board["data"].str.contains("^[0-9a-f]{6}$").all()
+    assert run_named_query(made_up.database, "iou")["data"].n_unique() == 2
+
+    made_up.train(seed=5, precision="bfloat16", label_sets=["masks as released"])
+    board = table(made_up, "FROM leaderboard WHERE precision = 'bfloat16'")
+    assert board.select("n_runs", "data").rows() == [(1, None)]
+
+
+def test_runs_that_learned_nothing_are_counted_and_neither_transfer_nor_are_worst(made_up):
+    reason = "it predicts no foreground"
+    made_up.train(seed=0)
+    made_up.train(seed=1, nothing_learned=reason, counts=made_up.counts(["vnc"], 3, iou=0.0))
+    board = table(made_up, "FROM leaderboard")
+    assert board.select("n_runs", "n_nothing_learned").rows() == [(2, 1)]
+    marked = run_named_query(made_up.database, "iou").sort("seed")["nothing_learned"]
+    assert marked.to_list() == [None, reason]
+    worst = run_named_query(made_up.database, "worst-slices")
+    assert set(worst["seed"]) == {0}
+
+
+def test_a_run_that_was_set_aside_leaves_every_score_until_it_is_taken_back(made_up):
+    kept, trial = made_up.train(seed=0), made_up.train(seed=1)
+    made_up.mark([trial.id], hidden=True, why="a trial")
+    seeds = "SELECT seed FROM run_metrics ORDER BY seed"
+    assert table(made_up, seeds)["seed"].to_list() == [0]
+    assert table(made_up, "FROM leaderboard")["n_runs"].to_list() == [1]
+    assert set(run_named_query(made_up.database, "curves")["run_id"]) == {kept.id}
+    assert set(run_named_query(made_up.database, "worst-slices")["run_id"]) == {kept.id}
+    assert table(made_up, seeds, {"show_hidden": True})["seed"].to_list() == [0, 1]
+    why = table(made_up, "SELECT hidden_why FROM shown_runs WHERE hidden", {"show_hidden": True})
+    assert why["hidden_why"].to_list() == ["a trial"]
+    assert table(made_up, seeds, {"only_runs": [trial.id], "show_hidden": True})["seed"][0] == 1
+    made_up.mark([trial.id], hidden=False, why="looked at again")
+    assert table(made_up, seeds)["seed"].to_list() == [0, 1]

@@ -28,6 +28,8 @@ _TABLES = {
     "feature_sets": "record_id",
     "runs": "run_id",
     "epochs": "run_id",
+    "training_slices": "run_id",
+    "run_marks": "mark_id",
     "slice_metrics": "run_id",
     "evaluations": "evaluation_id",
     "evaluation_metrics": "evaluation_id",

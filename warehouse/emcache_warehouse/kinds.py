@@ -43,6 +43,9 @@ _TRAINING = Kind(
             "tables/epochs.sql", ("epoch", "train_loss", "val_loss", "val_iou_fg", "seconds")
         ),
         "slice_metrics.parquet": ParquetTable("tables/slice_metrics.sql", _COUNTS),
+        "training_slices.parquet": ParquetTable(
+            "tables/training_slices.sql", ("dataset", "slice_id", "part", "pixel_sha256")
+        ),
     },
 )
 
@@ -144,6 +147,7 @@ KINDS: Mapping[str, Kind] = {
             ),
         },
     ),
+    "run-mark": Kind(required=("run_ids", "hidden"), rows="tables/run_marks.sql"),
     "train-head": _TRAINING,
     "train-lora": _TRAINING,
     "audit": Kind(

@@ -49,7 +49,12 @@ _EXPLAIN = b"EXPLAIN"
 
 
 def run_query(
-    database: Path, sql: str, parameters: Mapping[str, str], *, unsafe: bool = False
+    database: Path,
+    sql: str,
+    parameters: Mapping[str, str],
+    *,
+    unsafe: bool = False,
+    variables: Mapping[str, object] | None = None,
 ) -> pl.DataFrame:
     """Answer one SQL statement, without the possibility of changing anything.
 
@@ -60,6 +65,7 @@ def run_query(
         unsafe: For SQL that is trusted: files may be read and written, databases attached,
             extensions installed and settings changed, and other statements may come before the one
             that is answered. The warehouse itself stays attached for reading only.
+        variables: Variables of the connection, which views look at: ``show_hidden``, ``only_runs``.
 
     Raises:
         UsageError: A parameter is missing or unknown, or there is not exactly one statement.
@@ -69,6 +75,8 @@ def run_query(
     _check_text(sql, *parameters, *parameters.values())
     connection = attach_readonly(database) if unsafe else open_readonly(database)
     try:
+        for name, value in (variables or {}).items():
+            connection.execute(f"SET VARIABLE {identifier(name)} = ?", [value])
         before, statement = (
             _trusted_statements(connection, sql)
             if unsafe

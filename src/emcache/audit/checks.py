@@ -156,16 +156,9 @@ def _neighbours(
         if not 0 <= place < len(slices):
             return None
         other = slices[place]
-        return other if _same_stack(other, item) else None
+        return other if other.image.stack == item.image.stack else None
 
     return [(beside(s, place - 1), s, beside(s, place + 1)) for place, s in enumerate(slices)]
-
-
-def _same_stack(one: Slice, other: Slice) -> bool:
-    """Planes of one volume, or files of one folder."""
-    if one.image.index is None or other.image.index is None:
-        return one.image.path.parent == other.image.path.parent
-    return one.image.volume == other.image.volume
 
 
 def _brightness(brightness: Sequence[Brightness]) -> Check:

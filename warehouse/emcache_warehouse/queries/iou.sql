@@ -1,5 +1,5 @@
 -- Score of every run on the test split, with the paper's figure for the same cell (paired: beside macro and pooled).
--- columns: run_id, regime, backbone, weights, longest_edge, protocol, train_on, sampling, seed, eval_on, audit_accepted, n_slices, iou_fg, dice_fg, paper_iou_fg
+-- columns: run_id, regime, backbone, weights, longest_edge, protocol, train_on, sampling, precision, seed, eval_on, seen, audit_accepted, nothing_learned, n_slices, n_near, iou_fg, dice_fg, data, paper_iou_fg
 WITH paper AS (
     -- A cell that the paper prints twice counts as its first table has it.
     SELECT
@@ -21,9 +21,10 @@ LEFT JOIN paper
     AND paper.regime = metrics.regime
     AND paper.train_on = metrics.train_on
     AND paper.sampling = metrics.sampling
+    AND NOT metrics.seen
     AND (
         paper.eval_on = metrics.eval_on
         OR (paper.eval_on = metrics.train_on AND metrics.eval_on IN ('macro', 'pooled'))
     )
 WHERE metrics.split = 'test'
-ORDER BY metrics.backbone, metrics.train_on, metrics.eval_on, metrics.seed, metrics.run_id;
+ORDER BY metrics.backbone, metrics.train_on, metrics.eval_on, metrics.seed, metrics.run_id, metrics.seen;

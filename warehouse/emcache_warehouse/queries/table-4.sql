@@ -1,6 +1,6 @@
 -- Table 4 of the paper (DINOv3 by size, frozen and with LoRA) beside our own figures, cell by cell.
--- columns: paper_table, backbone, regime, train_on, eval_on, sampling, paper_iou_fg_mean, paper_iou_fg_std, paper_n_runs, our_eval_on, weights, longest_edge, protocol, audit_accepted, n_slices, n_runs, iou_fg_mean, iou_fg_std, distinct_results, difference
+-- columns: paper_table, backbone, regime, train_on, eval_on, sampling, paper_iou_fg_mean, paper_iou_fg_std, paper_n_runs, our_eval_on, weights, longest_edge, protocol, precision, audit_accepted, data, n_slices, n_runs, n_nothing_learned, iou_fg_mean, iou_fg_std, distinct_results, difference
 SELECT *
 FROM paper_comparison
 WHERE paper_table = 4
-ORDER BY regime, train_on, sampling, eval_on, backbone, our_eval_on, weights, longest_edge, protocol;
+ORDER BY regime, train_on, sampling, eval_on, backbone, our_eval_on, weights, longest_edge, protocol, "precision", data;

@@ -1,4 +1,4 @@
--- What a run of one dataset loses on another, beside the distance between the two.
+-- What a run of one dataset loses on another, beside the distance between the two; runs that learned nothing are left out.
 -- columns: train_on, eval_on, split, backbone, weights, longest_edge, pixel_size_nm, regime, protocol, seed, run_id, iou_source, iou_target, iou_drop, frechet, frechet_low, frechet_high, n_a, n_b
 WITH scores AS (
     SELECT
@@ -17,6 +17,8 @@ WITH scores AS (
     FROM run_metrics AS metrics
     JOIN runs USING (run_id)
     WHERE metrics.eval_on NOT IN ('macro', 'pooled')
+        AND NOT metrics.seen
+        AND metrics.nothing_learned IS NULL
         AND NOT contains(metrics.train_on, ' + ')
 ),
 distances AS (

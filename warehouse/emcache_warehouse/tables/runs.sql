@@ -32,6 +32,7 @@ SELECT
     config->>'setup_fingerprint',
     (config->>'trainable_parameters')::BIGINT,
     (config->>'adapter_parameters')::BIGINT,
-    (config->>'adapted_modules')::VARCHAR[]
+    (config->>'adapted_modules')::VARCHAR[],
+    config->>'nothing_learned'
 FROM records
 WHERE record_id IN (SELECT unnest($ids));

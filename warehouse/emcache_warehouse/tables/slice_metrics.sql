@@ -8,5 +8,11 @@ SELECT
     file.tp,
     file.fp,
     file.fn,
-    file.tn
-FROM read_parquet($files, filename = true, hive_partitioning = false) AS file;
+    file.tn,
+    file.slices_from_training
+FROM (
+    FROM read_parquet($files, filename = true, hive_partitioning = false, union_by_name = true)
+    UNION ALL BY NAME
+    -- A column that records of older versions lack.
+    SELECT NULL::BIGINT AS slices_from_training WHERE false
+) AS file;

@@ -1,6 +1,7 @@
 -- Pixel totals and scores per run: one row per dataset and split, and for a run on two or more
 -- datasets also `macro` (mean of the scores of the datasets it was trained on) and `pooled` (score of
--- their summed counts).
+-- their summed counts). Slices whose pixels the run has learned from make rows of their own, which enter
+-- neither.
 CREATE VIEW run_totals AS
 WITH evaluated AS (
     -- What the training itself did not score, by the newest evaluation of it.
@@ -13,6 +14,7 @@ WITH evaluated AS (
         counts.fp,
         counts.fn,
         counts.tn,
+        counts.slices_from_training,
         evaluations.data_keys[list_position(evaluations.eval_on, counts.eval_on)] AS data_key
     FROM evaluation_metrics AS counts
     JOIN evaluations USING (evaluation_id)
@@ -25,22 +27,28 @@ WITH evaluated AS (
     )
 ),
 counted AS (
-    SELECT run_id, eval_on, split, class, tp, fp, fn, tn, NULL AS data_key FROM slice_metrics
+    SELECT
+        run_id, eval_on, split, class, tp, fp, fn, tn, slices_from_training, NULL AS data_key
+    FROM slice_metrics
     UNION ALL
-    SELECT run_id, eval_on, split, class, tp, fp, fn, tn, data_key FROM evaluated
+    SELECT run_id, eval_on, split, class, tp, fp, fn, tn, slices_from_training, data_key
+    FROM evaluated
 ),
 source_counts AS (
     SELECT
         run_id,
         eval_on,
         split,
+        coalesce(slices_from_training = 0, false) AS seen,
         data_key,
         count(*) AS n_slices,
+        count(*) FILTER (slices_from_training BETWEEN 1 AND 5) AS n_near,
         sum(tp)::BIGINT AS tp,
         sum(fp)::BIGINT AS fp,
         sum(fn)::BIGINT AS fn,
         sum(tn)::BIGINT AS tn
     FROM counted
+    SEMI JOIN shown_runs USING (run_id)
     WHERE class = 'foreground'
     GROUP BY ALL
 ),
@@ -59,6 +67,7 @@ paired AS (
         split,
         string_agg(data_key, ' ' ORDER BY eval_on) AS data_key,
         sum(n_slices)::BIGINT AS n_slices,
+        sum(n_near)::BIGINT AS n_near,
         sum(tp)::BIGINT AS tp,
         sum(fp)::BIGINT AS fp,
         sum(fn)::BIGINT AS fn,
@@ -68,21 +77,51 @@ paired AS (
         flatten(list(source_totals ORDER BY eval_on)) AS source_totals
     FROM sources
     JOIN runs USING (run_id)
-    WHERE list_contains(string_split(runs.train_on, ' + '), eval_on)
+    WHERE list_contains(string_split(runs.train_on, ' + '), eval_on) AND NOT seen
     GROUP BY run_id, split, runs.train_on
     HAVING count(*) >= 2 AND count(*) = len(string_split(runs.train_on, ' + '))
 )
-SELECT run_id, eval_on, split, n_slices, tp, fp, fn, tn, iou_fg, dice_fg, source_totals, data_key
+SELECT
+    run_id,
+    eval_on,
+    split,
+    seen,
+    n_slices,
+    n_near,
+    tp,
+    fp,
+    fn,
+    tn,
+    iou_fg,
+    dice_fg,
+    source_totals,
+    data_key
 FROM sources
 UNION ALL
-SELECT run_id, 'macro', split, n_slices, tp, fp, fn, tn, iou_fg, dice_fg, source_totals, data_key
+SELECT
+    run_id,
+    'macro',
+    split,
+    false,
+    n_slices,
+    n_near,
+    tp,
+    fp,
+    fn,
+    tn,
+    iou_fg,
+    dice_fg,
+    source_totals,
+    data_key
 FROM paired
 UNION ALL
 SELECT
     run_id,
     'pooled',
     split,
+    false,
     n_slices,
+    n_near,
     tp,
     fp,
     fn,
@@ -93,5 +132,7 @@ SELECT
     data_key
 FROM paired;
 COMMENT ON VIEW run_totals IS 'Foreground pixel totals and scores per run, dataset and split, from the training itself and from later evaluations; for a run on several datasets also macro and pooled over these.';
+COMMENT ON COLUMN run_totals.seen IS 'Whether the run has learned from the pixels of these slices: then the score is no test.';
+COMMENT ON COLUMN run_totals.n_near IS 'Of these slices, those within 5 places of one that the run has learned from; in a fine stack they look nearly like it.';
 COMMENT ON COLUMN run_totals.source_totals IS 'The counts of each source, in order of its name: equal for runs that predicted the same totals.';
 COMMENT ON COLUMN run_totals.data_key IS 'What a later evaluation predicted; NULL for what the training itself scored, which its features and labels identify.';

@@ -15,9 +15,12 @@ SELECT
     ours.weights,
     ours.longest_edge,
     ours.protocol,
+    ours."precision",
     ours.audit_accepted,
+    ours.data,
     ours.n_slices,
     ours.n_runs,
+    ours.n_nothing_learned,
     ours.iou_fg_mean,
     ours.iou_fg_std,
     ours.distinct_results,
@@ -25,6 +28,7 @@ SELECT
 FROM paper_results AS paper
 LEFT JOIN leaderboard AS ours
     ON ours.split = 'test'
+    AND NOT ours.seen
     AND ours.backbone = paper.backbone
     AND ours.regime = paper.regime
     -- A pair is the same pair in either order.
