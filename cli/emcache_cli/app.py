@@ -27,6 +27,7 @@ from emcache_cli import (
     query,
     report,
     run,
+    runs,
     train_head,
     train_lora,
     warehouse,
@@ -67,6 +68,7 @@ app.command("train-lora")(train_lora.train_lora)
 app.command("evaluate")(evaluate.evaluate)
 app.command("predict")(predict.predict)
 app.command("run")(run.run)
+app.add_typer(runs.app, name="runs")
 app.command("gap")(gap.gap)
 app.command("query")(query.query)
 app.add_typer(chart.app, name="chart")

@@ -7,9 +7,11 @@ from typing import Annotated
 
 import typer
 
+from emcache_cli.choosing import Chosen, choosing
 from emcache_cli.options import FormatOption, WorkspaceOption
 
 
+@choosing("label")
 def query(
     sql: Annotated[
         str | None,
@@ -42,6 +44,8 @@ def query(
     x: Annotated[str | None, typer.Option("-x", metavar="COL", help="Column across.")] = None,
     y: Annotated[str | None, typer.Option("-y", metavar="COL", help="Column upward.")] = None,
     workspace: WorkspaceOption = None,
+    *,
+    choice: Chosen,
 ) -> None:
     """Ask the warehouse, read-only, after taking in what is new.
 
@@ -51,11 +55,13 @@ def query(
     from emcache_cli.asking import Question, answer, named_query_rows
     from emcache_cli.console import Console, show, show_rows
     from emcache_cli.drawing import draw_query
+    from emcache_warehouse.choice import Choice
 
     if list_queries:
         show_rows(named_query_rows(), chosen)
         return
-    frame = answer(Question(sql, name, parameter or [], unsafe), workspace, Console())
+    question = Question(sql, name, parameter or [], Choice(**choice), unsafe)
+    frame = answer(question, workspace, Console())
     if chart is None and x is None and y is None:
         show(frame, chosen, out)
     else:

@@ -39,6 +39,14 @@ def describe_added(dataset: Dataset) -> list[str]:
     return lines
 
 
+def describe_mark(record: Record) -> str:
+    """What became of the runs that were set aside or taken back."""
+    runs = ", ".join(record.config["run_ids"])
+    if record.config["hidden"]:
+        return f"Set aside: {runs}. Take back with `emcache runs unhide`; --hidden shows them."
+    return f"Taken back: {runs}."
+
+
 def dataset_rows(workspace: Workspace, reporter: Reporter) -> list[dict[str, Any]]:
     """One row a dataset."""
     from emcache.datasets import load_dataset

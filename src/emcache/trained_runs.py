@@ -150,11 +150,11 @@ class TrainedRun:
             )
 
 
-def find_run(workspace: Workspace, text: str) -> TrainedRun:
-    """The trained run of that identifier, or of a part of it that no other run has.
+def find_run_id(workspace: Workspace, text: str) -> str:
+    """The identifier of a run, from it or from a part of it that no other run has.
 
     Raises:
-        RecordError: There is none, there are several, or it is damaged.
+        RecordError: There is none, or there are several.
     """
     runs = [name for name in list_record_ids(workspace.runs) if any(k in name for k in _KINDS)]
     found = [text] if text in runs else [name for name in runs if text and text in name]
@@ -166,7 +166,16 @@ def find_run(workspace: Workspace, text: str) -> TrainedRun:
         raise RecordError(
             f"{what}; {'say which one' if found else 'trained runs here'}: {shown}.", subject=text
         )
-    record = read_record(workspace.runs / found[0])
+    return found[0]
+
+
+def find_run(workspace: Workspace, text: str) -> TrainedRun:
+    """The trained run of that identifier, or of a part of it that no other run has.
+
+    Raises:
+        RecordError: There is none, there are several, or it is damaged.
+    """
+    record = read_record(workspace.runs / find_run_id(workspace, text))
     missing = [key for key in _NEEDED if key not in record.config]
     if record.kind not in _KINDS or missing:
         raise RecordError(

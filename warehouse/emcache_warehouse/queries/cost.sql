@@ -25,7 +25,7 @@ reads AS (
         n_train + n_val AS slices_per_epoch,
         feature_sets,
         unnest(feature_sets) AS feature_set
-    FROM runs
+    FROM shown_runs
 ),
 training AS (
     SELECT

@@ -6,7 +6,7 @@ WITH ours AS (
         backbone,
         max(coalesce(trainable_parameters, head_parameters)) FILTER (WHERE regime = 'frozen') / 1e6 AS our_head_only,
         max(trainable_parameters) FILTER (WHERE regime = 'lora') / 1e6 AS our_lora_plus_head
-    FROM runs
+    FROM shown_runs
     WHERE NOT regexp_matches(protocol, '[\[ ](head|lora_rank|lora_targets)=')
     GROUP BY backbone
 )
