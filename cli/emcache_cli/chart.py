@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from emcache_cli.choosing import Chosen, choosing
 from emcache_cli.options import WorkspaceOption
 
 app = typer.Typer(help="Charts of what the warehouse holds.", no_args_is_help=True)
@@ -18,43 +19,48 @@ OutOption = Annotated[
 
 
 @app.command()
-def iou(out: OutOption, workspace: WorkspaceOption = None) -> None:
+@choosing()
+def iou(out: OutOption, choice: Chosen, workspace: WorkspaceOption = None) -> None:
     """Test scores: a bar for the mean, a dot for every seed, a tick for the paper's figure."""
     from emcache_cli.console import Console
     from emcache_cli.drawing import draw_iou
 
-    draw_iou(workspace, out, Console())
+    draw_iou(workspace, out, choice, Console())
 
 
 @app.command()
-def curves(out: OutOption, workspace: WorkspaceOption = None) -> None:
+@choosing()
+def curves(out: OutOption, choice: Chosen, workspace: WorkspaceOption = None) -> None:
     """Training and validation loss by epoch, one line a run."""
     from emcache_cli.console import Console
     from emcache_cli.drawing import draw_curves
 
-    draw_curves(workspace, out, Console())
+    draw_curves(workspace, out, choice, Console())
 
 
 @app.command()
+@choosing()
 def table(
     number: Annotated[int, typer.Argument(help="Of the paper: 1 to 5, 7 or 8.")],
     out: OutOption,
+    choice: Chosen,
     workspace: WorkspaceOption = None,
 ) -> None:
     """One of the paper's tables (arXiv 2602.08505) with our own figures beside it."""
     from emcache_cli.console import Console
     from emcache_cli.drawing import draw_table
 
-    draw_table(workspace, number, out, Console())
+    draw_table(workspace, number, out, choice, Console())
 
 
 @app.command("paper-comparison")
-def paper_comparison(out: OutOption, workspace: WorkspaceOption = None) -> None:
+@choosing()
+def paper_comparison(out: OutOption, choice: Chosen, workspace: WorkspaceOption = None) -> None:
     """Every score of the paper with our own figures beside it."""
     from emcache_cli.console import Console
     from emcache_cli.drawing import draw_paper_comparison
 
-    draw_paper_comparison(workspace, out, Console())
+    draw_paper_comparison(workspace, out, choice, Console())
 
 
 @app.command()
@@ -73,39 +79,43 @@ def audit(
 
 
 @app.command()
-def gap(out: OutOption, workspace: WorkspaceOption = None) -> None:
+@choosing("label")
+def gap(out: OutOption, choice: Chosen, workspace: WorkspaceOption = None) -> None:
     """How far apart domains lie: every pair, and what LoRA did to the distances."""
     from emcache_cli.console import Console
     from emcache_cli.drawing import draw_gap
 
-    draw_gap(workspace, out, Console())
+    draw_gap(workspace, out, choice, Console())
 
 
 @app.command()
-def pca(out: OutOption, workspace: WorkspaceOption = None) -> None:
+@choosing("label")
+def pca(out: OutOption, choice: Chosen, workspace: WorkspaceOption = None) -> None:
     """Slices in the plane of their first two principal components; hover shows the slice."""
     from emcache_cli.console import Console
     from emcache_cli.drawing import draw_pca
 
-    draw_pca(workspace, out, Console())
+    draw_pca(workspace, out, choice, Console())
 
 
 @app.command()
-def transfer(out: OutOption, workspace: WorkspaceOption = None) -> None:
+@choosing("label")
+def transfer(out: OutOption, choice: Chosen, workspace: WorkspaceOption = None) -> None:
     """What runs lose on other datasets, against the distance to them."""
     from emcache_cli.console import Console
     from emcache_cli.drawing import draw_transfer
 
-    draw_transfer(workspace, out, Console())
+    draw_transfer(workspace, out, choice, Console())
 
 
 @app.command()
-def cost(out: OutOption, workspace: WorkspaceOption = None) -> None:
+@choosing("label")
+def cost(out: OutOption, choice: Chosen, workspace: WorkspaceOption = None) -> None:
     """Seconds and bytes of the cache, against the seconds that training saved."""
     from emcache_cli.console import Console
     from emcache_cli.drawing import draw_cost
 
-    draw_cost(workspace, out, Console())
+    draw_cost(workspace, out, choice, Console())
 
 
 @app.command()

@@ -11,7 +11,7 @@ import polars as pl
 from emcache.errors import WarehouseError
 from emcache_warehouse.charts import theme
 from emcache_warehouse.charts.setups import counted, describe_setups, training_order
-from emcache_warehouse.query import run_named_query
+from emcache_warehouse.choice import EVERYTHING, Choice, chosen_rows
 
 _MOST_POINTS = 15_000
 _FEWEST_POINTS = 50
@@ -22,13 +22,17 @@ _HEIGHT = 140
 _LOSSES = {"train_loss": "training", "val_loss": "validation"}
 
 
-def curve_rows(database: Path) -> pl.DataFrame:
+def curve_rows(database: Path, choice: Choice = EVERYTHING) -> pl.DataFrame:
     """The rows that :func:`curves_chart` draws: every epoch of every run.
 
+    Args:
+        database: The warehouse's file.
+        choice: What of it.
+
     Raises:
-        WarehouseError: The warehouse cannot be read.
+        WarehouseError: The warehouse cannot be read, or nothing is left.
     """
-    return run_named_query(database, "curves")
+    return chosen_rows(database, "curves", choice)
 
 
 def curves_chart(rows: pl.DataFrame) -> alt.FacetChart:

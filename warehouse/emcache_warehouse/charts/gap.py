@@ -9,7 +9,7 @@ import polars as pl
 
 from emcache.errors import WarehouseError
 from emcache_warehouse.charts import theme
-from emcache_warehouse.query import run_named_query
+from emcache_warehouse.choice import EVERYTHING, Choice, chosen_rows
 
 _CELL = 76
 _SLOPE = 200
@@ -20,13 +20,17 @@ _KINDS = {
 }
 
 
-def gap_rows(database: Path) -> pl.DataFrame:
+def gap_rows(database: Path, choice: Choice = EVERYTHING) -> pl.DataFrame:
     """The rows that :func:`gap_chart` draws: the newest distance of every pair at slice level.
 
+    Args:
+        database: The warehouse's file.
+        choice: What of it.
+
     Raises:
-        WarehouseError: The warehouse cannot be read.
+        WarehouseError: The warehouse cannot be read, or nothing is left.
     """
-    rows = run_named_query(database, "gap")
+    rows = chosen_rows(database, "gap", choice)
     return rows.filter(pl.col("level") == "slice") if not rows.is_empty() else rows
 
 

@@ -12,7 +12,7 @@ import polars as pl
 from emcache.errors import WarehouseError
 from emcache_warehouse.charts import theme
 from emcache_warehouse.charts.setups import Setups, counted, describe_setups, training_order
-from emcache_warehouse.query import run_named_query
+from emcache_warehouse.choice import EVERYTHING, Choice, chosen_rows
 
 _Concat = TypeVar("_Concat", alt.HConcatChart, alt.VConcatChart)
 
@@ -26,13 +26,17 @@ _LEGEND = ("Bar: mean of the runs", "dot: one run", "whisker: one standard devia
 _PAPER_LEGEND = "black line: the paper (arXiv 2602.08505)"
 
 
-def iou_rows(database: Path) -> pl.DataFrame:
+def iou_rows(database: Path, choice: Choice = EVERYTHING) -> pl.DataFrame:
     """The rows that :func:`iou_chart` draws: every run's score on the test split.
 
+    Args:
+        database: The warehouse's file.
+        choice: What of it.
+
     Raises:
-        WarehouseError: The warehouse cannot be read.
+        WarehouseError: The warehouse cannot be read, or nothing is left.
     """
-    return run_named_query(database, "iou")
+    return chosen_rows(database, "iou", choice)
 
 
 def iou_chart(rows: pl.DataFrame) -> alt.VConcatChart:

@@ -15,7 +15,7 @@ from emcache_warehouse.charts.setups import (
     in_words,
     training_order,
 )
-from emcache_warehouse.query import run_named_query
+from emcache_warehouse.choice import EVERYTHING, Choice, chosen_rows
 
 SCORE_TABLES = (1, 2, 3, 4, 5, 8)
 """Tables of arXiv 2602.08505 that hold scores."""
@@ -39,32 +39,39 @@ _TITLES = {
 }
 
 
-def paper_rows(database: Path, table: int | None = None) -> pl.DataFrame:
+def paper_rows(
+    database: Path, table: int | None = None, choice: Choice = EVERYTHING
+) -> pl.DataFrame:
     """The rows behind a chart: of one table, or of all that hold scores.
+
+    Args:
+        database: The warehouse's file.
+        table: Number of the paper's table, or None.
+        choice: What of our own runs; of the paper, what has a column that it names.
 
     Raises:
         UsageError: The paper has no such table.
         WarehouseError: The warehouse cannot be read.
     """
     if table is None:
-        return run_named_query(database, "paper-comparison")
+        return chosen_rows(database, "paper-comparison", choice)
     if table not in (*SCORE_TABLES, PARAMETER_TABLE):
         raise UsageError(
             f"table {table} of the paper holds no figures to compare; choose one of "
             f"{', '.join(map(str, sorted((*SCORE_TABLES, PARAMETER_TABLE))))}.",
             subject=table,
         )
-    return run_named_query(database, f"table-{table}")
+    return chosen_rows(database, f"table-{table}", choice)
 
 
-def table_chart(database: Path, table: int) -> theme.Whole:
+def table_chart(database: Path, table: int, choice: Choice = EVERYTHING) -> theme.Whole:
     """One of the paper's tables with our figures.
 
     Raises:
         UsageError: The paper has no such table.
         WarehouseError: The warehouse cannot be read.
     """
-    rows = paper_rows(database, table)
+    rows = paper_rows(database, table, choice)
     if table == PARAMETER_TABLE:
         return parameter_chart(rows)
     return score_chart(rows, _TITLES[table])

@@ -10,7 +10,7 @@ import polars as pl
 from emcache.errors import WarehouseError
 from emcache_warehouse.charts import theme
 from emcache_warehouse.charts.gap import panel_words
-from emcache_warehouse.query import run_named_query
+from emcache_warehouse.choice import EVERYTHING, Choice, chosen_rows
 
 _SIDE = 300
 _COLUMNS = 3
@@ -19,13 +19,17 @@ _PICTURES = alt.NamedData("pictures")
 _SHAPES = ("circle", "triangle-up", "square", "diamond", "cross", "triangle-down")
 
 
-def pca_rows(database: Path) -> pl.DataFrame:
+def pca_rows(database: Path, choice: Choice = EVERYTHING) -> pl.DataFrame:
     """The rows that :func:`pca_chart` draws: a slice each.
 
+    Args:
+        database: The warehouse's file.
+        choice: What of it.
+
     Raises:
-        WarehouseError: The warehouse cannot be read.
+        WarehouseError: The warehouse cannot be read, or nothing is left.
     """
-    return run_named_query(database, "gap-points")
+    return chosen_rows(database, "gap-points", choice)
 
 
 def pca_chart(rows: pl.DataFrame) -> alt.VConcatChart:

@@ -10,18 +10,22 @@ import polars as pl
 from emcache.errors import WarehouseError
 from emcache_warehouse.charts import theme
 from emcache_warehouse.charts.gap import setup_words
-from emcache_warehouse.query import run_named_query
+from emcache_warehouse.choice import EVERYTHING, Choice, chosen_rows
 
 _SHAPES = ("circle", "triangle-up", "square", "diamond", "cross", "triangle-down")
 
 
-def transfer_rows(database: Path) -> pl.DataFrame:
+def transfer_rows(database: Path, choice: Choice = EVERYTHING) -> pl.DataFrame:
     """The rows that :func:`transfer_chart` draws: a run and a foreign dataset each.
 
+    Args:
+        database: The warehouse's file.
+        choice: What of it.
+
     Raises:
-        WarehouseError: The warehouse cannot be read.
+        WarehouseError: The warehouse cannot be read, or nothing is left.
     """
-    return run_named_query(database, "transfer")
+    return chosen_rows(database, "transfer", choice)
 
 
 def transfer_chart(rows: pl.DataFrame) -> theme.Panel:

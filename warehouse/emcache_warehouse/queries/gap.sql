@@ -1,5 +1,5 @@
 -- Distances between domains, the newest of each pair, backbone, level and class.
--- columns: domain_a, domain_b, backbone, weights, longest_edge, pixel_size_nm, regime, run_id, recipe_sha256, level, class, n_a, n_b, dim, effective_rank, frechet, frechet_se, frechet_low, frechet_high, n_yardstick, frechet_within_a, frechet_within_b, frechet_at_n, frechet_infinity, kernel, kernel_name, probe_accuracy, probe_auroc, probe_p_value
+-- columns: domain_a, domain_b, backbone, weights, longest_edge, pixel_size_nm, regime, run_id, recipe_sha256, level, class, n_a, n_b, dim, effective_rank, frechet, frechet_se, frechet_low, frechet_high, n_yardstick, frechet_within_a, frechet_within_b, frechet_at_n, frechet_infinity, kernel, kernel_name, probe_accuracy, probe_auroc, probe_p_value, gap_id
 SELECT
     domain_a,
     domain_b,
@@ -29,7 +29,8 @@ SELECT
     kernel_name,
     probe_accuracy,
     probe_auroc,
-    probe_p_value
+    probe_p_value,
+    gap_id
 FROM gaps
 QUALIFY row_number() OVER (
     PARTITION BY domain_a, domain_b, recipe_sha256, regime, run_id, level, class

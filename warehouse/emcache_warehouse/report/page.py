@@ -16,20 +16,22 @@ from emcache import __version__, atomic
 from emcache.errors import UsageError
 from emcache.workspace import Workspace
 from emcache_warehouse.charts.render import VEGA_LITE
+from emcache_warehouse.choice import EVERYTHING, Choice, of_runs
 from emcache_warehouse.packaged import packaged_text
 from emcache_warehouse.report.content import Section
 from emcache_warehouse.report.sections import all_sections
 
 
-def write_report(workspace: Workspace, out: Path) -> None:
+def write_report(workspace: Workspace, out: Path, choice: Choice = EVERYTHING) -> None:
     """Write the report of a workspace, whole or not at all.
 
     Args:
         workspace: Its warehouse is up to date.
         out: An ``.html`` file.
+        choice: Of which runs and data; ``where`` is a condition on the columns of ``runs``.
 
     Raises:
-        UsageError: Another ending.
+        UsageError: Another ending; a choice that leaves no run.
         WarehouseError: The warehouse cannot be read.
     """
     if out.suffix.lower() not in (".html", ".htm"):
@@ -39,7 +41,7 @@ def write_report(workspace: Workspace, out: Path) -> None:
         )
     made = f"Made {datetime.now(UTC):%Y-%m-%d %H:%M} UTC by emcache {__version__}."
     title = f"emcache report: {workspace.root.name}"
-    page = report_page(title, made, all_sections(workspace))
+    page = report_page(title, made, all_sections(workspace, of_runs(workspace.warehouse, choice)))
     # A folder's name need not be text.
     atomic.write_bytes(out, page.encode(errors="backslashreplace"))
 

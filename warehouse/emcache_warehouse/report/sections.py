@@ -18,8 +18,9 @@ from emcache_warehouse.charts.paper import paper_rows, score_chart
 from emcache_warehouse.charts.pca import pca_chart, pca_rows
 from emcache_warehouse.charts.theme import Whole
 from emcache_warehouse.charts.transfer import transfer_chart, transfer_rows
+from emcache_warehouse.choice import EVERYTHING, Choice, chosen_rows, run_variables
 from emcache_warehouse.pages import Picture
-from emcache_warehouse.query import run_named_query, run_query
+from emcache_warehouse.query import run_query
 from emcache_warehouse.report.content import Section, table_of
 from emcache_warehouse.report.pictures import JPEG, shown_smaller, worst_pictures
 
@@ -43,7 +44,7 @@ _RUNS = """
 SELECT
     backbone, weights, longest_edge, pixel_size_nm, regime, protocol, train_on, sampling,
     count(*) AS runs, list(DISTINCT seed ORDER BY seed) AS seeds, sum(train_seconds) AS seconds
-FROM runs GROUP BY ALL ORDER BY ALL
+FROM shown_runs GROUP BY ALL ORDER BY ALL
 """
 _VERSIONS = """
 SELECT package, string_agg(DISTINCT version, ', ' ORDER BY version) AS versions
@@ -61,9 +62,14 @@ ORDER BY audits.dataset, checks.rowid
 """
 
 
-def all_sections(workspace: Workspace) -> list[Section]:
-    """Every section, in order; one without data says which command fills it."""
-    build: tuple[Callable[[Workspace], Section], ...] = (
+def all_sections(workspace: Workspace, choice: Choice = EVERYTHING) -> list[Section]:
+    """Every section, in order; one without data says which command fills it.
+
+    Args:
+        workspace: Whose warehouse is asked.
+        choice: Of which runs and data; see :func:`emcache_warehouse.choice.of_runs`.
+    """
+    build: tuple[Callable[[Workspace, Choice], Section], ...] = (
         what_was_run,
         scores,
         paper,
@@ -72,12 +78,11 @@ def all_sections(workspace: Workspace) -> list[Section]:
         worst,
         audits,
         cost,
-        speed,
     )
-    return [section(workspace) for section in build]
+    return [*(section(workspace, choice) for section in build), speed(workspace)]
 
 
-def what_was_run(workspace: Workspace) -> Section:
+def what_was_run(workspace: Workspace, choice: Choice) -> Section:
     """Datasets, trainings and versions."""
     section = Section("run", "What was run")
     database = workspace.warehouse
@@ -94,7 +99,7 @@ def what_was_run(workspace: Workspace) -> Section:
             "audit": "audit",
         }
         section.tables.append(table_of("Datasets", datasets, headings))
-    runs = run_query(database, _RUNS, {})
+    runs = run_query(database, _RUNS, {}, variables=run_variables(database, choice))
     if runs.is_empty():
         section.notes.append("No training yet; start one with `emcache train-head`.")
     else:
@@ -123,10 +128,10 @@ def what_was_run(workspace: Workspace) -> Section:
     return section
 
 
-def scores(workspace: Workspace) -> Section:
+def scores(workspace: Workspace, choice: Choice) -> Section:
     """The leaderboard and its chart."""
     section = Section("scores", "Scores")
-    rows = run_named_query(workspace.warehouse, "leaderboard")
+    rows = chosen_rows(workspace.warehouse, "leaderboard", choice)
     if not rows.is_empty():
         headings = {
             "train_on": "trained on",
@@ -148,15 +153,15 @@ def scores(workspace: Workspace) -> Section:
     section.draw(
         "chart-iou",
         "Foreground IoU on the test slices: a bar for the mean over seeds, a dot for each run.",
-        lambda: iou_chart(iou_rows(workspace.warehouse)),
+        lambda: iou_chart(iou_rows(workspace.warehouse, choice)),
     )
     return section
 
 
-def paper(workspace: Workspace) -> Section:
+def paper(workspace: Workspace, choice: Choice) -> Section:
     """Our figures beside the study's."""
     section = Section("paper", "Beside the study (arXiv 2602.08505)")
-    rows = run_named_query(workspace.warehouse, "paper-comparison").filter(
+    rows = chosen_rows(workspace.warehouse, "paper-comparison", choice).filter(
         pl.col("iou_fg_mean").is_not_null()
     )
     if rows.is_empty():
@@ -182,16 +187,18 @@ def paper(workspace: Workspace) -> Section:
     section.draw(
         "chart-paper",
         "Every score of the study with our own beside it.",
-        lambda: score_chart(paper_rows(workspace.warehouse), "Every score of the paper, and ours"),
+        lambda: score_chart(
+            paper_rows(workspace.warehouse, choice=choice), "Every score of the paper, and ours"
+        ),
     )
     return section
 
 
-def gaps(workspace: Workspace) -> Section:
+def gaps(workspace: Workspace, choice: Choice) -> Section:
     """Distances between domains."""
     section = Section("gaps", "Gaps between domains")
     database = workspace.warehouse
-    rows = run_named_query(database, "gap")
+    rows = chosen_rows(database, "gap", choice)
     if not rows.is_empty():
         headings = {
             "domain_a": "first",
@@ -224,26 +231,26 @@ def gaps(workspace: Workspace) -> Section:
     section.draw(
         "chart-gap",
         "Squared Frechet distance of every pair of domains.",
-        lambda: gap_chart(gap_rows(database)),
+        lambda: gap_chart(gap_rows(database, choice)),
     )
     if not rows.is_empty():
         section.draw(
             "chart-pca",
             "Slices in the plane of their first two principal components; hover shows the slice.",
-            lambda: pca_chart(pca_rows(database)),
+            lambda: pca_chart(pca_rows(database, choice)),
         )
         section.draw(
             "chart-transfer",
             "What runs lose on other datasets, against the distance to them.",
-            lambda: transfer_chart(transfer_rows(database)),
+            lambda: transfer_chart(transfer_rows(database, choice)),
         )
     return section
 
 
-def curves(workspace: Workspace) -> Section:
+def curves(workspace: Workspace, choice: Choice) -> Section:
     """Losses by epoch."""
     section = Section("curves", "Learning curves")
-    rows = curve_rows(workspace.warehouse)
+    rows = curve_rows(workspace.warehouse, choice)
     every = -(-rows.height // _MOST_EPOCHS) if rows.height else 1
     if every > 1:
         section.notes.append(f"Every {every}th epoch is drawn; `emcache chart curves` draws all.")
@@ -254,10 +261,10 @@ def curves(workspace: Workspace) -> Section:
     return section
 
 
-def worst(workspace: Workspace) -> Section:
+def worst(workspace: Workspace, choice: Choice) -> Section:
     """Slices with the lowest scores."""
     section = Section("worst", "Worst slices")
-    rows = run_named_query(workspace.warehouse, "worst-slices", {"limit": "200"})
+    rows = chosen_rows(workspace.warehouse, "worst-slices", choice, {"limit": "200"})
     if rows.is_empty():
         section.notes.append("No slice has been scored yet; `emcache train-head` does so.")
         return section
@@ -279,11 +286,13 @@ def worst(workspace: Workspace) -> Section:
     return section
 
 
-def audits(workspace: Workspace) -> Section:
+def audits(workspace: Workspace, choice: Choice) -> Section:
     """What the audits found."""
     section = Section("audits", "Audits: do the masks belong to the slices?")
     database = workspace.warehouse
     rows = run_query(database, _CHECKS, {})
+    if choice.datasets and not rows.is_empty():
+        rows = rows.filter(pl.col("dataset").is_in(list(choice.datasets)))
     if rows.is_empty():
         section.notes.append("No audit yet; `emcache dataset audit NAME` makes one.")
         return section
@@ -326,10 +335,10 @@ def _audit_chart(rows: pl.DataFrame, pictures: Sequence[Worst]) -> Callable[[], 
     return lambda: audit_chart(rows, pictures)
 
 
-def cost(workspace: Workspace) -> Section:
+def cost(workspace: Workspace, choice: Choice) -> Section:
     """What the cache cost and saved."""
     section = Section("cost", "Cost")
-    rows = cost_rows(workspace.warehouse)
+    rows = cost_rows(workspace.warehouse, choice)
     if not rows.is_empty():
         shown = rows.with_columns(gigabytes=pl.col("total_bytes") / 1e9)
         headings = {
