@@ -134,7 +134,9 @@ def read_protocol(values: Mapping[str, Any]) -> Protocol:
     given: dict[str, Any] = {}
     for name, value in values.items():
         allowed = _TYPES.get(name, ())
-        if allowed and (isinstance(value, bool) or not isinstance(value, allowed)):
+        fits = isinstance(value, allowed) and not isinstance(value, bool) if allowed else True
+        # JSON knows integers that no float holds.
+        if not fits or (isinstance(value, int) and abs(value) >= 1 << 63):
             raise UsageError(
                 f"the protocol's {name} cannot be {value!r:.80}; expected one like "
                 f"{getattr(PROTOCOLS['paper'], name)!r}.",

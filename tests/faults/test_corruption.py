@@ -304,5 +304,8 @@ def test_a_damaged_checkpoint_is_no_checkpoint(harm, tmp_path, full, chance, cou
         assert found.facts == {"epoch": 3, "best": 2}
         harm(files[seed % 2], chance(f"checkpoint {seed}"))
         made += 1
-        assert CheckpointFolder(tmp_path / str(seed)).load() is None
+        left = CheckpointFolder(tmp_path / str(seed)).load()
+        # Cut by its last byte, the index lacks a newline and nothing else.
+        newline = harm is shorten and files[seed % 2].read_bytes().endswith(b"}")
+        assert left is None or (newline and left.facts == found.facts)
     count("flipped bytes" if harm is flip else "damaged files", made)

@@ -329,7 +329,15 @@ def test_workspaces(workspace: Workspace, text: str, said: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "values", [{"batch": "2"}, {"batch": True}, {"head": None}, {"name": "x"}, {"max_epochs": 1.5}]
+    "values",
+    [
+        {"batch": "2"},
+        {"batch": True},
+        {"head": None},
+        {"name": "x"},
+        {"max_epochs": 1.5},
+        {"gradient_clip": 10**400},
+    ],
 )
 def test_protocols_of_records(values: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
