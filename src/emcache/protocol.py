@@ -125,6 +125,10 @@ def _check_choices(values: Mapping[str, Any]) -> None:
             )
 
 
+def _is_held(value: object) -> bool:
+    return not isinstance(value, int) or abs(value) < 1 << 63
+
+
 def read_protocol(values: Mapping[str, Any]) -> Protocol:
     """A protocol from what a record keeps of it; fields that this version lacks are left out.
 
@@ -134,9 +138,9 @@ def read_protocol(values: Mapping[str, Any]) -> Protocol:
     given: dict[str, Any] = {}
     for name, value in values.items():
         allowed = _TYPES.get(name, ())
-        fits = isinstance(value, allowed) and not isinstance(value, bool) if allowed else True
         # JSON knows integers that no float holds.
-        if not fits or (isinstance(value, int) and abs(value) >= 1 << 63):
+        fits = isinstance(value, allowed) and not isinstance(value, bool) and _is_held(value)
+        if allowed and not fits:
             raise UsageError(
                 f"the protocol's {name} cannot be {value!r:.80}; expected one like "
                 f"{getattr(PROTOCOLS['paper'], name)!r}.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from pathlib import Path
 
 import altair as alt
@@ -13,6 +14,8 @@ from emcache_warehouse.choice import EVERYTHING, Choice, chosen_rows
 
 _CELL = 76
 _SLOPE = 200
+_UNCLEAR = "#d7d9dc"
+_FEW_DIRECTIONS = 3.0
 _KINDS = {
     "slice": "mean of the patch tokens, one vector a slice",
     "cls": "class token, one vector a slice",
@@ -51,10 +54,11 @@ def gap_chart(rows: pl.DataFrame) -> alt.VConcatChart:
     rows = rows.with_columns(
         backbone_setup=setup_words(), panel=panel_words(), pair=_pair(), text=_text()
     )
-    domains = list(dict.fromkeys([*rows["domain_a"].to_list(), *rows["domain_b"].to_list()]))
+    domains = list(dict.fromkeys(chain.from_iterable(rows.select("domain_a", "domain_b").rows())))
+    rows = _oriented(rows, domains)
     panels = rows["panel"].unique(maintain_order=True).to_list()
-    top = float(rows["frechet"].max() or 1.0)  # type: ignore[arg-type]
-    heat = [_heat_map(panel, domains, top) for panel in panels]
+    top = max(2.0, float(rows["times_yardstick"].max() or 2.0))  # type: ignore[arg-type]
+    heat = [_heat_map(panel, domains, top, legend=place == 0) for place, panel in enumerate(panels)]
     parts: list[theme.Panel | alt.HConcatChart] = [
         alt.hconcat(*heat[start : start + 3], spacing=26) for start in range(0, len(heat), 3)
     ]
@@ -66,7 +70,9 @@ def gap_chart(rows: pl.DataFrame) -> alt.VConcatChart:
         _KINDS["slice"],
         "second line: 95 % interval, leaving out blocks of slices",
         "third: the same at equal N, and within each domain",
+        "grey: the interval reaches the distance within a domain, or one of the two is missing",
         "N is below D: distances are biased upwards, compare them at equal N" if few.any() else "",
+        _low_rank(rows),
     ]
     width = max(420.0, min(3, len(panels)) * (len(domains) * _CELL + 110.0))
     return theme.finished(
@@ -138,14 +144,45 @@ def _text() -> pl.Expr:
     return pl.concat_list(_short("frechet"), interval, rods)
 
 
-def _heat_map(panel: str, domains: list[str], top: float) -> theme.Panel:
+def _oriented(rows: pl.DataFrame, domains: list[str]) -> pl.DataFrame:
+    """Where each pair stands, whichever way round it was measured, and whether it is a gap.
+
+    ``times_yardstick`` is the distance at equal N over the larger of the distances within the two
+    domains; ``clear`` where the whole interval lies above that yardstick.
+    """
+    place = {name: number for number, name in enumerate(domains)}
+    pairs = [
+        sorted(pair, key=place.__getitem__) for pair in rows.select("domain_a", "domain_b").rows()
+    ]
+    yardstick = pl.max_horizontal("frechet_within_a", "frechet_within_b")
+    return rows.with_columns(
+        pl.Series("column", [pair[0] for pair in pairs], dtype=pl.String),
+        pl.Series("row", [pair[1] for pair in pairs], dtype=pl.String),
+        times_yardstick=pl.when(yardstick > 0).then(pl.col("frechet_at_n") / yardstick),
+        clear=(pl.col("frechet_low") > yardstick).fill_null(value=False),
+    )
+
+
+def _low_rank(rows: pl.DataFrame) -> str:
+    """A warning where the distances hang on very few directions."""
+    ranks = rows["effective_rank"].drop_nulls()
+    lowest = min(ranks, default=_FEW_DIRECTIONS)
+    if lowest >= _FEW_DIRECTIONS:
+        return ""
+    return (
+        f"effective rank down to {lowest:.1f}: one or two directions hold nearly all of the "
+        f"variance"
+    )
+
+
+def _heat_map(panel: str, domains: list[str], top: float, *, legend: bool) -> theme.Panel:
     axis = alt.Axis(labelAngle=0, ticks=False, domain=False, labelLimit=0)
     base = (
         alt.Chart(theme.ROWS)
         .transform_filter(alt.FieldEqualPredicate(field="panel", equal=panel))
         .encode(
-            x=alt.X("domain_a:N", title=None, scale=alt.Scale(domain=domains[:-1]), axis=axis),
-            y=alt.Y("domain_b:N", title=None, scale=alt.Scale(domain=domains[1:]), axis=axis),
+            x=alt.X("column:N", title=None, scale=alt.Scale(domain=domains[:-1]), axis=axis),
+            y=alt.Y("row:N", title=None, scale=alt.Scale(domain=domains[1:]), axis=axis),
             tooltip=[
                 alt.Tooltip("domain_a:N"),
                 alt.Tooltip("domain_b:N"),
@@ -160,6 +197,7 @@ def _heat_map(panel: str, domains: list[str], top: float) -> theme.Panel:
                 alt.Tooltip("frechet_at_n:Q", format=".4g"),
                 alt.Tooltip("frechet_within_a:Q", format=".4g"),
                 alt.Tooltip("frechet_within_b:Q", format=".4g"),
+                alt.Tooltip("times_yardstick:Q", title="over the yardstick", format=".3g"),
                 alt.Tooltip("kernel:Q", title="kernel distance", format=".4g"),
                 alt.Tooltip("probe_auroc:Q", title="AUROC of the probe", format=".3f"),
                 alt.Tooltip("probe_p_value:Q", title="p of the probe", format=".3f"),
@@ -167,14 +205,19 @@ def _heat_map(panel: str, domains: list[str], top: float) -> theme.Panel:
         )
     )
     cells = base.mark_rect(stroke="white", strokeWidth=2).encode(
-        color=alt.Color(
-            "frechet:Q",
-            title="distance",
-            scale=alt.Scale(scheme="blues", domain=[0, top]),
-            legend=None,
+        color=alt.condition(
+            "datum.clear",
+            alt.Color(
+                "times_yardstick:Q",
+                title=["distance /", "yardstick"],
+                scale=alt.Scale(scheme="blues", domain=[1, top]),
+                legend=alt.Legend(gradientLength=_CELL) if legend else None,
+            ),
+            alt.value(_UNCLEAR),
         )
     )
-    ink = alt.condition(f"datum.frechet > {0.55 * top}", alt.value("white"), alt.value(theme.INK))
+    dark = f"datum.clear && datum.times_yardstick > {1 + 0.55 * (top - 1)}"
+    ink = alt.condition(dark, alt.value("white"), alt.value(theme.INK))
     numbers = base.mark_text(fontSize=10.5, lineHeight=14, baseline="middle", dy=-13).encode(
         text="text:N", color=ink
     )

@@ -81,8 +81,14 @@ def iou_chart(rows: pl.DataFrame) -> alt.VConcatChart:
 
 def _legend(rows: pl.DataFrame) -> str:
     """What the marks mean; the paper's only where it has a figure for one of the bars."""
-    has_paper = rows["paper_iou_fg"].is_not_null().any()
-    return theme.SEPARATOR.join((*_LEGEND, _PAPER_LEGEND) if has_paper else _LEGEND)
+    facts = [*_LEGEND]
+    if rows["paper_iou_fg"].is_not_null().any():
+        facts.append(_PAPER_LEGEND)
+    if "nothing_learned" in rows.columns and rows["nothing_learned"].is_not_null().any():
+        facts.append("black dot: a run that learned nothing")
+    if "seen" in rows.columns and rows["seen"].any():
+        facts.append("seen: slices that the run has learned from, no test")
+    return theme.SEPARATOR.join(facts)
 
 
 def _own_places(chart: _Concat) -> _Concat:
@@ -119,7 +125,13 @@ def _panel(
         base.mark_errorbar(extent="stdev", clip=True, ticks=cap, color=theme.INK).encode(y=each),
         base.mark_circle(
             size=15, opacity=1, color="white", stroke=theme.INK, strokeWidth=0.9
-        ).encode(y=each, tooltip=_dot_tooltip()),
+        ).encode(
+            y=each,
+            fill=alt.condition(
+                "isValid(datum.nothing_learned)", alt.value("black"), alt.value("white")
+            ),
+            tooltip=_dot_tooltip(),
+        ),
         base.transform_filter("isValid(datum.paper_iou_fg)")
         .mark_tick(thickness=2, size=layout.bar - 1, color="black", opacity=1)
         .encode(y=paper),
@@ -187,6 +199,8 @@ def _dot_tooltip() -> list[alt.Tooltip]:
         alt.Tooltip("seed:Q", title="seed"),
         alt.Tooltip("iou_fg:Q", title="IoU", format=".4f"),
         alt.Tooltip("n_slices:Q", title="test slices"),
+        alt.Tooltip("n_near:Q", title="near training slices"),
+        alt.Tooltip("nothing_learned:N", title="learned nothing"),
     ]
 
 
@@ -209,6 +223,8 @@ def _with_tests(rows: pl.DataFrame) -> pl.DataFrame:
     name = pl.col("eval_on")
     if rows.select((sizes > 1).any()).item():
         name = pl.format("{}, {} slices", "eval_on", "n_slices")
+    if "seen" in rows.columns:
+        name = pl.when("seen").then(pl.format("{}, seen", name)).otherwise(name)
     return rows.with_columns(test=name)
 
 

@@ -25,7 +25,7 @@ PARAMETER_TABLE = 7
 _WIDTH = 190
 _ROW = 15
 _CELL = ("paper_table", "backbone", "regime", "train_on", "eval_on", "sampling")
-_SETUP = ("weights", "longest_edge", "protocol", "audit_accepted")
+_SETUP = ("weights", "longest_edge", "protocol", "precision", "audit_accepted", "data")
 _PAPER_MARK = "black diamond: the paper (arXiv 2602.08505)"
 _OUR_MARK = "dot: our mean"
 _WHISKER = "whisker: one standard deviation over runs"
@@ -174,7 +174,9 @@ def _score_panel(
         alt.FieldEqualPredicate(field="panel", equal=rows["panel"][0])
     )
     axis = alt.Axis(labels=first, ticks=False, domain=first, grid=True, labelPadding=8)
-    y = alt.Y("cell:N", title=None, scale=alt.Scale(domain=cells), axis=axis)
+    # Apart, so that the outermost of several dots is nearer to its own cell than to the next.
+    rows_apart = alt.Scale(domain=cells, paddingInner=0.4, paddingOuter=0.2)
+    y = alt.Y("cell:N", title=None, scale=rows_apart, axis=axis)
     score = alt.Scale(domain=[0, 1])
 
     def x(column: str) -> alt.X:
@@ -261,7 +263,7 @@ def _series(rows: pl.DataFrame) -> list[str | None]:
         if row["iou_fg_mean"] is None:
             labels.append(None)
             continue
-        words = in_words(row, varying).replace("\n", ", ")
+        words = row.get("label") or in_words(row, varying).replace("\n", ", ")
         computed = row["our_eval_on"] if row["our_eval_on"] in ("macro", "pooled") else ""
         label = ", ".join(word for word in (computed, words) if word) or "ours"
         # Rows of the leaderboard may differ in what it does not show: splits, labels, arithmetic.

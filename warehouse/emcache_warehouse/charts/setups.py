@@ -14,6 +14,9 @@ import polars as pl
 
 from emcache_warehouse.charts.theme import SEPARATOR
 
+LABEL = "label"
+"""Column by which labels are asked for."""
+
 _SIZES = ("small", "base", "large", "giant", "l", "h")
 
 
@@ -43,6 +46,8 @@ def describe_setups(frame: pl.DataFrame) -> Setups:
     if len(backbones) > 1 or not varying:
         varying.insert(0, "backbone")
     labels = tuple(in_words(row, varying) for row in rows)
+    if LABEL in frame.columns:
+        labels = _labelled(frame[LABEL], labels)
     keys = {
         label: (_backbone_rank(row["backbone"]), label)
         for label, row in zip(labels, rows, strict=True)
@@ -53,6 +58,18 @@ def describe_setups(frame: pl.DataFrame) -> Setups:
         labels,
         tuple(sorted(keys, key=lambda label: keys[label])),
         SEPARATOR.join(word for word in common if word),
+    )
+
+
+def _labelled(given: pl.Series, labels: Sequence[str]) -> tuple[str, ...]:
+    """The labels that were asked for; with the facts below where they tell two setups not apart."""
+    short = [str(value) if value is not None else "none" for value in given]
+    several: dict[str, set[str]] = {}
+    for name, label in zip(short, labels, strict=True):
+        several.setdefault(name, set()).add(label)
+    return tuple(
+        name if len(several[name]) == 1 else f"{name}\n{label}"
+        for name, label in zip(short, labels, strict=True)
     )
 
 
@@ -87,7 +104,9 @@ _WORDS: Mapping[str, Callable[[Any], str]] = {
     "longest_edge": lambda edge: "" if edge is None else f"longest edge {edge} px",
     "protocol": lambda protocol: f"protocol {protocol}",
     "sampling": lambda sampling: f"{sampling} sampling",
+    "precision": lambda precision: precision or "",
     "audit_accepted": _audit_in_words,
+    "data": lambda data: "" if data is None else f"data {data}",
 }
 _SHORT: Mapping[str, Callable[[Any], str]] = {
     "backbone": str,
@@ -95,6 +114,7 @@ _SHORT: Mapping[str, Callable[[Any], str]] = {
     "longest_edge": lambda edge: "one physical scale" if edge is None else f"{edge} px",
     # paper[max_epochs=3, patience=5]: a line for the name and one for each change.
     "protocol": lambda protocol: protocol.removesuffix("]").replace("[", "\n").replace(", ", "\n"),
+    "precision": lambda precision: precision or "unknown arithmetic",
     "audit_accepted": lambda accepted: _audit_in_words(accepted) or "no audit",
 }
 
@@ -102,7 +122,7 @@ _SHORT: Mapping[str, Callable[[Any], str]] = {
 def in_words(row: Mapping[str, Any], columns: Sequence[str]) -> str:
     """What some of a row's columns say, a line each."""
     words = {**_WORDS, **_SHORT}
-    return "\n".join(words[name](row[name]) for name in columns)
+    return "\n".join(word for name in columns if (word := words[name](row[name])))
 
 
 def _backbone_rank(name: str) -> tuple[str, int, str]:
