@@ -62,13 +62,17 @@ def check(
 
 
 @app.command()
-def schema(chosen: FormatOption = None, workspace: WorkspaceOption = None) -> None:
+def schema(
+    table: Annotated[str | None, typer.Argument(help="Only this table or view.")] = None,
+    chosen: FormatOption = None,
+    workspace: WorkspaceOption = None,
+) -> None:
     """Show every table and view, column by column, with its meaning."""
     from emcache_cli.asking import synced_workspace
     from emcache_cli.console import Console, show
     from emcache_warehouse.schema import describe_schema
 
-    show(describe_schema(synced_workspace(workspace, Console()).warehouse), chosen)
+    show(describe_schema(synced_workspace(workspace, Console()).warehouse, table), chosen)
 
 
 @app.command()

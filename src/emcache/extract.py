@@ -196,12 +196,19 @@ def load_job_backbone(job: Job, reporter: Reporter) -> BackboneModule:
     return backbone
 
 
+def _seconds(value: object) -> float:
+    """What a manifest says of time; 0 where it says none."""
+    held = isinstance(value, int | float) and 0 <= value < 1e9
+    return float(value) if held else 0.0  # type: ignore[arg-type]
+
+
 def _write_record(job: Job, feature_set: FeatureSet) -> Record:
     """The record of an extraction, from what the feature set's manifest says of it."""
     extraction = dict(feature_set.manifest["extraction"])
     with new_record(job.workspace.runs, "extract", extraction.pop("record_id")) as draft:
         files = [feature_set.folder / name for name in feature_set.manifest["files"]]
         files.append(feature_set.folder / MANIFEST_NAME)
+        draft.began(_seconds(extraction.get("compute_seconds")))
         draft.config = {
             **feature_set.description,
             **extraction,

@@ -115,6 +115,11 @@ class Draft:
             shutil.rmtree(self.folder, ignore_errors=True)
         self._record: Record | None = None
 
+    def began(self, seconds: float) -> None:
+        """Count from so many seconds ago, for work that was done before the record was opened."""
+        self._started -= seconds
+        self._clock -= seconds
+
     def write_table(self, name: str, frame: pl.DataFrame) -> None:
         """Add a Parquet file."""
         frame.write_parquet(self.path(name))

@@ -84,6 +84,13 @@ def test_tokens_are_the_backbones(cells: Workspace) -> None:
         np.testing.assert_allclose(feature_set.cls()[position], sequence[0].numpy(), atol=1e-5)
 
 
+def test_the_record_counts_the_time_of_the_computing(cells: Workspace) -> None:
+    extract(cells)
+    (record_id,) = [name for name in list_record_ids(cells.runs) if "extract" in name]
+    record = read_record(cells.runs / record_id)
+    assert record.content["seconds"] >= record.config["compute_seconds"] > 0
+
+
 def test_a_second_run_extracts_nothing(
     cells: Workspace, forbid_backbone: Callable[[], None]
 ) -> None:

@@ -110,3 +110,14 @@ def _columns(table: str) -> list[str]:
     """Names and types of a printed frame's columns."""
     rows = [line for line in table.splitlines() if line.startswith("│")]
     return [cell for row in (rows[0], rows[2]) for cell in re.split(r"[│┆ ]+", row)] if rows else []
+
+
+def test_the_schema_of_one_table(made_up):
+    made_up.train()
+    made_up.sync()
+    every = describe_schema(made_up.database)
+    one = describe_schema(made_up.database, "epochs")
+    assert one.equals(every.filter(pl.col("name") == "epochs"))
+    assert one["column"].to_list()[:2] == ["run_id", "epoch"]
+    with pytest.raises(UsageError, match=r"no table or view 'epoch'; did you mean epochs\?"):
+        describe_schema(made_up.database, "epoch")

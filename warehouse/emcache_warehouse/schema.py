@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
 from pathlib import Path
 
 import polars as pl
 
+from emcache.errors import UsageError
 from emcache_warehouse.query import run_query
 
 # A view's column means what the table's column of the same name means, unless it says otherwise.
@@ -42,10 +44,26 @@ ORDER BY named.kind, named.name, columns.column_index
 """
 
 
-def describe_schema(database: Path) -> pl.DataFrame:
+def describe_schema(database: Path, table: str | None = None) -> pl.DataFrame:
     """One row per column: kind (table or view), name, purpose, column, type, meaning.
 
+    Args:
+        database: The warehouse's file.
+        table: A table or view; None for all of them.
+
     Raises:
+        UsageError: There is no such table.
         WarehouseError: The database is not there or cannot be read.
     """
-    return run_query(database, _SCHEMA, {})
+    every = run_query(database, _SCHEMA, {})
+    if table is None:
+        return every
+    names = every["name"].unique(maintain_order=True).to_list()
+    if table not in names:
+        close = difflib.get_close_matches(table, names, n=1)
+        hint = f"did you mean {close[0]}? " if close else ""
+        raise UsageError(
+            f"there is no table or view {table!r}; {hint}Known: {', '.join(sorted(names))}.",
+            subject=table,
+        )
+    return every.filter(pl.col("name") == table)
