@@ -1,5 +1,6 @@
 """The audit against the pixels."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -524,3 +525,26 @@ def test_datasets_that_are_trained_together_are_compared(
     listener.lines.clear()
     train_head(workspace, [one], REQUEST, TrainingOptions([0], LINEAR), listener)
     assert not any("--pixel-size" in line for line in listener.lines)
+
+
+def rewrite_masks(root: Path, change: Callable[[np.ndarray], np.ndarray]) -> None:
+    for path in masks_of(root):
+        Image.fromarray(change(np.asarray(Image.open(path)))).save(path)
+
+
+def test_inverted_masks_are_pointed_out(workspace: Workspace, twelve: Path) -> None:
+    assert verdict(audit(workspace, twelve), "foreground") is Verdict.PASS
+    rewrite_masks(twelve, lambda mask: 255 - mask)
+    (found,) = [check for check in audit(workspace, twelve).checks if check.name == "foreground"]
+    assert found.verdict is Verdict.WARN
+    assert "masks are inverted" in found.message
+
+
+def test_instance_labels_below_the_threshold_fail(workspace: Workspace, twelve: Path) -> None:
+    # Each slice has the next instance: 11, 22 ... 132, of which the last alone is foreground.
+    number = iter(range(11, 143, 11))
+    rewrite_masks(twelve, lambda mask: (next(number) * (mask >= 128)).astype(np.uint8))
+    (found,) = [check for check in audit(workspace, twelve).checks if check.name == "grey values"]
+    assert found.verdict is Verdict.FAIL
+    assert "--mask-threshold 1" in found.message
+    assert verdict(audit(workspace, twelve, mask_threshold=1), "grey values") is not Verdict.FAIL

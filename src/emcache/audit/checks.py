@@ -14,6 +14,7 @@ _NAMED = 3
 _MUCH_BRIGHTER = 3.0
 _GREY_LEVELS = 10.0
 _RARE = 5.0
+_MOST_FOREGROUND = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +110,14 @@ def _foreground(labelled: Sequence[Slice]) -> Check:
             Verdict.WARN,
             f"{facts}; far more than usual in {_listed(odd)}: look there.",
         )
+    if middle > _MOST_FOREGROUND:
+        return Check(
+            "foreground",
+            Verdict.WARN,
+            f"{facts}, more than half: if what is labelled is small, as mitochondria are, the "
+            f"masks are inverted, and a score on them says little; invert them, or name the values "
+            f"with --classes.",
+        )
     return Check("foreground", Verdict.PASS, f"{facts}.")
 
 
@@ -117,6 +126,15 @@ def _grey_values(dataset: Dataset) -> Check:
     grey = dataset.grey_pixels
     if dataset.classes.values is not None:
         return Check("grey values", Verdict.PASS, "Every mask pixel belongs to a named class.")
+    lost = [s.id for s in dataset.labelled if s.grey_pixels and not s.foreground_pixels]
+    if 2 * len(lost) >= len(dataset.labelled):
+        return Check(
+            "grey values",
+            Verdict.FAIL,
+            f"{len(lost)} of {len(dataset.labelled)} masks have values above 0 but none of at least "
+            f"{dataset.classes.threshold} ({_listed(lost)}): the threshold empties them; if they "
+            f"are instance labels, add the dataset with --mask-threshold 1.",
+        )
     if not grey:
         return Check("grey values", Verdict.PASS, "No mask pixel lies between 0 and 255.")
     return Check(
