@@ -131,8 +131,8 @@ def _grey_values(dataset: Dataset) -> Check:
         return Check(
             "grey values",
             Verdict.FAIL,
-            f"{len(lost)} of {len(dataset.labelled)} masks have values above 0 but none of at least "
-            f"{dataset.classes.threshold} ({_listed(lost)}): the threshold empties them; if they "
+            f"{len(lost)} of {len(dataset.labelled)} masks have values above 0 but none of "
+            f"at least {dataset.classes.threshold} ({_listed(lost)}): the threshold empties them; if they "
             f"are instance labels, add the dataset with --mask-threshold 1.",
         )
     if not grey:
