@@ -132,8 +132,8 @@ def _grey_values(dataset: Dataset) -> Check:
             "grey values",
             Verdict.FAIL,
             f"{len(lost)} of {len(dataset.labelled)} masks have values above 0 but none of "
-            f"at least {dataset.classes.threshold} ({_listed(lost)}): the threshold empties them; if they "
-            f"are instance labels, add the dataset with --mask-threshold 1.",
+            f"at least {dataset.classes.threshold} ({_listed(lost)}): the threshold empties "
+            f"them; if they are instance labels, add the dataset with --mask-threshold 1.",
         )
     if not grey:
         return Check("grey values", Verdict.PASS, "No mask pixel lies between 0 and 255.")
