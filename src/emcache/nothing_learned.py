@@ -48,14 +48,18 @@ def nothing_learned(
 def constant_prediction(counts: Counts) -> str | None:
     """Why predictions are no better than one answer for every pixel, or None.
 
-    The bar is the better of two constant answers: all foreground has an IoU of the foreground's
-    share of the pixels, all background has 0.
+    Judged is the rarer of foreground and background. Calling every pixel so has an IoU of its share
+    of the pixels, calling none so has 0; the bar is the better of the two. Of the commoner one even
+    good predictions can have an IoU below its share.
 
     Args:
         counts: Pixels of all test slices of a dataset.
     """
     true, predicted = counts.tp + counts.fn, counts.tp + counts.fp
     pixels = true + counts.fp + counts.tn
+    rare, name = counts, "foreground"
+    if 2 * true > pixels:
+        rare, name = Counts(counts.tn, counts.fn, counts.fp, counts.tp), "background"
     if not true or true == pixels:
         # Masks of one class cannot tell.
         return None
@@ -63,6 +67,6 @@ def constant_prediction(counts: Counts) -> str | None:
         return "it predicts no foreground"
     if predicted == pixels:
         return "it predicts nothing but foreground"
-    if counts.iou <= true / pixels:
-        return "its IoU is no higher than that of calling every pixel foreground"
+    if rare.iou <= (rare.tp + rare.fn) / pixels:
+        return f"its IoU of the {name} is no higher than that of calling every pixel {name}"
     return None

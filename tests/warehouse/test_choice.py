@@ -108,3 +108,10 @@ def test_a_condition_on_runs_holds_for_every_query_of_a_report(study):
     assert set(chosen_rows(study.database, "leaderboard", choice)["backbone"]) == {"dinov3-small"}
     with pytest.raises(WarehouseError, match="no run is left by --where"):
         of_runs(study.database, Choice(where="seed = 99"))
+
+
+def test_frozen_distances_stay_in_a_report_of_some_runs(study):
+    choice = of_runs(study.database, Choice(where="backbone = 'dinov3-small'"))
+    assert chosen_rows(study.database, "gap", choice).height == 2
+    with pytest.raises(WarehouseError, match="none of the 2 rows of gap is left"):
+        chosen(study, "gap", runs=["train-head"])

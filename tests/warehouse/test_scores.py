@@ -404,7 +404,7 @@ def test_runs_that_differ_where_no_column_shows_it_are_told_apart(made_up):
     board = table(made_up, "FROM leaderboard")
     assert sorted(board["n_runs"]) == [1, 2]
     assert board["data"].n_unique() == 2
-    assert board["data"].str.contains("^[0-9a-f]{6}$").all()
+    assert board["data"].str.contains("^[0-9a-f]{12}$").all()
     assert run_named_query(made_up.database, "iou")["data"].n_unique() == 2
 
     made_up.train(seed=5, precision="bfloat16", label_sets=["masks as released"])

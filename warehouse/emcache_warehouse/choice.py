@@ -40,8 +40,8 @@ class Choice:
     runs: Sequence[str] = ()
     """Identifiers of runs, or parts of them."""
     latest: bool = False
-    """Of runs that differ in nothing but protocol and arithmetic, the newest; of measurements and
-    benchmarks, the newest."""
+    """Of runs that differ in nothing but protocol and arithmetic, the newest; of gaps, the last
+    measurement."""
     hidden: bool = False
     """Whether runs that were set aside are shown too."""
     label: str | None = None
@@ -168,14 +168,16 @@ def _chosen_runs(database: Path, choice: Choice) -> list[str]:
         return runs
     everything = run_query(database, "SELECT run_id FROM runs ORDER BY run_id", {})
     known: list[str] = everything["run_id"].to_list() if everything.height else []
-    for text in choice.runs:
+    exact = set(choice.runs).intersection(known)
+    parts = [text for text in choice.runs if text not in exact]
+    for text in parts:
         if not any(text in run for run in known):
             raise UsageError(
                 f"there is no run {text!r}; expected the identifier of a run or a part of it: "
                 f"`emcache runs list` shows them.",
                 subject=text,
             )
-    return [run for run in runs if any(text in run for text in choice.runs)]
+    return [run for run in runs if run in exact or any(text in run for text in parts)]
 
 
 def _conditions(database: Path, name: str, columns: Sequence[str], choice: Choice) -> list[str]:
@@ -189,10 +191,10 @@ def _conditions(database: Path, name: str, columns: Sequence[str], choice: Choic
         elif values and not _has_runs(columns) and not choice.partly:
             raise _no_such_choice(name, column)
     if choice.runs:
-        if "run_id" in columns:
-            conditions.append(
-                "(" + " OR ".join(f"contains(run_id, {quote(r)})" for r in choice.runs) + ")"
-            )
+        if "gap_id" in columns:
+            # Distances are no scores: the views of runs leave all of them in.
+            chosen = "run_id IN (SELECT unnest(getvariable('only_runs')::VARCHAR[]))"
+            conditions.append(f"({chosen} OR run_id IS NULL)" if choice.partly else chosen)
         elif not _has_runs(columns) and not choice.partly:
             raise _no_such_choice(name, "run")
     if choice.latest:

@@ -15,7 +15,7 @@ from emcache_warehouse.charts.setups import (
     in_words,
     training_order,
 )
-from emcache_warehouse.choice import EVERYTHING, Choice, chosen_rows
+from emcache_warehouse.choice import EVERYTHING, LABEL, Choice, chosen_rows
 
 SCORE_TABLES = (1, 2, 3, 4, 5, 8)
 """Tables of arXiv 2602.08505 that hold scores."""
@@ -263,7 +263,7 @@ def _series(rows: pl.DataFrame) -> list[str | None]:
         if row["iou_fg_mean"] is None:
             labels.append(None)
             continue
-        words = row.get("label") or in_words(row, varying).replace("\n", ", ")
+        words = row.get(LABEL) or in_words(row, varying).replace("\n", ", ")
         computed = row["our_eval_on"] if row["our_eval_on"] in ("macro", "pooled") else ""
         label = ", ".join(word for word in (computed, words) if word) or "ours"
         # Rows of the leaderboard may differ in what it does not show: splits, labels, arithmetic.

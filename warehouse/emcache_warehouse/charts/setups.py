@@ -13,9 +13,7 @@ from typing import Any
 import polars as pl
 
 from emcache_warehouse.charts.theme import SEPARATOR
-
-LABEL = "label"
-"""Column by which labels are asked for."""
+from emcache_warehouse.choice import LABEL
 
 _SIZES = ("small", "base", "large", "giant", "l", "h")
 

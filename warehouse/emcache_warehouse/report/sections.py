@@ -292,7 +292,8 @@ def audits(workspace: Workspace, choice: Choice) -> Section:
     database = workspace.warehouse
     rows = run_query(database, _CHECKS, {})
     if choice.datasets and not rows.is_empty():
-        rows = rows.filter(pl.col("dataset").is_in(list(choice.datasets)))
+        names = [name.partition(":")[0] for name in choice.datasets]
+        rows = rows.filter(pl.col("dataset").is_in(names))
     if rows.is_empty():
         section.notes.append("No audit yet; `emcache dataset audit NAME` makes one.")
         return section

@@ -36,9 +36,9 @@ WITH scores AS (
 SELECT
     * EXCLUDE (experiment),
     -- Other splits, corrected masks or changed slices make other experiments, though none of the other
-    -- columns tells them apart.
+    -- columns tells them apart. The leaderboard groups by these digits: fewer collide among thousands of rows.
     CASE
-        WHEN min(experiment) OVER alike <> max(experiment) OVER alike THEN left(experiment, 6)
+        WHEN min(experiment) OVER alike <> max(experiment) OVER alike THEN left(experiment, 12)
     END AS data
 FROM scores
 WINDOW alike AS (
@@ -65,4 +65,4 @@ COMMENT ON COLUMN run_metrics.nothing_learned IS 'Why the training is known to h
 COMMENT ON COLUMN run_metrics.n_near IS 'Of these slices, those within 5 places of one that the run has learned from.';
 COMMENT ON COLUMN run_metrics.iou_fg IS 'tp / (tp + fp + fn + 1e-7).';
 COMMENT ON COLUMN run_metrics.dice_fg IS '2 tp / (2 tp + fp + fn + 1e-7).';
-COMMENT ON COLUMN run_metrics.data IS 'Where runs would look alike: six digits of a hash of slices, splits and masks, in which they differ. NULL elsewhere.';
+COMMENT ON COLUMN run_metrics.data IS 'Where runs would look alike: twelve digits of a hash of slices, splits and masks, in which they differ. NULL elsewhere.';

@@ -42,7 +42,7 @@ GROUP BY
     metrics.n_near;
 COMMENT ON VIEW leaderboard IS 'Mean and spread of the foreground IoU over runs that differ in nothing but the seed.';
 COMMENT ON COLUMN leaderboard.seen IS 'Whether the runs have learned from the pixels of these slices: then the score is no test.';
-COMMENT ON COLUMN leaderboard.data IS 'Where rows would look alike: six digits of a hash of slices, splits and masks, in which they differ. NULL elsewhere.';
+COMMENT ON COLUMN leaderboard.data IS 'Where rows would look alike: twelve digits of a hash of slices, splits and masks, in which they differ. NULL elsewhere.';
 COMMENT ON COLUMN leaderboard.n_near IS 'Of these slices, those within 5 places of one that the runs have learned from.';
 COMMENT ON COLUMN leaderboard.n_runs IS 'Runs in the row.';
 COMMENT ON COLUMN leaderboard.iou_fg_mean IS 'Mean foreground IoU over the runs.';
