@@ -1,4 +1,4 @@
-"""``emcache dataset add | list | show | audit``."""
+"""``emcache dataset add | list | show | audit | remove | rename | move``."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ class Pair(StrEnum):
 
     STEM = "stem"
     NUMBER = "number"
+    SUFFIX = "suffix"
     ORDER = "order"
 
 
@@ -77,6 +78,13 @@ def add(
         Pair | None,
         typer.Option(help="Layout folder: what an image and its mask share. (default: stem)"),
     ] = None,
+    mask_suffix: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TEXT",
+            help="Layout folder: a mask is called as its image with this behind, as _label.",
+        ),
+    ] = None,
     split: Annotated[
         list[str] | None,
         typer.Option(
@@ -92,6 +100,13 @@ def add(
         int | None,
         typer.Option(min=1, max=255, help="Lowest mask value that is foreground. (default: 128)"),
     ] = None,
+    instances: Annotated[
+        bool,
+        typer.Option(
+            "--instances",
+            help="Masks hold instance labels: every value above 0 is foreground.",
+        ),
+    ] = False,
     classes: Annotated[
         list[str] | None,
         typer.Option(
@@ -124,6 +139,7 @@ def add(
 ) -> None:
     """Check a dataset's slices and masks and add it to the workspace."""
     from emcache.classes import parse_classes
+    from emcache.errors import UsageError
     from emcache.grey import DEFAULT_PERCENTILES
     from emcache.registration import add_dataset
     from emcache.splits import read_split_lists
@@ -131,6 +147,12 @@ def add(
     from emcache_cli.console import Console
     from emcache_cli.summaries import describe_added
 
+    if instances and (mask_threshold is not None or classes):
+        raise UsageError(
+            "--instances says what is foreground, and so does --mask-threshold or --classes; leave "
+            "one of them out.",
+            subject="instances",
+        )
     window = parse_pair(grey_window, "--grey-window")
     percentiles = parse_pair(grey_percentiles, "--grey-percentiles") or DEFAULT_PERCENTILES
     extras = {
@@ -139,7 +161,8 @@ def add(
         "pair": None if pair is None else pair.value,
         "split": read_split_lists(split) if split else None,
         "axis": None if axis is None else axis.value,
-        "mask_threshold": mask_threshold,
+        "mask_suffix": mask_suffix,
+        "mask_threshold": 1 if instances else mask_threshold,
         "classes": parse_classes(classes) if classes else None,
         "voxel_size_nm": parse_voxel_size(voxel_size),
         "grey_window": None if window is None else list(window),
@@ -210,3 +233,51 @@ def audit(
     console.say(f"Audit of {name}: {found.verdict}.")
     if found.verdict == "fail":
         raise typer.Exit(1)
+
+
+@app.command()
+def remove(
+    name: Annotated[str, typer.Argument(help="A dataset.")], workspace: WorkspaceOption = None
+) -> None:
+    """Take a dataset out of the workspace; its files, features and records stay."""
+    from emcache.dataset_upkeep import remove_dataset
+    from emcache.workspace import find_workspace
+    from emcache_cli.console import Console
+
+    remove_dataset(find_workspace(workspace), name)
+    Console().say(
+        f"Removed {name} from emcache.toml; its files, features and records stay. Features that "
+        f"no dataset has any more go by `emcache cache prune --stale`."
+    )
+
+
+@app.command()
+def rename(
+    old: Annotated[str, typer.Argument(help="Its name until now.")],
+    new: Annotated[str, typer.Argument(help="Its new name.")],
+    workspace: WorkspaceOption = None,
+) -> None:
+    """Give a dataset another name; scores and distances that are there go by it from now on."""
+    from emcache.dataset_upkeep import rename_dataset
+    from emcache.workspace import find_workspace
+    from emcache_cli.console import Console
+
+    console = Console()
+    dataset, record = rename_dataset(find_workspace(workspace), old, new, console)
+    console.say(f"Renamed {old} to {dataset.name}; record {record.id}.")
+
+
+@app.command()
+def move(
+    name: Annotated[str, typer.Argument(help="A dataset.")],
+    root: Annotated[Path, typer.Argument(metavar="PATH", help="Where its folder is now.")],
+    workspace: WorkspaceOption = None,
+) -> None:
+    """Say where a dataset's folder is now; it must hold the slices that it held."""
+    from emcache.dataset_upkeep import move_dataset
+    from emcache.workspace import find_workspace
+    from emcache_cli.console import Console
+
+    console = Console()
+    dataset = move_dataset(find_workspace(workspace), name, root, console)
+    console.say(f"{name} is in {dataset.root} now: {len(dataset.slices)} slices, as they were.")

@@ -6,6 +6,7 @@ time, and decodes only those that are new or changed.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from emcache.classes import ClassRule, class_rule
-from emcache.errors import DatasetError, ImageError, UsageError
+from emcache.errors import DatasetError, EmcacheError, ImageError, UsageError
 from emcache.file_index import FileIndex
 from emcache.grey import GreyWindow
 from emcache.layouts import LAYOUT_CLASSES, Entry, FileFacts, Listing, list_slices
@@ -21,7 +22,11 @@ from emcache.plane_facts import describe_planes, question_of
 from emcache.planes import Plane
 from emcache.progress import Quiet, Reporter
 from emcache.volumes.opening import open_volume
-from emcache.workspace import Workspace
+from emcache.workspace import CONFIG_NAME, FIRST_NAME, Workspace
+
+_OPTION = re.compile(
+    r"--(root|images|masks|pair|mask-suffix|mask-threshold|classes|split|axis|grey-window)\b"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +80,8 @@ class Dataset:
     grey_window: GreyWindow | None
     """Values that become black and white; None for slices of 8 bits."""
     slices: tuple[Slice, ...]
+    first_name: str
+    """What it was called when it was added; keys of trainings have it, whatever its name is now."""
 
     @property
     def labelled(self) -> tuple[Slice, ...]:
@@ -146,7 +153,23 @@ def load_dataset(workspace: Workspace, name: str, reporter: Reporter | None = No
         ImageError: A file that cannot be read, or a mask of another size than its slice.
     """
     options = workspace.dataset_options(name)
-    return read_dataset(name, options, workspace.root, open_file_index(workspace), reporter)
+    try:
+        return read_dataset(name, options, workspace.root, open_file_index(workspace), reporter)
+    except EmcacheError as error:
+        if (words := _of_the_table(str(error), name)) == str(error):
+            raise
+        raise type(error)(words, subject=error.subject) from error
+
+
+def _of_the_table(message: str, name: str) -> str:
+    """A sentence on options that `dataset add` has, for commands that read them from the table."""
+    words, count = _OPTION.subn(lambda found: f"`{found[1].replace('-', '_')}`", message)
+    if not count:
+        return message
+    return (
+        f"{words.rstrip('.')}, in [datasets.{name}] of {CONFIG_NAME}; where the folder moved, run "
+        f"`emcache dataset move {name} PATH`."
+    )
 
 
 def read_dataset(
@@ -174,7 +197,15 @@ def read_dataset(
         _describe_slice(entry, facts, window, classes, by_default) for entry in listing.entries
     )
     dataset = Dataset(
-        name, layout, root, listing.pairing, listing.voxel_size_nm, classes, window, slices
+        name,
+        layout,
+        root,
+        listing.pairing,
+        listing.voxel_size_nm,
+        classes,
+        window,
+        slices,
+        options.get(FIRST_NAME, name),
     )
     _check_foreground(dataset)
     return dataset
@@ -273,7 +304,8 @@ def _check_foreground(dataset: Dataset) -> None:
         raise ImageError(
             f"no mask of {dataset.name} has a pixel of at least {dataset.classes.threshold}, "
             f"though {dataset.grey_pixels} are not 0; expected foreground there: set "
-            f"--mask-threshold to the lowest foreground value (1 for labels saved as 0 and 1).",
+            f"--mask-threshold to the lowest foreground value, or give --instances, by which every "
+            f"value above 0 is foreground.",
             subject=dataset.name,
         )
 

@@ -10,6 +10,7 @@ from emcache.errors import UsageError
 from emcache.grey import GreyWindow
 from emcache.pairing import Rule
 from emcache.planes import AXES
+from emcache.workspace import FIRST_NAME
 
 _LARGEST = 1e300
 
@@ -38,8 +39,17 @@ def check_options(layout: str, options: Mapping[str, Any]) -> None:
     if "grey_window" in options:
         GreyWindow(*map(float, options["grey_window"]))
     class_rule(options.get("mask_threshold"), options.get("classes"))
+    by_suffix = options.get("pair") == Rule.SUFFIX
+    if by_suffix != ("mask_suffix" in options) and (by_suffix or "pair" in options):
+        raise UsageError(
+            f"pairing by suffix needs a mask_suffix and no other rule; found pair = "
+            f"{options['pair']!r:.200} {'without' if by_suffix else 'with'} one: give "
+            f"--mask-suffix alone, as --mask-suffix _label.",
+            subject="mask_suffix",
+        )
     for name in ("pair", "split", "mask_threshold", "classes"):
-        if layout in ("folder", "stack") and name in options and "masks" not in options:
+        named = "masks" in options or "mask_suffix" in options
+        if layout in ("folder", "stack") and name in options and not named:
             raise UsageError(
                 f"{name} says something of masks, and none are named; add masks, or leave {name} "
                 f"out.",
@@ -49,6 +59,10 @@ def check_options(layout: str, options: Mapping[str, Any]) -> None:
 
 def _is_text(value: object) -> bool:
     return isinstance(value, str) and bool(value)
+
+
+def _is_suffix(value: object) -> bool:
+    return isinstance(value, str) and bool(value) and "/" not in value
 
 
 def _is_threshold(value: object) -> bool:
@@ -85,6 +99,7 @@ _COMMON: Mapping[str, tuple[str, Callable[[object], bool]]] = {
     "mask_threshold": ("a whole number from 1 to 255", _is_threshold),
     "classes": ("a table of lists of whole numbers, NAME = [VALUE]", _are_classes),
     "grey_window": ("two numbers, [black, white]", lambda value: _are_numbers(value, 2)),
+    FIRST_NAME: ("the name that the dataset was added by", _is_text),
     "voxel_size_nm": ("three positive numbers, [z, y, x] in nanometres", _is_voxel_size),
 }
 _SPLIT = ("a list of split rules, or a table of lists of slices", _is_split)
@@ -94,6 +109,7 @@ _OPTIONS: Mapping[str, Mapping[str, tuple[str, Callable[[object], bool]]]] = {
         "images": ("a pattern below the root", _is_text),
         "masks": ("a pattern below the root", _is_text),
         "pair": (f"one of {', '.join(Rule)}", lambda value: value in list(Rule)),
+        "mask_suffix": ("the end of the masks' names, as _label", _is_suffix),
         "split": _SPLIT,
         **_COMMON,
     },

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from glob import escape as glob_escape
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -130,10 +131,13 @@ def list_lucchi(root: Path, options: Mapping[str, Any], probe: Probe) -> Listing
 def list_folder(root: Path, options: Mapping[str, Any], probe: Probe) -> Listing:
     """Any folder: ``images`` and ``masks`` are patterns below the root, ``pair`` the rule.
 
-    Files that match ``masks`` are never taken for images. Every page of a TIFF is a slice. Without
-    ``masks`` every slice is unlabelled and in no split.
+    Files that match ``masks`` are never taken for images. Every page of a TIFF is a slice. With a
+    ``mask_suffix`` alone, masks are the images' neighbours whose names end in it. Without either
+    every slice is unlabelled and in no split.
     """
-    masks = glob_images(root, options["masks"]) if "masks" in options else []
+    suffix = options.get("mask_suffix", "")
+    wanted = options.get("masks", f"**/*{glob_escape(suffix)}.*" if suffix else None)
+    masks = [] if wanted is None else glob_images(root, wanted)
     mask_set = set(masks)
     pattern = options.get("images", "*")
     images = [name for name in glob_images(root, pattern) if name not in mask_set]
@@ -145,24 +149,25 @@ def list_folder(root: Path, options: Mapping[str, Any], probe: Probe) -> Listing
         )
     pages = _Pages(root, probe)
     ids = pages.named(slice_ids(images))
-    if "masks" not in options:
+    if wanted is None:
         entries = tuple(Entry(name, plane, None, None) for plane, name in ids.items())
         return Listing(entries, "no masks: every slice is unlabelled", pages.voxel_size_nm)
     if not masks:
         raise DatasetError(
-            f"{root} holds no mask that matches {options['masks']!r:.200}; check --masks, or leave "
-            f"it out for an unlabelled dataset.",
+            f"{root} holds no mask that matches {wanted!r:.200}; check --masks"
+            f"{' and --mask-suffix' if suffix else ''}, or leave it out for an unlabelled dataset.",
             subject=root,
         )
-    rule = Rule(options.get("pair", Rule.STEM))
+    rule = Rule(options.get("pair", Rule.SUFFIX if suffix else Rule.STEM))
     if rule is Rule.ORDER:
         pairs = pair_by_position(list(ids), [plane for mask in masks for plane in pages.of(mask)])
         words = f"{rule.words} ({len(pairs)} of each)"
     else:
         pairs = []
-        for image, mask in pair(images, masks, rule):
+        for image, mask in pair(images, masks, rule, suffix):
             pairs += pages.matched(image, mask)
-        words = rule.words + ("; page by page" if len(pairs) > len(images) else "")
+        words = rule.words.replace("a suffix", f"the suffix {suffix}")
+        words += "; page by page" if len(pairs) > len(images) else ""
     splits = assign_splits(list(ids.values()), options.get("split", [DEFAULT_SPLIT]))
     entries = tuple(Entry(ids[image], image, mask, splits[ids[image]]) for image, mask in pairs)
     return Listing(entries, words, pages.voxel_size_nm)

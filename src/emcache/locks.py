@@ -50,15 +50,19 @@ class Holder:
 
 
 @contextmanager
-def held(path: Path, what: str, reporter: Reporter) -> Iterator[None]:
+def held(path: Path, what: str, reporter: Reporter) -> Iterator[bool]:
     """Hold a lock; wait for whoever holds it, and say so.
 
     Args:
         path: The lock's file; made where it is not there.
         what: What is done under it, as ``extracting vnc``.
         reporter: Hears who is waited for, and whose work is taken over.
+
+    Yields:
+        Whether somebody was waited for.
     """
     lock = FileLock(path)
+    waited = False
     try:
         lock.acquire(timeout=0)
     except Timeout:
@@ -66,8 +70,9 @@ def held(path: Path, what: str, reporter: Reporter) -> Iterator[None]:
         who = holder.words if holder else "another process"
         reporter.say(f"{who[0].upper()}{who[1:]} is {what}: waiting for it.")
         lock.acquire()
+        waited = True
     with _noted(lock, path, what, reporter):
-        yield
+        yield waited
 
 
 @contextmanager

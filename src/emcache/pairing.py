@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from enum import StrEnum
+from functools import partial
 from pathlib import PurePosixPath
 from typing import TypeVar
 
@@ -27,6 +28,8 @@ class Rule(StrEnum):
     """Same file name without its ending."""
     NUMBER = "number"
     """Same value of the one number in the file name."""
+    SUFFIX = "suffix"
+    """Same file name without its ending, but for a suffix of the mask's, as ``_label``."""
     ORDER = "order"
     """Same position in natural order; the counts must be equal."""
 
@@ -36,18 +39,22 @@ class Rule(StrEnum):
         return {
             Rule.STEM: "an image and its mask have the same file name without its ending",
             Rule.NUMBER: "an image and its mask have the same one number in their file names",
+            Rule.SUFFIX: "a mask has the file name of its image with a suffix before the ending",
             Rule.ORDER: "images and masks, equally many, both in natural order, are paired by "
             "position",
         }[self]
 
 
-def pair(images: Sequence[str], masks: Sequence[str], rule: Rule) -> list[tuple[str, str]]:
+def pair(
+    images: Sequence[str], masks: Sequence[str], rule: Rule, suffix: str = ""
+) -> list[tuple[str, str]]:
     """Pair every image with exactly one mask, in the images' natural order.
 
     Args:
         images: Paths relative to the dataset's root, ``/`` between folders.
         masks: Likewise.
         rule: The declared rule.
+        suffix: Of the masks' names, where the rule is about it.
 
     Returns:
         ``(image, mask)`` for every image.
@@ -58,9 +65,10 @@ def pair(images: Sequence[str], masks: Sequence[str], rule: Rule) -> list[tuple[
     """
     if rule is Rule.ORDER:
         return pair_by_position(natural_sorted(images), natural_sorted(masks))
-    key = _stem if rule is Rule.STEM else _number
+    key = _number if rule is Rule.NUMBER else _stem
+    mask_key = partial(_stem_without, suffix) if rule is Rule.SUFFIX else key
     image_of = _index(images, key, "image", rule)
-    mask_of = _index(masks, key, "mask", rule)
+    mask_of = _index(masks, mask_key, "mask", rule)
     alone = [image_of[k] for k in image_of if k not in mask_of]
     orphans = [mask_of[k] for k in mask_of if k not in image_of]
     if alone or orphans:
@@ -71,7 +79,7 @@ def pair(images: Sequence[str], masks: Sequence[str], rule: Rule) -> list[tuple[
             parts.append(f"{_listing('mask', orphans)} without an image")
         raise PairingError(
             f"{' and '.join(parts)}; expected that {rule.words}: add or remove the files, or "
-            f"choose another --pair rule.",
+            f"{_what_else(alone, orphans, rule)}.",
             subject=(alone, orphans),
         )
     by_image = {image: mask_of[k] for k, image in image_of.items()}
@@ -91,6 +99,30 @@ def pair_by_position(images: Sequence[_Item], masks: Sequence[_Item]) -> list[tu
             subject=(len(images), len(masks)),
         )
     return list(zip(images, masks, strict=True))
+
+
+def _what_else(images: Sequence[str], masks: Sequence[str], rule: Rule) -> str:
+    """What to do about leftovers on both sides; a suffix that all masks have is named."""
+    stems = {_stem(image) for image in images}
+    rests = {
+        name[len(stem) :]
+        for name in map(_stem, masks)
+        if (stem := max((s for s in stems if name.startswith(s)), key=len, default=None))
+    }
+    if rule is Rule.STEM and len(rests) == 1 and len(images) == len(masks):
+        return f"give --mask-suffix {rests.pop()}"
+    return "choose another --pair rule"
+
+
+def _stem_without(suffix: str, path: str) -> str:
+    stem = _stem(path)
+    if not stem.endswith(suffix) or stem == suffix:
+        raise PairingError(
+            f"the name of mask {path} does not end in {suffix!r}; expected that of every mask to: "
+            f"narrow --masks, or choose another --mask-suffix.",
+            subject=path,
+        )
+    return stem.removesuffix(suffix)
 
 
 def _stem(path: str) -> str:

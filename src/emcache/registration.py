@@ -63,7 +63,7 @@ def add_dataset(
     listed = name in workspace.dataset_names()
     options = {
         "layout": layout,
-        "root": _stored_root(workspace, root),
+        "root": stored_root(workspace, root),
         **{key: value for key, value in extras.items() if value is not None},
     }
     if listed and not _agree(workspace.dataset_options(name), options):
@@ -85,25 +85,38 @@ def add_dataset(
             reporter.say(f"Dataset {name} is there already, from the same files; nothing changes.")
             return dataset, record
     with new_record(workspace.runs, "dataset") as draft:
-        draft.config = {
-            "dataset": name,
-            "layout": layout,
-            "root": options["root"],
-            "pairing": dataset.pairing,
-            "n_slices": len(dataset.slices),
-            "n_labelled": len(dataset.labelled),
-            "grey_pixels": dataset.grey_pixels,
-            "mask_threshold": dataset.classes.threshold,
-            "classes": _listed_classes(dataset),
-            "grey_window": options.get("grey_window"),
-            "grey_rule": grey_rule,
-            "voxel_size_nm": None if dataset.voxel_size_nm is None else list(dataset.voxel_size_nm),
-        }
+        draft.config = described(dataset, options, grey_rule)
         draft.write_table("slices.parquet", table)
         if not listed:
             workspace.add_dataset(name, options)
         record = draft.finish()
     return dataset, record
+
+
+def described(
+    dataset: Dataset, options: Mapping[str, Any], grey_rule: str | None
+) -> dict[str, Any]:
+    """What the record of a dataset says of it.
+
+    Args:
+        dataset: The dataset.
+        options: Of its table in ``emcache.toml``.
+        grey_rule: How its grey window was found, where it was.
+    """
+    return {
+        "dataset": dataset.name,
+        "layout": dataset.layout,
+        "root": options["root"],
+        "pairing": dataset.pairing,
+        "n_slices": len(dataset.slices),
+        "n_labelled": len(dataset.labelled),
+        "grey_pixels": dataset.grey_pixels,
+        "mask_threshold": dataset.classes.threshold,
+        "classes": _listed_classes(dataset),
+        "grey_window": options.get("grey_window"),
+        "grey_rule": grey_rule,
+        "voxel_size_nm": None if dataset.voxel_size_nm is None else list(dataset.voxel_size_nm),
+    }
 
 
 def _listed_classes(dataset: Dataset) -> dict[str, list[int]] | None:
@@ -115,7 +128,7 @@ def _listed_classes(dataset: Dataset) -> dict[str, list[int]] | None:
 def _taken(workspace: Workspace, name: str) -> DatasetError:
     return DatasetError(
         f"there is a dataset {name!r} already in {workspace.config_path}; choose another name, or "
-        f"remove its table from that file first.",
+        f"run `emcache dataset remove {name}` first.",
         subject=name,
     )
 
@@ -182,7 +195,12 @@ def _check_distinct(dataset: Dataset) -> None:
         names[item.pixel_sha256] = item.id
 
 
-def _stored_root(workspace: Workspace, root: Path) -> str:
+def stored_root(workspace: Workspace, root: Path) -> str:
+    """A dataset's folder as ``emcache.toml`` holds it: relative where it lies in the workspace.
+
+    Raises:
+        DatasetError: Its name is not UTF-8.
+    """
     resolved = root.resolve()
     if not is_utf8(str(resolved)):
         raise DatasetError(

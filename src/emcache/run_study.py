@@ -160,8 +160,7 @@ def _evaluate(
         name
         for name in cell.evaluate_on
         if name not in cell.train_on
-        and (run, name, evaluation_key(load_dataset(workspace, name), recipe))
-        not in records.evaluations
+        and not records.is_evaluated(run, load_dataset(workspace, name), recipe)
     ]
     if not wanted:
         return 0
@@ -305,7 +304,7 @@ class _Records:
         """Identifier of the newest run of each fingerprint."""
         self.recipes: dict[str, Mapping[str, Any]] = {}
         """How the tokens of each run were made."""
-        self.evaluations: set[tuple[str, str, str]] = set()
+        self._evaluations: set[tuple[str, str, str]] = set()
         """Runs with the datasets they were scored on, whole, and the key of what stood there."""
         self._seconds: dict[tuple[Any, ...], float] = {}
         for name in list_record_ids(workspace.runs):
@@ -317,6 +316,12 @@ class _Records:
             except EmcacheError:
                 continue
             self._take(record)
+
+    def is_evaluated(self, run: str, dataset: Dataset, recipe: Mapping[str, Any]) -> bool:
+        """Whether a record says how a run scores on a dataset as it is today, by either name."""
+        key = evaluation_key(dataset, recipe)
+        names = (dataset.name, dataset.first_name)
+        return any((run, name, key) in self._evaluations for name in names)
 
     def seconds_per_epoch(self, cell: Cell) -> float | None:
         """Of the newest run that was trained likewise."""
@@ -345,7 +350,7 @@ class _Records:
                 and all(isinstance(x, str) for x in (*names, *keys))
             ):
                 scored = zip(names, keys, strict=True)
-                self.evaluations |= {(run, name, key) for name, key in scored if name in whole}
+                self._evaluations |= {(run, name, key) for name, key in scored if name in whole}
             case {"run_fingerprint": str(fingerprint), "recipe": dict(recipe)} if (
                 record.kind != "evaluate"
             ):

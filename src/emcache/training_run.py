@@ -83,9 +83,10 @@ def train_runs(
         "train_slices": _names(sources, steps),
         "val_slices": _names(sources, val),
     }
+    key = _command_key(setting, extra)
+    facts["command"] = key
     run = _Runs(workspace, setting, examples, train, val, test, facts, reporter)
     records: list[Record] = []
-    key = _command_key(setting, extra)
     with unfinished_command(workspace.runs, key, f"training {sources.names}", reporter) as command:
         for seed in options.seeds:
             if (done := command.finished(seed)) is not None:
@@ -110,7 +111,8 @@ def _command_key(setting: Setting, extra: Mapping[str, Any]) -> str:
     return json_sha256(
         {
             "setting": setting.fingerprint(None),
-            "extra": dict(extra),
+            # Two commands that begin at once may each make an audit; they judge the same data.
+            "extra": {name: value for name, value in extra.items() if name != "audits"},
             "seeds": list(options.seeds),
             "save_predictions": options.save_predictions,
             "device": setting.device.type,
@@ -121,10 +123,9 @@ def _command_key(setting: Setting, extra: Mapping[str, Any]) -> str:
 
 
 def _tell_interrupted(
-    reporter: Reporter, done: int, seeds: Sequence[int], seed: int, keeper: Keeper
+    reporter: Reporter, done: int, seeds: Sequence[int], seed: int, keeper: CheckpointFolder
 ) -> None:
-    epoch = keeper.epoch if isinstance(keeper, CheckpointFolder) else 0
-    kept = f", and seed {seed} up to epoch {epoch}" if epoch else ""
+    kept = f", and seed {seed} up to epoch {keeper.epoch}" if keeper.epoch else ""
     reporter.say(
         f"{done} of {len(seeds)} seeds are done{kept}; the same command goes on from there."
     )

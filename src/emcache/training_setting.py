@@ -77,7 +77,7 @@ class Setting:
                 "labels": self.data.label_keys,
                 # Names and splits decide which slices train, and what their scores are called.
                 "slices": [
-                    [source.dataset.name, *((item.id, item.split) for item in source.slices)]
+                    [source.dataset.first_name, *((item.id, item.split) for item in source.slices)]
                     for source in self.data.sources.items
                 ],
                 "protocol": self.options.protocol.as_dict(),

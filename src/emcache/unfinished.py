@@ -8,23 +8,24 @@
 
 The same command, run again after it was killed, finds the folder and goes on: seeds whose records
 stand are done, the next goes on from its checkpoint. A command removes the folder once it has shown
-its result, so that running it once more trains anew.
+its result, so that running it once more trains anew. Run while the first still trains, it waits and
+takes the records that the first made.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from emcache import atomic
-from emcache.checkpoints import CheckpointFolder, Keeper, NoKeeper
+from emcache.checkpoints import CheckpointFolder
 from emcache.errors import EmcacheError
-from emcache.locks import held_if_free
+from emcache.locks import held
 from emcache.progress import Reporter
-from emcache.records import Record, new_record_id, read_record
+from emcache.records import Record, list_record_ids, new_record_id, read_record
 
 UNFINISHED_PREFIX = ".training-"
 """How the folders' names begin."""
@@ -36,18 +37,13 @@ _KEY_LENGTH = 16
 class Unfinished:
     """What is known of a command that trains one seed after the other."""
 
-    def __init__(self, folder: Path | None) -> None:
+    def __init__(self, folder: Path, made: Mapping[str, str]) -> None:
         self._folder = folder
-        self._ids = {} if folder is None else _read(folder / _SEEDS)
-
-    @property
-    def keeps(self) -> bool:
-        """Whether anything is kept; not while another process runs the same command."""
-        return self._folder is not None
+        self._ids = {**made, **_read(folder / _SEEDS)}
 
     def finished(self, seed: int) -> Record | None:
         """The record of a seed that is done."""
-        if self._folder is None or str(seed) not in self._ids:
+        if str(seed) not in self._ids:
             return None
         try:
             return read_record(self._folder.parent / self._ids[str(seed)])
@@ -60,33 +56,29 @@ class Unfinished:
         A process that is killed between the record and any note of it would train the seed twice.
         """
         known = self._ids.get(str(seed))
-        if known is None or (self._folder is not None and (self._folder.parent / known).exists()):
+        if known is None or (self._folder.parent / known).exists():
             # One that stands and is not sound is kept for whoever can mend it.
             known = self._ids[str(seed)] = new_record_id(kind)
-            if self._folder is not None:
-                self._folder.mkdir(parents=True, exist_ok=True)
-                atomic.write_json(self._folder / _SEEDS, self._ids)
+            self._folder.mkdir(parents=True, exist_ok=True)
+            atomic.write_json(self._folder / _SEEDS, self._ids)
         return known
 
-    def keeper(self, seed: int) -> Keeper:
+    def keeper(self, seed: int) -> CheckpointFolder:
         """Where the seed's training keeps its progress."""
-        return NoKeeper() if self._folder is None else CheckpointFolder(self._place(seed))
+        return CheckpointFolder(self._place(seed))
 
     def end(self, seed: int) -> None:
         """Forget the progress of a seed whose record stands."""
-        if self._folder is not None:
-            shutil.rmtree(self._place(seed), ignore_errors=True)
+        shutil.rmtree(self._place(seed), ignore_errors=True)
 
     def close(self) -> None:
         """The command is done: forget all of it."""
-        if self._folder is not None:
-            # The list first: by what else is there, nobody can tell that anything was trained.
-            with suppress(OSError):
-                (self._folder / _SEEDS).unlink(missing_ok=True)
-            shutil.rmtree(self._folder, ignore_errors=True)
+        # The list first: by what else is there, nobody can tell that anything was trained.
+        with suppress(OSError):
+            (self._folder / _SEEDS).unlink(missing_ok=True)
+        shutil.rmtree(self._folder, ignore_errors=True)
 
     def _place(self, seed: int) -> Path:
-        assert self._folder is not None  # noqa: S101 - the callers have looked
         return self._folder / f"seed-{seed}"
 
 
@@ -103,13 +95,24 @@ def unfinished_command(runs: Path, key: str, what: str, reporter: Reporter) -> I
     runs.mkdir(parents=True, exist_ok=True)
     folder = runs / f"{UNFINISHED_PREFIX}{key[:_KEY_LENGTH]}"
     lock = runs / f"{folder.name}.lock"
-    with held_if_free(lock, what, reporter) as alone:
-        # Of two processes that run the same command at once, each trains; only the first keeps.
-        command = Unfinished(folder if alone else None)
+    there, begun = set(list_record_ids(runs)), _read(folder / _SEEDS)
+    with held(lock, what, reporter) as waited:
+        command = Unfinished(folder, {**begun, **_made(runs, key, there)} if waited else {})
         yield command
         command.close()
-        if alone:
-            lock.unlink(missing_ok=True)
+        lock.unlink(missing_ok=True)
+
+
+def _made(runs: Path, key: str, before: Collection[str]) -> dict[str, str]:
+    """Seeds with the records that a command of this key has made since."""
+    made = {}
+    for name in list_record_ids(runs):
+        if name not in before:
+            with suppress(EmcacheError):
+                config = read_record(runs / name, verify_files=False).config
+                if config.get("command") == key:
+                    made[str(config.get("seed"))] = name
+    return made
 
 
 def _read(path: Path) -> dict[str, str]:

@@ -28,6 +28,9 @@ CONFIG_NAME = "emcache.toml"
 ENVIRONMENT_VARIABLE = "EMCACHE_WORKSPACE"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,79}")
+FIRST_NAME = "first_name"
+"""Option of a dataset that was renamed: what it was called when it was added."""
+
 _RESERVED_NAMES = ("macro", "pooled")
 _TEMPLATE = """\
 # An emcache workspace. Edit freely: comments and order are kept when emcache adds to this file.
@@ -96,10 +99,53 @@ class Workspace:
             if name in self._datasets(document):
                 raise DatasetError(
                     f"there is a dataset {name!r} already in {self.config_path}; choose another "
-                    f"name, or remove its table from that file first.",
+                    f"name, or run `emcache dataset remove {name}` first.",
                     subject=name,
                 )
             _add_table(document, "datasets", name, options)
+
+    def remove_dataset(self, name: str) -> None:
+        """Take a dataset's table out of the file.
+
+        Raises:
+            WorkspaceError: The file cannot be read.
+        """
+        with self._editing() as document:
+            if name in self._datasets(document):
+                section: Any = document["datasets"]
+                del section[name]
+
+    def rename_dataset(self, old: str, new: str) -> None:
+        """Write a dataset's table under another name, with what it was called first.
+
+        Raises:
+            UsageError: The new name cannot be used.
+            DatasetError: The new name is taken.
+        """
+        check_dataset_name(new)
+        with self._editing() as document:
+            tables = self._datasets(document)
+            if new in tables:
+                raise DatasetError(
+                    f"there is a dataset {new!r} already in {self.config_path}; choose another "
+                    f"name.",
+                    subject=new,
+                )
+            options = {FIRST_NAME: old, **tables[old]}
+            section: Any = document["datasets"]
+            del section[old]
+            _add_table(document, "datasets", new, options)
+
+    def set_dataset_option(self, name: str, option: str, value: str) -> None:
+        """Write one option of a dataset's table.
+
+        Raises:
+            DatasetError: There is no such dataset.
+        """
+        self.dataset_options(name)
+        with self._editing() as document:
+            section: Any = document["datasets"]
+            section[name][option] = value
 
     def weights_tables(self) -> dict[str, Any]:
         """What ``emcache.toml`` says under ``[weights]``, by short name; unchecked plain values.

@@ -7,9 +7,11 @@ import numpy as np
 import polars as pl
 import pytest
 from PIL import Image
+from scipy import ndimage
 
 import emcache.audit.run
 import emcache.audit.search
+from emcache.audit.alignment import CLEAR, Alignment
 from emcache.audit.evidence import compare_halves, measure
 from emcache.audit.findings import Audit, Verdict
 from emcache.audit.orders import ANOTHER_ORDER, SOME_EXCHANGED, explain, known_orders, scopes
@@ -26,6 +28,8 @@ from emcache.audit.scratch import Scratch
 from emcache.datasets import Dataset, load_dataset
 from emcache.errors import AuditError
 from emcache.feature_choice import FeatureRequest
+from emcache.images import read_image, read_mask
+from emcache.planes import Plane
 from emcache.progress import Quiet
 from emcache.protocol import Protocol
 from emcache.records import list_record_ids
@@ -459,7 +463,7 @@ def test_without_masks_there_is_less_to_check(workspace: Workspace, twelve: Path
     add_dataset(workspace, "bare", "folder", twelve, {"images": "images/*.png"}, Quiet())
     bare = load_dataset(workspace, "bare")
     found, _ = audit_dataset(workspace, bare, Quiet())
-    assert {check.name for check in found.checks} == {"sizes", "duplicates", "voxel size"}
+    assert {check.name for check in found.checks} == {"sizes", "duplicates", "voxel size", "looks"}
     assert ensure_audited(workspace, bare, Quiet()) is None
 
 
@@ -536,7 +540,7 @@ def test_inverted_masks_are_pointed_out(workspace: Workspace, twelve: Path) -> N
     assert verdict(audit(workspace, twelve), "foreground") is Verdict.PASS
     rewrite_masks(twelve, lambda mask: 255 - mask)
     (found,) = [check for check in audit(workspace, twelve).checks if check.name == "foreground"]
-    assert found.verdict is Verdict.WARN
+    assert found.verdict is Verdict.FAIL
     assert "masks are inverted" in found.message
 
 
@@ -546,5 +550,119 @@ def test_instance_labels_below_the_threshold_fail(workspace: Workspace, twelve: 
     rewrite_masks(twelve, lambda mask: (next(number) * (mask >= 128)).astype(np.uint8))
     (found,) = [check for check in audit(workspace, twelve).checks if check.name == "grey values"]
     assert found.verdict is Verdict.FAIL
-    assert "--mask-threshold 1" in found.message
+    assert "--instances" in found.message
     assert verdict(audit(workspace, twelve, mask_threshold=1), "grey values") is not Verdict.FAIL
+
+
+def said(found: Audit, name: str) -> str:
+    (check,) = (check for check in found.checks if check.name == name)
+    return check.message
+
+
+@pytest.mark.parametrize(
+    ("change", "found", "words"),
+    [
+        (lambda mask: mask, Verdict.PASS, "fit best where they are"),
+        (lambda mask: np.roll(mask, 2, 0), Verdict.WARN, "moved by 2 pixels up"),
+        (lambda mask: np.roll(mask, (4, -3), (0, 1)), Verdict.FAIL, "4 pixels up and 3 pixels ri"),
+        (lambda mask: np.kron(mask, np.ones((2, 2), np.uint8))[:112, :112], Verdict.FAIL, "scaled"),
+        (lambda mask: cut(mask, 10), Verdict.FAIL, "scaled by 0.82"),
+    ],
+)
+def test_masks_that_lie_elsewhere(
+    workspace: Workspace,
+    twelve: Path,
+    change: Callable[[np.ndarray], np.ndarray],
+    found: Verdict,
+    words: str,
+) -> None:
+    rewrite_masks(twelve, change)
+    result = audit(workspace, twelve)
+    assert words in said(result, "alignment")
+    assert verdict(result, "alignment") is found
+
+
+def cut(mask: np.ndarray, border: int) -> np.ndarray:
+    """Without its border, scaled to the size that it had."""
+    inner = Image.fromarray(mask[border:-border, border:-border])
+    return np.asarray(inner.resize(mask.shape[::-1], Image.Resampling.NEAREST))
+
+
+def test_noise_does_not_say_where_masks_lie(workspace: Workspace, twelve: Path) -> None:
+    random = np.random.default_rng(3)
+    for path in (twelve / "images").iterdir():
+        Image.fromarray(random.integers(0, 256, (112, 112)).astype(np.uint8)).save(path)
+    result = audit(workspace, twelve)
+    assert verdict(result, "alignment") is Verdict.WARN
+    assert "Cannot tell" in said(result, "alignment")
+
+
+@pytest.mark.real
+@pytest.mark.parametrize(("down", "right"), [(0, 0), (8, -4), (-40, 24)])
+def test_where_real_masks_lie(vnc_root: Path, down: int, right: int) -> None:
+    alignment = Alignment(1024, 1024)
+    for place in range(0, 20, 4):
+        image = read_image(Plane(vnc_root / f"stack1/raw/{place:02d}.tif"))
+        mask = read_mask(Plane(vnc_root / f"stack1/mitochondria/{place:02d}.png")) >= 128
+        alignment.add(image, np.roll(mask, (down, right), (0, 1)))
+    placement = alignment.place()
+    assert placement is not None
+    assert placement.move == pytest.approx((-down, -right), abs=1)
+    assert placement.scale == pytest.approx((1, 1), abs=0.005)
+    assert placement.clear > 2 * CLEAR
+    assert (placement.kept > 0.95) == (down == 0)
+
+
+def test_images_and_masks_that_were_taken_for_each_other(
+    workspace: Workspace, twelve: Path
+) -> None:
+    assert verdict(audit(workspace, twelve), "looks") is Verdict.PASS
+    swapped = audit(workspace, twelve, images="masks/*.png", masks="images/*.png")
+    assert verdict(swapped, "looks") is Verdict.FAIL
+    assert "exchange --images and --masks" in said(swapped, "looks")
+    (twelve / "images").rename(twelve / "other")
+    (twelve / "masks").rename(twelve / "images")
+    bare = audit(workspace, twelve, images="images/*.png", masks="other/*.png")
+    assert verdict(bare, "looks") is Verdict.FAIL
+
+
+def test_grey_pictures_in_place_of_masks(workspace: Workspace, twelve: Path) -> None:
+    for path in masks_of(twelve):
+        image = np.asarray(Image.open(twelve / "images" / path.name))
+        Image.fromarray(255 - image).save(path)
+    found = audit(workspace, twelve)
+    assert verdict(found, "looks") is Verdict.FAIL
+    assert "grey pictures, not labels" in said(found, "looks")
+
+
+def test_instance_labels_of_which_some_reach_the_threshold(
+    workspace: Workspace, twelve: Path
+) -> None:
+    rewrite_masks(twelve, numbered)
+    found = audit(workspace, twelve)
+    assert verdict(found, "grey values") is Verdict.FAIL
+    assert "add the dataset with --instances" in said(found, "grey values")
+    assert verdict(audit(workspace, twelve, mask_threshold=1), "grey values") is not Verdict.FAIL
+
+
+def numbered(mask: np.ndarray) -> np.ndarray:
+    """Instance labels, half of them below 128."""
+    labels, count = ndimage.label(mask >= 128)
+    return np.linspace(0, 250, count + 1).astype(np.uint8)[labels]
+
+
+def test_smoothed_masks_are_no_instance_labels(workspace: Workspace, twelve: Path) -> None:
+    rewrite_masks(twelve, lambda mask: ndimage.gaussian_filter(mask, 1.5))
+    assert verdict(audit(workspace, twelve), "grey values") is Verdict.WARN
+
+
+def test_masks_with_hardly_any_foreground_are_named(workspace: Workspace, twelve: Path) -> None:
+    path = masks_of(twelve)[4]
+    mask = np.asarray(Image.open(path)).copy()
+    rows, columns = np.nonzero(mask)
+    mask[:] = 0
+    mask[rows[0], columns[0]] = 255
+    Image.fromarray(mask).save(path)
+    found = audit(workspace, twelve)
+    assert verdict(found, "empty masks") is Verdict.WARN
+    assert "1 masks with hardly any foreground (4)" in said(found, "empty masks")

@@ -45,3 +45,19 @@ def test_leftovers_are_named(images: list[str], masks: list[str], rule: Rule, na
 def test_many_leftovers_are_counted() -> None:
     with pytest.raises(PairingError, match=r"5 images \(0.tif, 1.tif, 2.tif and 2 more\)"):
         pair([f"{i}.tif" for i in range(6)], ["5.png"], Rule.STEM)
+
+
+def test_a_suffix_tells_masks_from_images() -> None:
+    images = ["exp2_img_001.tif", "exp2_img_010.tif", "exp2_img_002.tif"]
+    masks = ["exp2_img_010_label.png", "exp2_img_001_label.png", "exp2_img_002_label.png"]
+    assert pair(images, masks, Rule.SUFFIX, "_label") == [
+        ("exp2_img_001.tif", "exp2_img_001_label.png"),
+        ("exp2_img_002.tif", "exp2_img_002_label.png"),
+        ("exp2_img_010.tif", "exp2_img_010_label.png"),
+    ]
+    with pytest.raises(PairingError, match=r"give --mask-suffix _label\."):
+        pair(images, masks, Rule.STEM)
+    with pytest.raises(PairingError, match=r"exp2_img_010_label.png does not end in '_mask'"):
+        pair(images, masks, Rule.SUFFIX, "_mask")
+    with pytest.raises(PairingError, match=r"image exp2_img_010.tif without a mask"):
+        pair(images, [masks[1], masks[2]], Rule.SUFFIX, "_label")

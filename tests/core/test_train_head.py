@@ -1,3 +1,6 @@
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +19,7 @@ from emcache.feature_choice import FeatureRequest
 from emcache.file_index import FileIndex
 from emcache.heads import build_head
 from emcache.jobs import ExtractOptions, plan_extraction
-from emcache.progress import Quiet
+from emcache.progress import Quiet, Reporter
 from emcache.protocol import Protocol
 from emcache.records import list_record_ids, read_record
 from emcache.registration import add_dataset
@@ -114,7 +117,8 @@ def test_a_corrected_mask_is_trained_on_without_the_backbone(
     for path in (cells_root / "masks").iterdir():
         Image.fromarray(255 - np.asarray(Image.open(path))).save(path)
     monkeypatch.setattr("emcache.extract.load_backbone", lambda *_: pytest.fail("built"))
-    (after,) = train_head(cells, ["cells"], FeatureRequest(), options(), Quiet())
+    # The audit fails: the masks are inverted.
+    (after,) = train_head(cells, ["cells"], FeatureRequest(), options(accept_audit=True), Quiet())
     assert before.config["feature_sets"] == after.config["feature_sets"]
     assert before.config["label_sets"] != after.config["label_sets"]
     true = [
@@ -193,6 +197,39 @@ def test_an_interrupt_names_the_seeds_that_are_left(
     with pytest.raises(KeyboardInterrupt):
         train_head(cells, ["cells"], FeatureRequest(), options(seeds=[0, 2, 5]), listener)
     assert listener.lines[-1] == "1 of 3 seeds are done; the same command goes on from there."
+
+
+def test_the_same_command_at_the_same_time_waits_and_takes_the_records(
+    cells: Workspace, listener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    extract(cells)
+    real = emcache.training_run.fit
+    started, go_on = threading.Event(), threading.Event()
+
+    def run(*arguments):
+        started.set()
+        assert go_on.wait(60)
+        return real(*arguments)
+
+    monkeypatch.setattr(emcache.training_run, "fit", run)
+
+    def train(reporter: Reporter) -> list[str]:
+        chosen = options(seeds=[0, 2])
+        return [r.id for r in train_head(cells, ["cells"], FeatureRequest(), chosen, reporter)]
+
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(train, Quiet())
+        assert started.wait(60)
+        second = pool.submit(train, listener)
+        while not any("is training cells: waiting for it." in line for line in listener.lines):
+            assert not second.done()
+            time.sleep(0.01)
+        go_on.set()
+        assert first.result() == second.result()
+    assert sum("train-head" in name for name in list_record_ids(cells.runs)) == 2
+    assert listener.lines[-2].startswith("Seed 0 is done: record ")
+    # Once more, later, it trains anew.
+    assert train(Quiet()) != first.result()
 
 
 def test_what_cannot_be_trained_on(cells: Workspace, cells_root: Path) -> None:

@@ -30,6 +30,7 @@ _TABLES = {
     "epochs": "run_id",
     "training_slices": "run_id",
     "run_marks": "mark_id",
+    "dataset_renames": "rename_id",
     "slice_metrics": "run_id",
     "evaluations": "evaluation_id",
     "evaluation_metrics": "evaluation_id",

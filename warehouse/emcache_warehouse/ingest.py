@@ -113,6 +113,18 @@ def _insert(connection: duckdb.DuckDBPyConnection, records: Sequence[SoundRecord
             paths = [literal_path(record.file(file)) for record in mine if record.has(file)]
             if paths:
                 _execute(connection, table.statement, {"files": paths})
+    _rename_datasets(connection)
+
+
+def _rename_datasets(connection: duckdb.DuckDBPyConnection) -> None:
+    """Give rows the names that datasets have today; oldest renaming first, each as often as asked.
+
+    Records come in any order, so all renamings are gone through again.
+    """
+    renamings = connection.execute("FROM dataset_renames ORDER BY rename_id").fetchall()
+    for rename_id, old_name, new_name in renamings:
+        parameters = {"rename_id": rename_id, "old_name": old_name, "new_name": new_name}
+        _execute(connection, "tables/renaming.sql", parameters)
 
 
 def _execute(

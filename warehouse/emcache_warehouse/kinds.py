@@ -147,6 +147,7 @@ KINDS: Mapping[str, Kind] = {
             ),
         },
     ),
+    "dataset-rename": Kind(required=("old_name", "new_name"), rows="tables/dataset_renames.sql"),
     "run-mark": Kind(required=("run_ids", "hidden"), rows="tables/run_marks.sql"),
     "train-head": _TRAINING,
     "train-lora": _TRAINING,

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import mean, median, stdev
 
+from emcache.audit.alignment import CLEAR, Placement
 from emcache.audit.findings import Check, Verdict
+from emcache.audit.looks import Looks, MaskAreas, check_looks
 from emcache.datasets import Dataset, Slice
 
 _NAMED = 3
@@ -15,6 +17,13 @@ _MUCH_BRIGHTER = 3.0
 _GREY_LEVELS = 10.0
 _RARE = 5.0
 _MOST_FOREGROUND = 0.5
+_ISLANDS = 4
+_ONE_AREA = 0.95
+_NEARLY_EMPTY = 0.01
+_MOSTLY_LOST = 10
+_INSTANCES = 0.25
+_MOVED, _FAR = 0.85, 0.5
+_NO_SCALE = 0.004
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,24 +34,70 @@ class Brightness:
     mean: float
 
 
-def check_content(dataset: Dataset, brightness: Sequence[Brightness]) -> list[Check]:
-    """Everything but the pairing.
+def check_content(dataset: Dataset, brightness: Sequence[Brightness], looks: Looks) -> list[Check]:
+    """Everything but the comparison of masks with images.
 
     Args:
         dataset: What is checked.
         brightness: Of the slices that were read.
+        looks: Of some slices and their masks.
     """
     labelled = dataset.labelled
-    checks = [_sizes(dataset), _duplicates(dataset), _voxel_size(dataset)]
+    checks = [_sizes(dataset), _duplicates(dataset), _voxel_size(dataset), check_looks(looks)]
     if labelled:
         checks += [
             _empty_masks(labelled),
-            _foreground(labelled),
-            _grey_values(dataset),
+            _foreground(labelled, looks.areas),
+            _grey_values(dataset, looks.areas),
             _leakage(dataset),
             _brightness(brightness),
         ]
     return checks
+
+
+def check_alignment(placement: Placement | None) -> Check:
+    """Whether masks lie on their images as they are.
+
+    Args:
+        placement: Where they fit best; None where nothing could be compared.
+    """
+    if placement is None:
+        return Check("alignment", Verdict.PASS, "No slice is large enough to be compared.")
+    if placement.clear < CLEAR:
+        return Check(
+            "alignment",
+            Verdict.WARN,
+            "Cannot tell whether the masks lie where they belong: light does not change across "
+            "their outlines in one direction.",
+        )
+    if placement.kept >= _MOVED:
+        return Check("alignment", Verdict.PASS, "The masks fit best where they are.")
+    return Check(
+        "alignment",
+        Verdict.FAIL if placement.kept < _FAR else Verdict.WARN,
+        f"The masks fit better when they are {_in_words(placement)}: {placement.distance:.1f} "
+        f"pixels away on average; check how images and masks were cut or scaled.",
+    )
+
+
+def _in_words(placement: Placement) -> str:
+    words = []
+    down, right = placement.move
+    rows, columns = placement.scale
+    if max(abs(rows - 1), abs(columns - 1)) > _NO_SCALE:
+        by = f"{rows:.3g}" if abs(rows - columns) < _NO_SCALE else f"{rows:.3g} x {columns:.3g}"
+        words.append(f"scaled by {by} about the centre")
+    moves = [
+        f"{abs(by):.0f} pixels {name}"
+        for by, name in (
+            (down, "down" if down > 0 else "up"),
+            (right, "right" if right > 0 else "left"),
+        )
+        if round(abs(by)) >= 1
+    ]
+    if moves:
+        words.append(f"moved by {' and '.join(moves)}")
+    return " and ".join(words) or "moved a little"
 
 
 def _sizes(dataset: Dataset) -> Check:
@@ -85,7 +140,19 @@ def _voxel_size(dataset: Dataset) -> Check:
 def _empty_masks(labelled: Sequence[Slice]) -> Check:
     empty = [item.id for item in labelled if item.foreground_pixels == 0]
     full = [item.id for item in labelled if item.foreground_pixels == item.height * item.width]
+    middle = median([item.foreground_pixels or 0 for item in labelled])
+    faint = [
+        item.id
+        for item in labelled
+        if item.foreground_pixels
+        and (
+            item.foreground_pixels < _NEARLY_EMPTY * middle
+            or (item.grey_pixels or 0) > _MOSTLY_LOST * item.foreground_pixels
+        )
+    ]
     found = []
+    if faint:
+        found.append(f"{len(faint)} masks with hardly any foreground ({_listed(faint)})")
     if empty:
         found.append(f"{len(empty)} masks without foreground ({_listed(empty)})")
     if full:
@@ -99,7 +166,7 @@ def _empty_masks(labelled: Sequence[Slice]) -> Check:
     )
 
 
-def _foreground(labelled: Sequence[Slice]) -> Check:
+def _foreground(labelled: Sequence[Slice], areas: Sequence[MaskAreas]) -> Check:
     shares = {item.id: item.foreground_fraction or 0.0 for item in labelled}
     low, middle, high = min(shares.values()), median(shares.values()), max(shares.values())
     facts = f"Foreground covers {low:.1%} to {high:.1%} of a slice, {middle:.1%} at the median"
@@ -109,6 +176,13 @@ def _foreground(labelled: Sequence[Slice]) -> Check:
             "foreground",
             Verdict.WARN,
             f"{facts}; far more than usual in {_listed(odd)}: look there.",
+        )
+    if middle > _MOST_FOREGROUND and _is_inverted(areas):
+        return Check(
+            "foreground",
+            Verdict.FAIL,
+            f"{facts}, and the background is many islands in one area of foreground: the masks are "
+            f"inverted; invert them, or name the values with --classes.",
         )
     if middle > _MOST_FOREGROUND:
         return Check(
@@ -121,7 +195,20 @@ def _foreground(labelled: Sequence[Slice]) -> Check:
     return Check("foreground", Verdict.PASS, f"{facts}.")
 
 
-def _grey_values(dataset: Dataset) -> Check:
+def _is_inverted(areas: Sequence[MaskAreas]) -> bool:
+    """Whether what is called background consists of things, and the foreground of what is between.
+
+    Cells with membranes between them are the other way round: many areas of foreground.
+    """
+    if not areas:
+        return False
+    return (
+        median(area.holes for area in areas) >= _ISLANDS
+        and median(area.largest for area in areas) >= _ONE_AREA
+    )
+
+
+def _grey_values(dataset: Dataset, areas: Sequence[MaskAreas]) -> Check:
     pixels = sum(item.height * item.width for item in dataset.labelled)
     grey = dataset.grey_pixels
     if dataset.classes.values is not None:
@@ -133,7 +220,17 @@ def _grey_values(dataset: Dataset) -> Check:
             Verdict.FAIL,
             f"{len(lost)} of {len(dataset.labelled)} masks have values above 0 but none of "
             f"at least {dataset.classes.threshold} ({_listed(lost)}): the threshold empties "
-            f"them; if they are instance labels, add the dataset with --mask-threshold 1.",
+            f"them; if they are instance labels, add the dataset with --instances.",
+        )
+    below = sum((area.lost for area in areas), Counter[int]())
+    if below.total() > _INSTANCES * sum(area.not_zero for area in areas):
+        values = [str(value) for value, _ in below.most_common()]
+        return Check(
+            "grey values",
+            Verdict.FAIL,
+            f"Whole areas of the masks have values below {dataset.classes.threshold} "
+            f"({_listed(values)}) and count as background: if they are instance labels, add the "
+            f"dataset with --instances; if they are classes, name them with --classes.",
         )
     if not grey:
         return Check("grey values", Verdict.PASS, "No mask pixel lies between 0 and 255.")

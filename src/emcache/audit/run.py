@@ -12,8 +12,11 @@ import polars as pl
 from PIL import Image
 from threadpoolctl import threadpool_limits
 
-from emcache.audit.checks import Brightness, check_content
-from emcache.audit.findings import Audit, Verdict
+from emcache.audit.alignment import MOST as MOST_ALIGNED
+from emcache.audit.alignment import Alignment
+from emcache.audit.checks import Brightness, check_alignment, check_content
+from emcache.audit.findings import Audit, Check, Verdict
+from emcache.audit.looks import look_at_slices, spread
 from emcache.audit.pairing import Candidates, Judgement, Pairs, judge_pairing
 from emcache.audit.pictures import EDGE, EDGE_OF_MANY
 from emcache.audit.scratch import Scratch
@@ -29,7 +32,7 @@ from emcache.progress import Reporter
 from emcache.records import Draft, Record, list_record_ids, new_record, read_record
 from emcache.workspace import Workspace
 
-AUDIT_VERSION = 2
+AUDIT_VERSION = 3
 """Changes whenever the same data might be judged otherwise."""
 
 KIND = "audit"
@@ -70,11 +73,11 @@ def audit_dataset(
     examined, note = _examined(dataset)
     brightness: list[Brightness] = []
     with new_record(workspace.runs, KIND) as draft:
-        judgement = _judge(dataset, examined, note, brightness, reporter)
-        checks = [judgement.check] if dataset.labelled else []
+        judgement, alignment = _judge(dataset, examined, note, brightness, reporter)
+        checks = [judgement.check, alignment] if dataset.labelled else []
         audit = Audit(
             dataset.name,
-            (*checks, *check_content(dataset, brightness)),
+            (*checks, *check_content(dataset, brightness, look_at_slices(dataset))),
             judgement.pairing,
         )
         draft.config = {**audit.as_dict(), "audit_key": audit_key(dataset)}
@@ -181,7 +184,7 @@ def _judge(
     note: str,
     brightness: list[Brightness],
     reporter: Reporter,
-) -> Judgement:
+) -> tuple[Judgement, Check]:
     labelled = dataset.labelled
     places = {item.id: place for place, item in enumerate(labelled)}
     candidates = Candidates(
@@ -194,8 +197,10 @@ def _judge(
         [item.mask_sha256 or "" for item in examined],
         note,
     )
-    if len(examined) < FEWEST:
-        return judge_pairing(candidates, None)
+    if not examined:
+        return judge_pairing(candidates, None), check_alignment(None)
+    aligned = {item.id for item in spread(examined, MOST_ALIGNED)}
+    alignment = Alignment(examined[0].height, examined[0].width)
     edge = EDGE if len(examined) <= MOST_AT_ONCE else EDGE_OF_MANY
     with (
         Scratch(examined[0].height, examined[0].width, edge) as scratch,
@@ -207,9 +212,16 @@ def _judge(
             assert item.mask is not None  # noqa: S101 - only labelled slices are examined
             pixels = read_image(item.image, item.grey_window)
             brightness.append(Brightness(item, float(pixels.mean())))
-            scratch.add(pixels, dataset.classes.foreground(read_mask(item.mask)))
+            foreground = dataset.classes.foreground(read_mask(item.mask))
+            scratch.add(pixels, foreground)
+            if item.id in aligned:
+                alignment.add(pixels, foreground)
             task.advance()
-        return judge_pairing(candidates, scratch)
+        enough = len(examined) >= FEWEST
+        return (
+            judge_pairing(candidates, scratch if enough else None),
+            check_alignment(alignment.place()),
+        )
 
 
 def _write_scores(

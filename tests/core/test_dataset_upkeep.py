@@ -1,0 +1,83 @@
+"""Removing, renaming and moving datasets."""
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from emcache.dataset_upkeep import RENAME, move_dataset, remove_dataset, rename_dataset
+from emcache.datasets import load_dataset
+from emcache.errors import DatasetError, UsageError
+from emcache.feature_choice import FeatureRequest
+from emcache.progress import Quiet
+from emcache.protocol import Protocol
+from emcache.records import list_record_ids
+from emcache.registration import add_dataset
+from emcache.synthetic import STYLES, write_domain
+from emcache.train_head import plan_head_training
+from emcache.training_setting import TrainingOptions
+from emcache.workspace import Workspace
+
+REQUEST = FeatureRequest("tiny", "random:0", 70)
+OPTIONS = TrainingOptions([0], Protocol(head="linear", max_epochs=1))
+
+
+def fingerprint(workspace: Workspace, name: str) -> str:
+    setting, _ = plan_head_training(workspace, [name], REQUEST, OPTIONS, Quiet())
+    return setting.fingerprint(0)
+
+
+def test_a_renamed_dataset_trains_nothing_again(cells: Workspace) -> None:
+    before = fingerprint(cells, "cells")
+    dataset, record = rename_dataset(cells, "cells", "tissue", Quiet())
+    assert (dataset.name, dataset.first_name) == ("tissue", "cells")
+    assert record.kind == RENAME
+    assert cells.dataset_names() == ["tissue"]
+    assert fingerprint(cells, "tissue") == before
+    rename_dataset(cells, "tissue", "third", Quiet())
+    assert fingerprint(cells, "third") == before
+
+
+def test_a_table_renamed_by_hand_is_taken_up(cells: Workspace) -> None:
+    before = fingerprint(cells, "cells")
+    text = cells.config_path.read_text()
+    cells.config_path.write_text(text.replace("[datasets.cells]", "[datasets.tissue]"))
+    assert fingerprint(cells, "tissue") != before
+    rename_dataset(cells, "cells", "tissue", Quiet())
+    assert fingerprint(cells, "tissue") == before
+    with pytest.raises(DatasetError, match="no dataset 'celsl'"):
+        rename_dataset(cells, "celsl", "tissue", Quiet())
+
+
+def test_names_that_cannot_be_given(cells: Workspace, tmp_path: Path) -> None:
+    write_domain(tmp_path / "other", STYLES["soft"], slices=8, size=64, seed=9)
+    masked = {"images": "images/*.png", "masks": "masks/*.png"}
+    add_dataset(cells, "other", "folder", tmp_path / "other", masked, Quiet())
+    with pytest.raises(DatasetError, match="records name other slices by 'other'"):
+        rename_dataset(cells, "cells", "other", Quiet())
+    with pytest.raises(UsageError, match="cannot name a dataset"):
+        rename_dataset(cells, "cells", "a b", Quiet())
+    assert cells.dataset_names() == ["cells", "other"]
+
+
+def test_a_folder_that_moved(cells: Workspace, cells_root: Path, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    cells_root.rename(elsewhere)
+    with pytest.raises(DatasetError, match="`emcache dataset move cells PATH`") as raised:
+        load_dataset(cells, "cells")
+    assert "--root" not in str(raised.value)
+    moved = move_dataset(cells, "cells", elsewhere, Quiet())
+    assert load_dataset(cells, "cells").root == moved.root
+    path = next((elsewhere / "images").iterdir())
+    Image.open(path).rotate(180).save(path)
+    with pytest.raises(DatasetError, match=r"holds other slices than cells had \(1 differ"):
+        move_dataset(cells, "cells", elsewhere, Quiet())
+
+
+def test_a_removed_dataset_leaves_its_records(cells: Workspace) -> None:
+    records = list_record_ids(cells.runs)
+    remove_dataset(cells, "cells")
+    assert cells.dataset_names() == []
+    assert list_record_ids(cells.runs) == records
+    with pytest.raises(DatasetError, match="no dataset 'cells'"):
+        remove_dataset(cells, "cells")
