@@ -58,7 +58,8 @@ def test_every_chart_draws_its_query(name, gaps, tmp_path):
         assert pictures == dict(slices)
         assert len(chart.datasets["pictures"]) == len(pictures) == 48
     assert drawn.select(given.columns).rows() == given.rows()
-    assert rows.rows() == run_named_query(gaps.database, name).rows()
+    asked = rows.drop("colour", strict=False)
+    assert asked.rows() == run_named_query(gaps.database, name).rows()
     save_chart(chart, tmp_path / "chart.png")
     picture = Image.open(io.BytesIO((tmp_path / "chart.png").read_bytes())).convert("RGB")
     assert len(picture.getcolors(maxcolors=1 << 20)) > 20

@@ -12,7 +12,9 @@ import vl_convert
 
 from emcache_warehouse.charts.gap import gap_chart, gap_rows
 from emcache_warehouse.charts.iou import iou_chart, iou_rows
+from emcache_warehouse.charts.pca import pca_chart, pca_rows
 from emcache_warehouse.charts.render import VEGA_LITE
+from emcache_warehouse.charts.theme import PALETTE
 
 DOMAINS = ("vnc", "vnc:stack2", "lucchi++", "a dataset with a rather long name")
 
@@ -127,3 +129,37 @@ def test_arithmetic_makes_bars_of_its_own(made_up):
     assert len(bars) == 2
     for precision in ("float32", "bfloat16"):
         assert labels(drawn, precision)
+
+
+def test_a_dataset_has_one_colour_in_all_charts(made_up):
+    """Datasets in the order in which they were added, which is not that of the alphabet."""
+    names = ["vnc", "lucchi++", "fib"]
+    for name in names:
+        made_up.dataset(name)
+    run = made_up.train(("lucchi++",), 0)
+    made_up.evaluate(run, "fib")
+    made_up.gap(domains=("fib", "vnc"))
+    made_up.sync()
+    palette = dict(zip(names, PALETTE, strict=False))
+    for chart, column in (
+        (iou_chart(iou_rows(made_up.database)), "test"),
+        (pca_chart(pca_rows(made_up.database)), "domain"),
+    ):
+        drawn = {row[column]: row["colour"] for row in chart.datasets["rows"]}
+        fills = {mark.fill for mark in marks(chart) if mark.role == "mark"}
+        for name, colour in drawn.items():
+            assert colour == palette[name]
+            assert colour in fills
+
+
+def test_older_measurements_of_other_datasets_have_panels_of_their_own(made_up):
+    for name in ("vnc", "lucchi++", "fib"):
+        made_up.dataset(name)
+    made_up.gap(domains=("vnc", "lucchi++"))
+    made_up.gap(domains=("fib", "vnc"))
+    made_up.gap(domains=("fib", "vnc"))
+    made_up.sync()
+    rows = pca_chart(pca_rows(made_up.database)).datasets["rows"]
+    assert len({row["gap_id"] for row in rows}) == 2
+    assert len({row["panel"] for row in rows}) == 2
+    assert {row["panel"].rpartition(": ")[2] for row in rows} == {"fib, vnc", "lucchi++, vnc"}

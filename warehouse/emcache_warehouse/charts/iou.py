@@ -11,6 +11,7 @@ import polars as pl
 
 from emcache.errors import WarehouseError
 from emcache_warehouse.charts import theme
+from emcache_warehouse.charts.colours import colours_of, with_colours
 from emcache_warehouse.charts.setups import Setups, counted, describe_setups, training_order
 from emcache_warehouse.choice import EVERYTHING, Choice, chosen_rows
 
@@ -36,7 +37,7 @@ def iou_rows(database: Path, choice: Choice = EVERYTHING) -> pl.DataFrame:
     Raises:
         WarehouseError: The warehouse cannot be read, or nothing is left.
     """
-    return chosen_rows(database, "iou", choice)
+    return with_colours(database, chosen_rows(database, "iou", choice), "eval_on")
 
 
 def iou_chart(rows: pl.DataFrame) -> alt.VConcatChart:
@@ -59,7 +60,7 @@ def iou_chart(rows: pl.DataFrame) -> alt.VConcatChart:
     colour = alt.Color(
         "test:N",
         title="tested on",
-        scale=alt.Scale(domain=tests, range=theme.colours(tests)),
+        scale=alt.Scale(domain=tests, range=colours_of(rows, "test", tests)),
         legend=alt.Legend(orient="right"),
     )
     panels = [

@@ -9,6 +9,7 @@ import polars as pl
 
 from emcache.errors import WarehouseError
 from emcache_warehouse.charts import theme
+from emcache_warehouse.charts.colours import colours_of, with_colours
 from emcache_warehouse.charts.gap import panel_words
 from emcache_warehouse.choice import EVERYTHING, Choice, chosen_rows
 
@@ -29,7 +30,7 @@ def pca_rows(database: Path, choice: Choice = EVERYTHING) -> pl.DataFrame:
     Raises:
         WarehouseError: The warehouse cannot be read, or nothing is left.
     """
-    return chosen_rows(database, "gap-points", choice)
+    return with_colours(database, chosen_rows(database, "gap-points", choice), "domain")
 
 
 def pca_chart(rows: pl.DataFrame) -> alt.VConcatChart:
@@ -48,6 +49,12 @@ def pca_chart(rows: pl.DataFrame) -> alt.VConcatChart:
         )
     # Vega's tooltip shows a value called image as a picture.
     rows = rows.with_columns(panel=panel_words(), slice=pl.format("{}/{}", "domain", "slice_id"))
+    # Measurements of one backbone on several sets of domains have a panel each.
+    sets = pl.col("domain").unique(maintain_order=True).str.join(", ").over("gap_id")
+    alike = pl.col("gap_id").n_unique().over("panel") > 1
+    rows = rows.with_columns(
+        panel=pl.when(alike).then(pl.format("{}: {}", "panel", sets)).otherwise("panel")
+    )
     # A picture is part of the chart; an address elsewhere would be fetched by whoever opens it.
     own = pl.col("thumbnail").str.starts_with(_OWN_PICTURE)
     pictures = rows.select("slice", image=pl.when(own).then("thumbnail")).unique(
@@ -55,8 +62,9 @@ def pca_chart(rows: pl.DataFrame) -> alt.VConcatChart:
     )
     rows = rows.drop("thumbnail")
     domains = rows["domain"].unique(maintain_order=True).to_list()
+    colours = colours_of(rows, "domain", domains)
     panels = [
-        _panel(rows.filter(pl.col("panel") == panel), domains)
+        _panel(rows.filter(pl.col("panel") == panel), domains, colours)
         for panel in rows["panel"].unique(maintain_order=True)
     ]
     lines = [
@@ -76,7 +84,7 @@ def pca_chart(rows: pl.DataFrame) -> alt.VConcatChart:
     return whole
 
 
-def _panel(rows: pl.DataFrame, domains: list[str]) -> alt.Chart:
+def _panel(rows: pl.DataFrame, domains: list[str], colours: list[str]) -> alt.Chart:
     first = rows.row(0, named=True)
     count = len(domains)
     titles = [f"component {i} ({first[f'explained{i}']:.0%} of the variance)" for i in (1, 2)]
@@ -95,10 +103,7 @@ def _panel(rows: pl.DataFrame, domains: list[str]) -> alt.Chart:
             y=alt.Y("pc2:Q", title=titles[1], scale=zoomed),
             color=alt.Color(
                 "domain:N",
-                scale=alt.Scale(
-                    domain=domains,
-                    range=[theme.PALETTE[i % len(theme.PALETTE)] for i in range(count)],
-                ),
+                scale=alt.Scale(domain=domains, range=colours),
                 legend=legend,
             ),
             shape=alt.Shape(

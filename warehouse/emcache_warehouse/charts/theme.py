@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import cycle
 from typing import Any, TypeAlias, TypeVar
 
 import altair as alt
@@ -120,7 +119,21 @@ def is_computed(test: str) -> bool:
     return test.partition(",")[0] in GREYS
 
 
-def colours(tests: Sequence[str]) -> list[str]:
-    """A colour per test set: greys for what is computed from several, the palette for others."""
-    palette = cycle(PALETTE)
-    return [GREYS[test.partition(",")[0]] if is_computed(test) else next(palette) for test in tests]
+def colours(tests: Sequence[str], wished: Sequence[str | None]) -> list[str]:
+    """A colour per test set: greys for what is computed from several, else the one it has anywhere.
+
+    Args:
+        tests: Names, none twice.
+        wished: The colour of each one's dataset; None where it has none. Where two wish for one,
+            the later gets another.
+    """
+    chosen: dict[str, str] = {}
+    for test, colour in zip(tests, wished, strict=True):
+        if is_computed(test):
+            chosen[test] = GREYS[test.partition(",")[0]]
+        elif colour is not None and colour not in chosen.values():
+            chosen[test] = colour
+    for place, test in enumerate(tests):
+        free = (colour for colour in PALETTE if colour not in chosen.values())
+        chosen.setdefault(test, next(free, PALETTE[place % len(PALETTE)]))
+    return [chosen[test] for test in tests]

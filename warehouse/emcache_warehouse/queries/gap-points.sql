@@ -1,6 +1,9 @@
--- Slices in the plane of their principal components, by the newest measurement of each backbone and regime.
+-- Slices in the plane of their principal components, by the newest measurement of each backbone, regime and set of domains.
 -- columns: gap_id, backbone, weights, longest_edge, pixel_size_nm, regime, run_id, domain, slice_id, pc1, pc2, explained1, explained2, thumbnail
-WITH measurements AS (
+WITH sets AS (
+    SELECT gap_id, list(DISTINCT domain ORDER BY domain) AS domains FROM gap_points GROUP BY gap_id
+),
+measurements AS (
     SELECT DISTINCT
         gap_id,
         backbone,
@@ -11,7 +14,8 @@ WITH measurements AS (
         run_id,
         recipe_sha256
     FROM gaps
-    QUALIFY gap_id = max(gap_id) OVER (PARTITION BY recipe_sha256)
+    JOIN sets USING (gap_id)
+    QUALIFY gap_id = max(gap_id) OVER (PARTITION BY recipe_sha256, domains)
 )
 SELECT
     gap_id,

@@ -21,7 +21,7 @@ from emcache_warehouse.charts.transfer import transfer_chart, transfer_rows
 from emcache_warehouse.choice import EVERYTHING, Choice, chosen_rows, run_variables
 from emcache_warehouse.pages import Picture
 from emcache_warehouse.query import run_query
-from emcache_warehouse.report.content import Section, table_of
+from emcache_warehouse.report.content import Section, in_words, table_of
 from emcache_warehouse.report.pictures import JPEG, shown_smaller, worst_pictures
 
 _PICTURES = 8
@@ -128,6 +128,10 @@ def what_was_run(workspace: Workspace, choice: Choice) -> Section:
     return section
 
 
+_ALWAYS = ("train_on", "eval_on", "iou_fg_mean", "iou_fg_std", "n_runs")
+"""Columns of the leaderboard that stay, though all rows have one value there."""
+
+
 def scores(workspace: Workspace, choice: Choice) -> Section:
     """The leaderboard and its chart."""
     section = Section("scores", "Scores")
@@ -136,20 +140,40 @@ def scores(workspace: Workspace, choice: Choice) -> Section:
         headings = {
             "train_on": "trained on",
             "eval_on": "scored on",
-            "split": "split",
-            "backbone": "backbone",
-            "weights": "weights",
-            "longest_edge": "px",
-            "regime": "regime",
-            "protocol": "protocol",
-            "n_slices": "slices",
-            "n_runs": "runs",
-            "distinct_results": "distinct",
             "iou_fg_mean": "IoU, mean",
             "iou_fg_std": "IoU, std",
+            "n_runs": "runs",
+            "distinct_results": "distinct",
+            "n_nothing_learned": "learned nothing",
+            "seen": "seen in training",
+            "split": "split",
+            "regime": "regime",
+            "longest_edge": "px",
+            "precision": "arithmetic",
+            "n_slices": "slices",
+            "n_near": "near training",
             "audit_accepted": "failed audit accepted",
+            "backbone": "backbone",
+            "weights": "weights",
+            "protocol": "protocol",
+            "data": "data",
         }
-        section.tables.append(table_of("Leaderboard: foreground IoU over seeds", rows, headings))
+        # What all rows share is said once: a table wider than its page hides its last columns.
+        same = [
+            name
+            for name in headings
+            if name not in _ALWAYS and rows[name].n_unique() == 1 and rows.height > 1
+        ]
+        facts = [
+            f"{headings[name]} {in_words(rows[name][0])}"
+            for name in same
+            if rows[name][0] not in (None, 0)
+        ]
+        caption = "Leaderboard: foreground IoU over seeds"
+        if facts:
+            caption += f"; in every row {', '.join(facts)}"
+        shown = {name: heading for name, heading in headings.items() if name not in same}
+        section.tables.append(table_of(caption, rows, shown))
     section.draw(
         "chart-iou",
         "Foreground IoU on the test slices: a bar for the mean over seeds, a dot for each run.",
