@@ -21,7 +21,7 @@ _BAR = 16
 _GAP = 14
 _LETTER = 6.2
 _HEIGHT = 220
-_WIDEST = 900
+_WIDEST = 700
 _AXIS = 70
 _LEGEND = ("Bar: mean of the runs", "dot: one run", "whisker: one standard deviation")
 _PAPER_LEGEND = "black line: the paper (arXiv 2602.08505)"
@@ -67,7 +67,7 @@ def iou_chart(rows: pl.DataFrame) -> alt.VConcatChart:
         _panel(rows.filter(pl.col("train_on") == train_on), setups, tests, colour)
         for train_on in training_order(rows)
     ]
-    lines = _lines(panels)
+    lines, widest = _lines(panels)
     chart: alt.VConcatChart = _own_places(
         alt.vconcat(*(_own_places(alt.hconcat(*line, spacing=24)) for line in lines), spacing=20)
     ).resolve_scale(color="shared")
@@ -76,7 +76,7 @@ def iou_chart(rows: pl.DataFrame) -> alt.VConcatChart:
         rows.to_dicts(),
         "Foreground IoU on the test slices",
         [_runs_in_words(rows), setups.common, _legend(rows)],
-        width=_WIDEST if len(panels) > 1 else panels[0][1],
+        width=widest,
     )
 
 
@@ -205,17 +205,18 @@ def _dot_tooltip() -> list[alt.Tooltip]:
     ]
 
 
-def _lines(panels: list[tuple[theme.Panel, float]]) -> list[list[theme.Panel]]:
-    """Panels side by side as long as they fit."""
+def _lines(panels: list[tuple[theme.Panel, float]]) -> tuple[list[list[theme.Panel]], float]:
+    """Panels side by side as long as they fit, and the width of the widest line."""
     lines: list[list[theme.Panel]] = []
-    room = 0.0
+    room, widest = 0.0, 0.0
     for panel, width in panels:
         if not lines or width + _AXIS > room:
             lines.append([])
             room = _WIDEST
         lines[-1].append(panel)
         room -= width + _AXIS
-    return lines
+        widest = max(widest, _WIDEST - room)
+    return lines, widest
 
 
 def _with_tests(rows: pl.DataFrame) -> pl.DataFrame:

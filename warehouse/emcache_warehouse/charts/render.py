@@ -23,6 +23,8 @@ _PAGE = """\
 <title>{title}</title>
 <style>
 body {{ margin: 1rem; background: white; }}
+#chart, .vega-embed {{ max-width: 100%; }}
+#chart svg {{ max-width: 100%; height: auto; }}
 .vega-embed details, .vega-embed details summary {{ position: relative; }}
 </style>
 <script>{library}</script>
@@ -30,8 +32,8 @@ body {{ margin: 1rem; background: white; }}
 <body>
 <div id="chart"></div>
 <script>
-vegaEmbed("#chart", {spec}, {{mode: "vega-lite", actions: {{export: true, source: false,
-  compiled: false, editor: false}}}}).catch(console.error);
+vegaEmbed("#chart", {spec}, {{mode: "vega-lite", renderer: "svg", actions: {{export: true,
+  source: false, compiled: false, editor: false}}}}).catch(console.error);
 </script>
 </body>
 </html>
