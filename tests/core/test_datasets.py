@@ -142,7 +142,7 @@ def test_masks_are_never_taken_for_images(workspace: Workspace, tmp_path: Path) 
         ({"images": ""}, "images cannot be ''"),
         ({"images": "**x.png"}, "is no pattern"),
         ({"masks": ["m/*.png"]}, "masks cannot be"),
-        ({"pair": "x"}, "pair cannot be 'x'; expected one of stem, number, order"),
+        ({"pair": "x"}, "pair cannot be 'x'; expected one of stem, number, suffix, order"),
         ({"split": "random:0.2:1"}, "split cannot be 'random:0.2:1'; expected a list"),
         ({"mask_threshold": True}, "mask_threshold cannot be True"),
         ({"mask_threshold": 300}, "mask_threshold cannot be 300"),

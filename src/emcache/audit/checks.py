@@ -10,6 +10,7 @@ from statistics import mean, median, stdev
 from emcache.audit.alignment import CLEAR, Placement
 from emcache.audit.findings import Check, Verdict
 from emcache.audit.looks import Looks, MaskAreas, check_looks
+from emcache.classes import DEFAULT_THRESHOLD
 from emcache.datasets import Dataset, Slice
 
 _NAMED = 3
@@ -223,7 +224,9 @@ def _grey_values(dataset: Dataset, areas: Sequence[MaskAreas]) -> Check:
             f"them; if they are instance labels, add the dataset with --instances.",
         )
     below = sum((area.lost for area in areas), Counter[int]())
-    if below.total() > _INSTANCES * sum(area.not_zero for area in areas):
+    # Another threshold than the usual one was chosen by somebody who knows the values.
+    by_default = dataset.classes.threshold == DEFAULT_THRESHOLD
+    if by_default and below.total() > _INSTANCES * sum(area.not_zero for area in areas):
         values = [str(value) for value, _ in below.most_common()]
         return Check(
             "grey values",
