@@ -54,17 +54,6 @@ class Keeper(Protocol):
         """Keep the progress, if it is time to."""
 
 
-class NoKeeper:
-    """Keeps nothing."""
-
-    def load(self) -> Progress | None:
-        """Nothing."""
-        return None
-
-    def after_epoch(self, progress: Callable[[], Progress]) -> None:
-        """Keep nothing."""
-
-
 class CheckpointFolder:
     """Keeps the newest progress in a folder of its own."""
 

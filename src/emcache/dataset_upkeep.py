@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 
 import polars as pl
 
-from emcache.datasets import Dataset, load_dataset, open_file_index, read_dataset, slice_table_rows
-from emcache.errors import DatasetError, EmcacheError
+from emcache.datasets import Dataset, load_dataset, open_file_index, read_dataset
+from emcache.errors import DatasetError
 from emcache.progress import Reporter
-from emcache.records import Record, list_record_ids, new_record, read_record
-from emcache.registration import described, stored_root
+from emcache.records import Record, new_record
+from emcache.registration import dataset_records, describe_in, stored_root
 from emcache.workspace import FIRST_NAME, Workspace
 
 RENAME = "dataset-rename"
@@ -64,18 +64,18 @@ def rename_dataset(
             f"have), and their scores would mix; choose another name.",
             subject=new,
         )
-    if by_hand:
+    before = next(dataset_records(workspace, old), None)
+    if by_hand and dataset.first_name == new:
         workspace.set_dataset_option(new, FIRST_NAME, old)
-    else:
+    elif not by_hand:
         workspace.rename_dataset(old, new)
     with new_record(workspace.runs, RENAME) as draft:
         draft.config = {"old_name": old, "new_name": new}
         record = draft.finish()
     renamed = load_dataset(workspace, new, reporter)
     with new_record(workspace.runs, "dataset") as draft:
-        draft.config = described(renamed, workspace.dataset_options(new), None)
-        rows = slice_table_rows(renamed.slices, renamed.root)
-        draft.write_table("slices.parquet", pl.DataFrame(rows, infer_schema_length=None))
+        rule = None if before is None else before.config.get("grey_rule")
+        describe_in(draft, renamed, workspace.dataset_options(new), rule)
     return renamed, record
 
 
@@ -96,45 +96,28 @@ def move_dataset(workspace: Workspace, name: str, root: Path, reporter: Reporter
     options["root"] = stored_root(workspace, root)
     index = open_file_index(workspace)
     moved = read_dataset(name, options, workspace.root, index, reporter)
-    before = _newest_slices(workspace, name)
-    if before is not None:
-        now = {item.id: item.pixel_sha256 for item in moved.slices}
-        if now != before:
-            differing = sorted(
-                name for name in {*now, *before} if now.get(name) != before.get(name)
-            )
-            raise DatasetError(
-                f"{root} holds other slices than {name} had ({len(differing)} differ, "
-                f"{', '.join(differing[:3])} among them); add them as another dataset, or name the "
-                f"folder that the slices are in now.",
-                subject=root,
-            )
+    for record in islice(dataset_records(workspace, name), 1):
+        _check_same_slices(moved, pl.read_parquet(record.file("slices.parquet")))
     workspace.set_dataset_option(name, "root", options["root"])
     return moved
+
+
+def _check_same_slices(dataset: Dataset, table: pl.DataFrame) -> None:
+    now = {item.id: item.pixel_sha256 for item in dataset.slices}
+    before = dict(table.select("slice_id", "pixel_sha256").iter_rows())
+    differing = sorted(name for name in {*now, *before} if now.get(name) != before.get(name))
+    if differing:
+        raise DatasetError(
+            f"{dataset.root} holds other slices than {dataset.name} had ({len(differing)} differ, "
+            f"{', '.join(differing[:3])} among them); add them as another dataset, or name the "
+            f"folder that the slices are in now.",
+            subject=dataset.root,
+        )
 
 
 def _known_pixels(workspace: Workspace, name: str) -> set[str]:
     """Hashes of all slices that records of datasets have by a name."""
     pixels: set[str] = set()
-    for record in _records_of(workspace, name):
+    for record in dataset_records(workspace, name):
         pixels.update(pl.read_parquet(record.file("slices.parquet"))["pixel_sha256"].to_list())
     return pixels
-
-
-def _newest_slices(workspace: Workspace, name: str) -> dict[str, str] | None:
-    """Hashes by slice, of the newest record of a dataset."""
-    for record in reversed(_records_of(workspace, name)):
-        table = pl.read_parquet(record.file("slices.parquet"))
-        return dict(table.select("slice_id", "pixel_sha256").iter_rows())
-    return None
-
-
-def _records_of(workspace: Workspace, name: str) -> list[Record]:
-    found = []
-    for record_id in list_record_ids(workspace.runs):
-        if record_id[:-7].endswith("-dataset"):
-            with suppress(EmcacheError):
-                record = read_record(workspace.runs / record_id)
-                if record.config.get("dataset") == name and record.has("slices.parquet"):
-                    found.append(record)
-    return found

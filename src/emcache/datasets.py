@@ -25,7 +25,8 @@ from emcache.volumes.opening import open_volume
 from emcache.workspace import CONFIG_NAME, FIRST_NAME, Workspace
 
 _OPTION = re.compile(
-    r"--(root|images|masks|pair|mask-suffix|mask-threshold|classes|split|axis|grey-window)\b"
+    r"--(root|images|masks|pair|mask-suffix|mask-threshold|instances|classes|split|axis"
+    r"|grey-window)\b"
 )
 
 
@@ -163,13 +164,17 @@ def load_dataset(workspace: Workspace, name: str, reporter: Reporter | None = No
 
 def _of_the_table(message: str, name: str) -> str:
     """A sentence on options that `dataset add` has, for commands that read them from the table."""
-    words, count = _OPTION.subn(lambda found: f"`{found[1].replace('-', '_')}`", message)
-    if not count:
+    options = set(_OPTION.findall(message))
+    if not options:
         return message
-    return (
-        f"{words.rstrip('.')}, in [datasets.{name}] of {CONFIG_NAME}; where the folder moved, run "
-        f"`emcache dataset move {name} PATH`."
-    )
+    words = _OPTION.sub(lambda found: f"`{_in_the_table(found[1])}`", message).rstrip(".")
+    moved = f"; where the folder moved, run `emcache dataset move {name} PATH`"
+    return f"{words}, in [datasets.{name}] of {CONFIG_NAME}{moved if 'root' in options else ''}."
+
+
+def _in_the_table(option: str) -> str:
+    """What a table says for an option of the command line."""
+    return "mask_threshold = 1" if option == "instances" else option.replace("-", "_")
 
 
 def read_dataset(

@@ -23,7 +23,7 @@ from emcache.file_index import FileIndex
 from emcache.grey import DEFAULT_PERCENTILES, find_window
 from emcache.images import read_grey
 from emcache.progress import Reporter
-from emcache.records import Record, list_record_ids, new_record, read_record
+from emcache.records import Draft, Record, list_record_ids, new_record, read_record
 from emcache.volumes.opening import open_volume
 from emcache.workspace import CONFIG_NAME, Workspace, check_dataset_name
 
@@ -72,38 +72,36 @@ def add_dataset(
     grey_rule = _settle_greys(name, options, workspace.root, index, percentiles, reporter)
     dataset = read_dataset(name, options, workspace.root, index, reporter)
     _check_distinct(dataset)
-    rows = slice_table_rows(dataset.slices, dataset.root)
-    table = pl.DataFrame(rows, infer_schema_length=None)
     if listed:
         if dict(workspace.dataset_options(name)) != options:
             raise _taken(workspace, name)
         # A table without a record is what a process leaves that was killed between the two.
-        if (record := _record_of(workspace, name)) is not None:
+        if (record := next(dataset_records(workspace, name), None)) is not None:
             before = pl.read_parquet(record.file("slices.parquet"), glob=False)
-            if before.rows() != table.rows():
+            if before.rows() != _slice_table(dataset).rows():
                 raise _taken(workspace, name)
             reporter.say(f"Dataset {name} is there already, from the same files; nothing changes.")
             return dataset, record
     with new_record(workspace.runs, "dataset") as draft:
-        draft.config = described(dataset, options, grey_rule)
-        draft.write_table("slices.parquet", table)
+        describe_in(draft, dataset, options, grey_rule)
         if not listed:
             workspace.add_dataset(name, options)
         record = draft.finish()
     return dataset, record
 
 
-def described(
-    dataset: Dataset, options: Mapping[str, Any], grey_rule: str | None
-) -> dict[str, Any]:
-    """What the record of a dataset says of it.
+def describe_in(
+    draft: Draft, dataset: Dataset, options: Mapping[str, Any], grey_rule: str | None
+) -> None:
+    """Write what the record of a dataset says of it.
 
     Args:
+        draft: The record.
         dataset: The dataset.
         options: Of its table in ``emcache.toml``.
         grey_rule: How its grey window was found, where it was.
     """
-    return {
+    draft.config = {
         "dataset": dataset.name,
         "layout": dataset.layout,
         "root": options["root"],
@@ -117,6 +115,12 @@ def described(
         "grey_rule": grey_rule,
         "voxel_size_nm": None if dataset.voxel_size_nm is None else list(dataset.voxel_size_nm),
     }
+    draft.write_table("slices.parquet", _slice_table(dataset))
+
+
+def _slice_table(dataset: Dataset) -> pl.DataFrame:
+    rows = slice_table_rows(dataset.slices, dataset.root)
+    return pl.DataFrame(rows, infer_schema_length=None)
 
 
 def _listed_classes(dataset: Dataset) -> dict[str, list[int]] | None:
@@ -139,15 +143,14 @@ def _agree(stored: Mapping[str, Any], given: Mapping[str, Any]) -> bool:
     return {key: value for key, value in stored.items() if key not in found} == given
 
 
-def _record_of(workspace: Workspace, name: str) -> Record | None:
-    """The newest sound record of a dataset of that name."""
+def dataset_records(workspace: Workspace, name: str) -> Iterator[Record]:
+    """The sound records of a dataset of that name, newest first."""
     for record_id in reversed(list_record_ids(workspace.runs)):
-        if "-dataset-" in record_id:
+        if record_id[:-7].endswith("-dataset"):
             with suppress(EmcacheError):
                 record = read_record(workspace.runs / record_id)
                 if record.config.get("dataset") == name and record.has("slices.parquet"):
-                    return record
-    return None
+                    yield record
 
 
 def _settle_greys(

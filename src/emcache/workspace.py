@@ -131,10 +131,17 @@ class Workspace:
                     f"name.",
                     subject=new,
                 )
-            options = {FIRST_NAME: old, **tables[old]}
             section: Any = document["datasets"]
+            table = section[old]
             del section[old]
-            _add_table(document, "datasets", new, options)
+            first = {FIRST_NAME: old} if FIRST_NAME not in tables[old] else {}
+            if isinstance(table, InlineTable):
+                _add_table(document, "datasets", new, {**first, **tables[old]})
+            else:
+                # Item by item, since comments are items too.
+                _add_table(document, "datasets", new, first)
+                for key, item in table.value.body:
+                    section[new].append(key, item)
 
     def set_dataset_option(self, name: str, option: str, value: str) -> None:
         """Write one option of a dataset's table.

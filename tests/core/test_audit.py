@@ -588,6 +588,18 @@ def cut(mask: np.ndarray, border: int) -> np.ndarray:
     return np.asarray(inner.resize(mask.shape[::-1], Image.Resampling.NEAREST))
 
 
+@pytest.mark.parametrize(("wider", "side"), [(3, "outside"), (-3, "inside")])
+def test_outlines_that_are_drawn_too_wide_are_not_moved_masks(
+    workspace: Workspace, twelve: Path, wider: int, side: str
+) -> None:
+    grown = ndimage.grey_dilation if wider > 0 else ndimage.grey_erosion
+    around = np.hypot(*np.mgrid[-3:4, -3:4]) <= abs(wider)
+    rewrite_masks(twelve, lambda mask: grown(mask, footprint=around))
+    result = audit(workspace, twelve)
+    assert verdict(result, "alignment") is Verdict.WARN
+    assert f"3 pixels {side} of what they go around" in said(result, "alignment")
+
+
 def test_noise_does_not_say_where_masks_lie(workspace: Workspace, twelve: Path) -> None:
     random = np.random.default_rng(3)
     for path in (twelve / "images").iterdir():

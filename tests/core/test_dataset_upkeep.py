@@ -2,17 +2,19 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from emcache.dataset_upkeep import RENAME, move_dataset, remove_dataset, rename_dataset
-from emcache.datasets import load_dataset
+from emcache.datasets import _of_the_table, load_dataset
 from emcache.errors import DatasetError, UsageError
 from emcache.feature_choice import FeatureRequest
 from emcache.progress import Quiet
 from emcache.protocol import Protocol
 from emcache.records import list_record_ids
-from emcache.registration import add_dataset
+from emcache.registration import add_dataset, dataset_records
 from emcache.synthetic import STYLES, write_domain
 from emcache.train_head import plan_head_training
 from emcache.training_setting import TrainingOptions
@@ -36,6 +38,34 @@ def test_a_renamed_dataset_trains_nothing_again(cells: Workspace) -> None:
     assert fingerprint(cells, "tissue") == before
     rename_dataset(cells, "tissue", "third", Quiet())
     assert fingerprint(cells, "third") == before
+    # Once more, and by hand.
+    text = cells.config_path.read_text()
+    cells.config_path.write_text(text.replace("[datasets.third]", "[datasets.fourth]"))
+    rename_dataset(cells, "third", "fourth", Quiet())
+    assert fingerprint(cells, "fourth") == before
+
+
+def test_a_renamed_table_keeps_its_comments(cells: Workspace) -> None:
+    text = cells.config_path.read_text()
+    cells.config_path.write_text(text.replace("layout =", "# from the freezer\nlayout ="))
+    options = dict(cells.dataset_options("cells"))
+    rename_dataset(cells, "cells", "tissue", Quiet())
+    assert "# from the freezer\n" in cells.config_path.read_text()
+    assert dict(cells.dataset_options("tissue")) == {"first_name": "cells", **options}
+
+
+def test_the_rule_of_greys_stays_with_a_renamed_dataset(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    for z in range(3):
+        pixels = np.random.default_rng(z).integers(0, 4000, (64, 64)).astype(np.uint16)
+        tifffile.imwrite(tmp_path / f"{z}.tif", pixels)
+    _, added = add_dataset(workspace, "deep", "folder", tmp_path, {"images": "*.tif"}, Quiet())
+    rename_dataset(workspace, "deep", "deeper", Quiet())
+    renamed = next(dataset_records(workspace, "deeper"))
+    for fact in ("grey_rule", "grey_window"):
+        assert renamed.config[fact] is not None
+        assert renamed.config[fact] == added.config[fact]
 
 
 def test_a_table_renamed_by_hand_is_taken_up(cells: Workspace) -> None:
@@ -66,6 +96,7 @@ def test_a_folder_that_moved(cells: Workspace, cells_root: Path, tmp_path: Path)
     with pytest.raises(DatasetError, match="`emcache dataset move cells PATH`") as raised:
         load_dataset(cells, "cells")
     assert "--root" not in str(raised.value)
+    assert "move" not in _of_the_table("set --mask-threshold, or give --instances.", "cells")
     moved = move_dataset(cells, "cells", elsewhere, Quiet())
     assert load_dataset(cells, "cells").root == moved.root
     path = next((elsewhere / "images").iterdir())

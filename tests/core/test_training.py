@@ -1,4 +1,4 @@
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +9,7 @@ from PIL import Image
 
 from emcache.backbones.build import random_backbone
 from emcache.backbones.registry import TINY
-from emcache.checkpoints import NoKeeper
+from emcache.checkpoints import Progress
 from emcache.classes import ClassRule
 from emcache.counts import Counts
 from emcache.datasets import Selection
@@ -123,6 +123,16 @@ def test_one_step_is_adamw_on_monais_dice(features: tuple[Job, FeatureSet, Label
     assert float(loss) == pytest.approx(expected.item(), abs=1e-6)
     for p, q in zip(ours.model.parameters(), theirs.parameters(), strict=True):
         torch.testing.assert_close(p, q)
+
+
+class NoKeeper:
+    """Keeps nothing."""
+
+    def load(self) -> Progress | None:
+        return None
+
+    def after_epoch(self, progress: Callable[[], Progress]) -> None:
+        pass
 
 
 def run(features: tuple[Job, FeatureSet, LabelSet], protocol: Protocol, seed: int = 0):

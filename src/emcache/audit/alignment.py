@@ -28,8 +28,11 @@ MOST = 16
 CLEAR = 8.0
 """Least peak of the flux, in standard deviations over all other moves, to say where masks lie."""
 
+FITS = 0.85
+"""Share of the best flux from which masks count as lying right."""
+
 _COARSE = 256
-"""The same for the search over scales."""
+"""As :data:`EDGE`, for the search over scales."""
 _REACH = 1 / 8
 """Moves of up to so much of the longest edge are tried."""
 _FARTHEST = 0.55
@@ -41,7 +44,8 @@ _SCALES = np.exp(np.log(1.04) * np.arange(-18, 19))
 _AS_GOOD = 1.5
 """By how much a scale must fit better than none before it is believed, in standard deviations."""
 _RIM = 0.1
-_AS_THEY_ARE = 0.85
+_MARGINS = tuple(map(float, range(-8, 9)))
+"""How far outlines may be drawn too wide or too narrow."""
 _STEP = 3.0
 _MOST_TRIES = 200
 _MOST_POINTS = 10_000
@@ -61,7 +65,12 @@ class Placement:
     """Flux at the best place, in standard deviations over all moves; below :data:`CLEAR` nothing
     can be said."""
     kept: float
-    """Flux where the masks are, as a share of that at the best place."""
+    """Flux where the masks are, as a share of that at the best place; each with its best margin."""
+    margin: float
+    """Pixels by which the outlines lie outside of what they go around, all alike; negative inside.
+    """
+    kept_by_margin: float
+    """Flux of the outlines as they are drawn, as a share of that with the best margin."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +115,7 @@ class Alignment:
             return None
         peak, move, noise = _best_move(images, self._masks)
         found = self._placed(gradient, rim, abs(peak) / noise, 1.0, move)
-        if found.clear < CLEAR or (found.clear < 2 * CLEAR and found.kept < _AS_THEY_ARE):
+        if found.clear < CLEAR or (found.clear < 2 * CLEAR and found.kept < FITS):
             best = self._search_scales()
             if best is not None and best[0] > found.clear + _AS_GOOD:
                 found = self._placed(gradient, rim, *best)
@@ -121,8 +130,11 @@ class Alignment:
         to: tuple[float, float],
     ) -> Placement:
         """The best placement close to a scale and a move."""
-        scale, move, best = _refined(gradient, rim, by, to)
-        here = _flux(gradient, rim, (1.0, 1.0), (0.0, 0.0))
+        scale, move = _refined(gradient, rim, by, to)
+        # Whoever draws all outlines too wide has moved none. A place is judged by its best margin.
+        fluxes = {m: abs(_flux(gradient, rim, (1.0, 1.0), (0.0, 0.0), m)) for m in _MARGINS}
+        best = max(abs(_flux(gradient, rim, scale, move, margin)) for margin in _MARGINS)
+        margin = max(_MARGINS, key=lambda margin: fluxes[margin])
         ratio = self._size[0] / self._masks[0].shape[0]
         way = _moved(rim.places, self._masks[0].shape, scale, move) - rim.places
         return Placement(
@@ -130,7 +142,9 @@ class Alignment:
             (move[0] * ratio, move[1] * ratio),
             float(np.sqrt((way**2).sum(1).mean())) * ratio,
             clear,
-            here / best if best else 0.0,
+            fluxes[margin] / best if best else 0.0,
+            margin * ratio,
+            fluxes[0] / fluxes[margin] if fluxes[margin] else 0.0,
         )
 
     def _search_scales(self) -> tuple[float, float, tuple[float, float]] | None:
@@ -208,10 +222,23 @@ def _flux(
     rim: _Rim,
     scale: tuple[float, float],
     move: tuple[float, float],
+    margin: float = 0.0,
 ) -> float:
-    """Mean gradient along the normals of a moved rim; outside of the image it is 0."""
+    """Mean gradient along the normals of a moved rim; outside of the image it is 0.
+
+    Args:
+        gradient: Of every image, down and right.
+        rim: Of the masks.
+        scale: Of rows and columns, about the centre.
+        move: Down and right.
+        margin: Pixels by which the rim is drawn inwards.
+    """
     shape = gradient.shape[2:]
-    rows, columns = np.rint(_moved(rim.places, shape, scale, move)).astype(np.int64).T
+    places = _moved(rim.places, shape, scale, move)
+    if margin:
+        lengths = np.hypot(rim.normals[:, 0], rim.normals[:, 1])
+        places += margin * rim.normals / lengths[:, None]
+    rows, columns = np.rint(places).astype(np.int64).T
     inside = (rows >= 0) & (rows < shape[0]) & (columns >= 0) & (columns < shape[1])
     there = rim.slices[inside], rows[inside], columns[inside]
     total = sum((gradient[axis][there] * rim.normals[inside, axis]).sum() for axis in (0, 1))
@@ -223,8 +250,8 @@ def _refined(
     rim: _Rim,
     scale: float,
     move: tuple[float, float],
-) -> tuple[tuple[float, float], tuple[float, float], float]:
-    """The best scale and move close to these, rows and columns each for itself, and the flux."""
+) -> tuple[tuple[float, float], tuple[float, float]]:
+    """The best scale and move close to these, rows and columns each for itself."""
     # In pixels at the edge, so that all four are of one kind.
     reach = max(gradient.shape[2:]) / 2
     sign = np.sign(_flux(gradient, rim, (scale, scale), move)) or 1.0
@@ -253,8 +280,7 @@ def _refined(
             "maxfev": _MOST_TRIES,
         },
     )
-    best_scale, best_move = unpacked(found.x)
-    return best_scale, best_move, -sign * float(found.fun)
+    return unpacked(found.x)
 
 
 def _about_the_centre(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import mean, median, stdev
 
-from emcache.audit.alignment import CLEAR, Placement
+from emcache.audit.alignment import CLEAR, FITS, Placement
 from emcache.audit.findings import Check, Verdict
 from emcache.audit.looks import Looks, MaskAreas, check_looks
 from emcache.classes import DEFAULT_THRESHOLD
@@ -23,7 +23,8 @@ _ONE_AREA = 0.95
 _NEARLY_EMPTY = 0.01
 _MOSTLY_LOST = 10
 _INSTANCES = 0.25
-_MOVED, _FAR = 0.85, 0.5
+_FAR = 0.5
+_WRONG_MARGIN = 0.5
 _NO_SCALE = 0.004
 
 
@@ -71,7 +72,16 @@ def check_alignment(placement: Placement | None) -> Check:
             "Cannot tell whether the masks lie where they belong: light does not change across "
             "their outlines in one direction.",
         )
-    if placement.kept >= _MOVED:
+    if placement.kept >= FITS and placement.kept_by_margin < _WRONG_MARGIN:
+        side = "outside" if placement.margin > 0 else "inside"
+        return Check(
+            "alignment",
+            Verdict.WARN,
+            f"The masks lie where they belong, but their outlines are about "
+            f"{abs(placement.margin):.0f} pixels {side} of what they go around; check how they "
+            f"were drawn or smoothed.",
+        )
+    if placement.kept >= FITS:
         return Check("alignment", Verdict.PASS, "The masks fit best where they are.")
     return Check(
         "alignment",

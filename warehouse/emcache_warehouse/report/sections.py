@@ -13,7 +13,6 @@ from emcache_warehouse.charts.bench import bench_chart, bench_rows
 from emcache_warehouse.charts.cost import cost_chart, cost_rows
 from emcache_warehouse.charts.curves import curve_rows, curves_chart
 from emcache_warehouse.charts.gap import gap_chart, gap_rows
-from emcache_warehouse.charts.iou import iou_chart, iou_rows
 from emcache_warehouse.charts.paper import paper_rows, score_chart
 from emcache_warehouse.charts.pca import pca_chart, pca_rows
 from emcache_warehouse.charts.theme import Whole
@@ -21,7 +20,8 @@ from emcache_warehouse.charts.transfer import transfer_chart, transfer_rows
 from emcache_warehouse.choice import EVERYTHING, Choice, chosen_rows, run_variables
 from emcache_warehouse.pages import Picture
 from emcache_warehouse.query import run_query
-from emcache_warehouse.report.content import Section, in_words, table_of
+from emcache_warehouse.report.content import Section, table_of
+from emcache_warehouse.report.leaderboard import scores
 from emcache_warehouse.report.pictures import JPEG, shown_smaller, worst_pictures
 
 _PICTURES = 8
@@ -125,60 +125,6 @@ def what_was_run(workspace: Workspace, choice: Choice) -> Section:
     versions = run_query(database, _VERSIONS, {})
     headings = {"package": "package", "versions": "versions"}
     section.tables.append(table_of("Versions", versions, headings))
-    return section
-
-
-_ALWAYS = ("train_on", "eval_on", "iou_fg_mean", "iou_fg_std", "n_runs")
-"""Columns of the leaderboard that stay, though all rows have one value there."""
-
-
-def scores(workspace: Workspace, choice: Choice) -> Section:
-    """The leaderboard and its chart."""
-    section = Section("scores", "Scores")
-    rows = chosen_rows(workspace.warehouse, "leaderboard", choice)
-    if not rows.is_empty():
-        headings = {
-            "train_on": "trained on",
-            "eval_on": "scored on",
-            "iou_fg_mean": "IoU, mean",
-            "iou_fg_std": "IoU, std",
-            "n_runs": "runs",
-            "distinct_results": "distinct",
-            "n_nothing_learned": "learned nothing",
-            "seen": "seen in training",
-            "split": "split",
-            "regime": "regime",
-            "longest_edge": "px",
-            "precision": "arithmetic",
-            "n_slices": "slices",
-            "n_near": "near training",
-            "audit_accepted": "failed audit accepted",
-            "backbone": "backbone",
-            "weights": "weights",
-            "protocol": "protocol",
-            "data": "data",
-        }
-        # What all rows share is said once: a table wider than its page hides its last columns.
-        same = [
-            name
-            for name in headings
-            if name not in _ALWAYS and rows[name].n_unique() == 1 and rows.height > 1
-        ]
-        facts = [
-            f"{headings[name]} {in_words(rows[name][0])}"
-            for name in same
-            if rows[name][0] not in (None, 0)
-        ]
-        caption = "Leaderboard: foreground IoU over seeds"
-        if facts:
-            caption += f"; in every row {', '.join(facts)}"
-        shown = {name: heading for name, heading in headings.items() if name not in same}
-        section.tables.append(table_of(caption, rows, shown))
-    section.draw(
-        "chart-iou",
-        "Foreground IoU on the test slices: a bar for the mean over seeds, a dot for each run.",
-        lambda: iou_chart(iou_rows(workspace.warehouse, choice)),
-    )
     return section
 
 
