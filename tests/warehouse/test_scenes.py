@@ -1,122 +1,16 @@
-"""Each value stands at the row, column and colour that name it."""
+"""What charts draw of a few records: bars, colours, panels, the cells of an audit."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from itertools import combinations
-from typing import Any
+import polars as pl
+from scene import PAGE, Scene
 
-import pytest
-import vl_convert
-
-from emcache_warehouse.charts.gap import gap_chart, gap_rows
+from emcache.records import new_record
+from emcache_warehouse.charts.audit import audit_chart, audit_rows
+from emcache_warehouse.charts.custom import mark_chart
 from emcache_warehouse.charts.iou import iou_chart, iou_rows
 from emcache_warehouse.charts.pca import pca_chart, pca_rows
-from emcache_warehouse.charts.render import VEGA_LITE
 from emcache_warehouse.charts.theme import PALETTE
-
-DOMAINS = ("vnc", "vnc:stack2", "lucchi++", "a dataset with a rather long name")
-
-
-@dataclass(frozen=True)
-class Mark:
-    """One item of the scene, in the coordinates of the whole picture."""
-
-    kind: str
-    role: str
-    x: float
-    y: float
-    width: float
-    height: float
-    fill: str | None
-    text: Any
-
-    def holds(self, other: Mark) -> bool:
-        """Whether another mark's anchor lies within this one."""
-        return (
-            self.x <= other.x <= self.x + self.width and self.y <= other.y <= self.y + self.height
-        )
-
-
-def marks(chart: Any) -> list[Mark]:
-    """All marks of a chart."""
-    scene = vl_convert.vegalite_to_scenegraph(chart.to_dict(validate=False), vl_version=VEGA_LITE)
-    return list(_walk(scene["scenegraph"], 0.0, 0.0))
-
-
-def _walk(mark: dict[str, Any], x: float, y: float) -> Iterator[Mark]:
-    for item in mark.get("items", ()):
-        left, top = x + (item.get("x") or 0.0), y + (item.get("y") or 0.0)
-        yield Mark(
-            mark["marktype"],
-            mark.get("role") or "",
-            left,
-            top,
-            item.get("width") or 0.0,
-            item.get("height") or 0.0,
-            item.get("fill") if isinstance(item.get("fill"), str) else None,
-            item.get("text"),
-        )
-        if mark["marktype"] == "group":
-            for child in item.get("items", ()):
-                yield from _walk(child, left, top)
-
-
-def labels(drawn: list[Mark], text: str) -> list[Mark]:
-    return [m for m in drawn if m.role == "axis-label" and m.text in (text, [text])]
-
-
-def short(value: float) -> str:
-    """Three digits, as the cells have them."""
-    return f"{value:.0f}" if abs(value) >= 100 else str(float(f"{value:.3g}"))
-
-
-@pytest.fixture(scope="module")
-def measured(filled_once, tmp_path_factory):
-    """Four domains in an order that is not the alphabet's, and one pair measured the other way."""
-    made_up = type(filled_once)(tmp_path_factory.mktemp("scene"))
-    made_up.gap(DOMAINS, shift=4.0, sizes=(24, 24, 24, 24))
-    made_up.gap((DOMAINS[2], DOMAINS[0]), shift=8.0, sizes=(24, 24))
-    made_up.sync()
-    return made_up
-
-
-def test_each_distance_stands_in_the_cell_of_its_pair(measured):
-    rows = gap_rows(measured.database)
-    drawn = marks(gap_chart(rows))
-    cells = [m for m in drawn if m.kind == "rect" and m.role == "mark" and m.width > 40]
-    texts = [m for m in drawn if m.kind == "text" and isinstance(m.text, list) and m.role == "mark"]
-    newest = {
-        frozenset((row["domain_a"], row["domain_b"])): row
-        for row in rows.sort("gap_id").iter_rows(named=True)
-    }
-    assert len(newest) == len(list(combinations(DOMAINS, 2))) == 6
-    for pair, row in newest.items():
-        words = [
-            short(row["frechet"]),
-            f"{short(row['frechet_low'])} to {short(row['frechet_high'])}",
-        ]
-        found = [text for text in texts if text.text[:2] == words]
-        assert len(found) == 1, (pair, words, [text.text for text in texts])
-        (cell,) = [cell for cell in cells if cell.holds(found[0])]
-        below = {
-            name
-            for name in pair
-            for label in labels(drawn, name)
-            if cell.x <= label.x <= cell.x + cell.width
-        }
-        beside = {
-            name
-            for name in pair
-            for label in labels(drawn, name)
-            if cell.y <= label.y <= cell.y + cell.height
-        }
-        assert len(below) == len(beside) == 1
-        assert below | beside == pair
-        clear = row["frechet_low"] > max(row["frechet_within_a"], row["frechet_within_b"])
-        assert (cell.fill != "#d7d9dc") == clear
-    assert any(m.role.startswith("legend") for m in drawn)
 
 
 def test_arithmetic_makes_bars_of_its_own(made_up):
@@ -124,11 +18,11 @@ def test_arithmetic_makes_bars_of_its_own(made_up):
         for seed in (0, 1):
             made_up.train(("vnc",), seed, precision=precision)
     made_up.sync()
-    drawn = marks(iou_chart(iou_rows(made_up.database)))
-    bars = [m for m in drawn if m.kind == "rect" and m.role == "mark" and m.height > 20]
+    drawn = Scene(iou_chart(iou_rows(made_up.database)))
+    bars = [m for m in drawn.marks if m.kind == "rect" and m.role == "mark" and m.height > 20]
     assert len(bars) == 2
     for precision in ("float32", "bfloat16"):
-        assert labels(drawn, precision)
+        assert drawn.labels(precision)
 
 
 def test_a_dataset_has_one_colour_in_all_charts(made_up):
@@ -146,7 +40,7 @@ def test_a_dataset_has_one_colour_in_all_charts(made_up):
         (pca_chart(pca_rows(made_up.database)), "domain"),
     ):
         drawn = {row[column]: row["colour"] for row in chart.datasets["rows"]}
-        fills = {mark.fill for mark in marks(chart) if mark.role == "mark"}
+        fills = {mark.fill for mark in Scene(chart).marks if mark.role == "mark"}
         for name, colour in drawn.items():
             assert colour == palette[name]
             assert colour in fills
@@ -163,3 +57,69 @@ def test_older_measurements_of_other_datasets_have_panels_of_their_own(made_up):
     assert len({row["gap_id"] for row in rows}) == 2
     assert len({row["panel"] for row in rows}) == 2
     assert {row["panel"].rpartition(": ")[2] for row in rows} == {"fib, vnc", "lucchi++, vnc"}
+
+
+def test_every_fit_of_an_audit_stands_at_its_image_and_mask(made_up):
+    ids = [f"a rather long name of a slice {place}" for place in range(6)]
+    scores = [
+        {
+            "image": image,
+            "mask": mask,
+            "score": float((3 * a + 5 * b) % 7) / 7,
+            "declared": a == b,
+            "assigned": (a + 1) % 6 == b,
+        }
+        for a, image in enumerate(ids)
+        for b, mask in enumerate(ids)
+    ]
+    with new_record(made_up.runs, "audit") as draft:
+        draft.config = {
+            "dataset": "vnc",
+            "verdict": "fail",
+            "checks": [],
+            "pairing": {"own_mask_wins": 0.0, "displaced": {}, "undecided": [], "examined": 6},
+            "audit_key": "key",
+        }
+        draft.write_table("audit_scores.parquet", pl.DataFrame(scores))
+    made_up.sync()
+    rows = audit_rows(made_up.database, "vnc")
+    chart = audit_chart(rows)
+    drawn = Scene(chart)
+    (panel,) = drawn.plots
+    cells = {(panel.row(m), panel.column(m)): m for m in panel.marks if m.kind == "rect"}
+    assert len(cells) == rows.height == 36
+    by_score: dict[float, set[str | None]] = {}
+    for row in rows.iter_rows(named=True):
+        cell = cells[row["image"], row["mask"]]
+        by_score.setdefault(row["score"], set()).add(cell.fill)
+        rings = [m for m in panel.marks if m.kind == "symbol" and cell.holds(m)]
+        assert len(rings) == row["assigned"]
+    # Equal scores have one colour, and a better fit is darker.
+    darkness = [brightness(*by_score[score]) for score in sorted(by_score)]
+    assert darkness == sorted(darkness, reverse=True)
+    assert len(set(darkness)) == 7
+    assert drawn.width <= PAGE
+
+
+def brightness(fill: str | None) -> int:
+    assert fill is not None
+    if fill.startswith("#"):
+        return sum(bytes.fromhex(fill[1:]))
+    return sum(int(part) for part in fill.strip("rgb()").split(","))
+
+
+def test_points_of_a_query_stand_at_their_numbers():
+    rows = pl.DataFrame({"epoch": [1, 2, 3, 10], "loss": [0.9, 0.5, 0.45, -0.2]})
+    (panel,) = Scene(mark_chart(rows, "point", "epoch", "loss")).plots
+    for x, y in rows.rows():
+        assert len(panel.at(x, y, kind="symbol")) == 1
+
+
+def test_bars_of_a_query_stand_above_their_names():
+    names = ["vnc", "lucchi++", "a dataset with a rather long name"]
+    rows = pl.DataFrame({"dataset": names, "slices": [20, 165, 7]})
+    (panel,) = Scene(mark_chart(rows, "bar", "dataset", "slices")).plots
+    bars = {panel.column(m): m for m in panel.marks if m.kind == "rect"}
+    assert list(bars) == names
+    for name, value in rows.rows():
+        assert abs(bars[name].y - panel.y(value)) < 0.6

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import textwrap
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -18,6 +20,7 @@ _FEWEST_POINTS = 50
 _MOST_COLUMNS = 3
 _FEW_EPOCHS = 15
 _WIDTH = 250
+_LETTERS = 42
 _HEIGHT = 140
 _LOSSES = {"train_loss": "training", "val_loss": "validation"}
 
@@ -52,13 +55,11 @@ def curves_chart(rows: pl.DataFrame) -> alt.FacetChart:
     setups = describe_setups(rows)
     trained = training_order(rows)
     name = partial(_panel_name, only=len(setups.order) == 1)
-    rows = rows.with_columns(panel=pl.Series(list(map(name, setups.labels, rows["train_on"]))))
-    drawn = set(rows["panel"])
-    panels = [
-        panel
-        for panel in (name(setup, data) for setup in setups.order for data in trained)
-        if panel in drawn
-    ]
+    named = list(map(name, setups.labels, rows["train_on"]))
+    titles = _titles(named)
+    rows = rows.with_columns(panel=pl.Series([titles[panel] for panel in named], dtype=pl.String))
+    every = [name(setup, data) for setup in setups.order for data in trained]
+    panels = [titles[panel] for panel in dict.fromkeys(every) if panel in titles]
     whole = len(panels) == len(setups.order) * len(trained)
     columns = len(trained) if whole and len(trained) <= _MOST_COLUMNS else _MOST_COLUMNS
     n_runs = rows["run_id"].n_unique()
@@ -101,6 +102,20 @@ def _panel_name(setup: str, train_on: str, *, only: bool) -> str:
     return data if only else ", ".join(setup.split("\n")) + "\n" + data
 
 
+def _titles(names: Sequence[str]) -> dict[str, str]:
+    """Each name broken to its panel's width, and all of them with as many lines as the longest.
+
+    A wider title would push the panels apart, and a higher one would push its panel below the axis
+    that it shares with its neighbours.
+    """
+    broken = {
+        name: [piece for line in name.split("\n") for piece in textwrap.wrap(line, _LETTERS)]
+        for name in names
+    }
+    most = max(map(len, broken.values()))
+    return {name: "\n".join([" "] * (most - len(lines)) + lines) for name, lines in broken.items()}
+
+
 def _layers(losses: pl.DataFrame) -> list[alt.Chart]:
     kinds = list(_LOSSES.values())
     base = alt.Chart().encode(
@@ -118,7 +133,7 @@ def _layers(losses: pl.DataFrame) -> list[alt.Chart]:
             "curve:N",
             title=None,
             scale=alt.Scale(domain=kinds, range=[theme.PALETTE[5], theme.PALETTE[0]]),
-            legend=alt.Legend(symbolType="stroke", symbolSize=300),
+            legend=alt.Legend(orient="top", symbolType="stroke", symbolSize=300),
         ),
         tooltip=[
             alt.Tooltip("run_id:N", title="run"),

@@ -13,6 +13,9 @@ from emcache_warehouse.charts import theme
 from emcache_warehouse.choice import EVERYTHING, Choice, chosen_rows
 
 _CELL = 76
+_WIDER = 40
+_PAGE = 840
+_LETTER = 6.0
 _SLOPE = 200
 _UNCLEAR = "#d7d9dc"
 _FEW_DIRECTIONS = 3.0
@@ -51,16 +54,17 @@ def gap_chart(rows: pl.DataFrame) -> alt.VConcatChart:
             "no gap has been measured yet; measure one with `emcache gap DATASET DATASET "
             "--backbone NAME`."
         )
-    rows = rows.with_columns(
-        backbone_setup=setup_words(), panel=panel_words(), pair=_pair(), text=_text()
-    )
+    rows = with_panels(rows).with_columns(pair=_pair(), text=_text())
     domains = list(dict.fromkeys(chain.from_iterable(rows.select("domain_a", "domain_b").rows())))
     rows = _oriented(rows, domains)
     panels = rows["panel"].unique(maintain_order=True).to_list()
     top = max(2.0, float(rows["times_yardstick"].max() or 2.0))  # type: ignore[arg-type]
     heat = [_heat_map(panel, domains, top, legend=place == 0) for place, panel in enumerate(panels)]
+    each = max(1, len(domains) - 1) * (_CELL + _WIDER) + max(map(len, domains)) * _LETTER + 26
+    columns = max(1, int(_PAGE / each))
     parts: list[theme.Panel | alt.HConcatChart] = [
-        alt.hconcat(*heat[start : start + 3], spacing=26) for start in range(0, len(heat), 3)
+        alt.hconcat(*heat[start : start + columns], spacing=26)
+        for start in range(0, len(heat), columns)
     ]
     if set(rows["regime"]) == {"frozen", "lora"}:
         parts.append(_slopes(rows))
@@ -74,7 +78,7 @@ def gap_chart(rows: pl.DataFrame) -> alt.VConcatChart:
         "N is below D: distances are biased upwards, compare them at equal N" if few.any() else "",
         _low_rank(rows),
     ]
-    width = max(420.0, min(3, len(panels)) * (len(domains) * _CELL + 110.0))
+    width = max(420.0, min(columns, len(panels)) * each)
     return theme.finished(
         chart,
         rows.to_dicts(),
@@ -84,8 +88,12 @@ def gap_chart(rows: pl.DataFrame) -> alt.VConcatChart:
     )
 
 
-def setup_words() -> pl.Expr:
-    """Backbone, weights and size in words."""
+def with_panels(rows: pl.DataFrame) -> pl.DataFrame:
+    """Rows with ``backbone_setup`` and ``panel``: how the features were made, in words.
+
+    Features that differ never share a panel. Arithmetic is said where it varies; what else may
+    differ (stored type, layer) is told apart by the beginning of the recipe's hash.
+    """
     size = (
         pl.when(pl.col("longest_edge").is_null())
         .then(pl.format("{} nm a pixel", "pixel_size_nm"))
@@ -96,17 +104,21 @@ def setup_words() -> pl.Expr:
         .then(pl.format("{} (untrained)", "weights"))
         .otherwise(pl.col("weights"))
     )
-    return pl.format("{}, {}, {}", "backbone", weights, size)
-
-
-def panel_words() -> pl.Expr:
-    """The same with the regime, and the run where it has an adapter of its own."""
+    words = [pl.col("backbone"), weights, size]
+    if rows["precision"].n_unique() > 1:
+        words.append(pl.col("precision"))
     regime = (
         pl.when(pl.col("regime") == "lora")
         .then(pl.format("LoRA of run {}", pl.col("run_id").str.slice(-6)))
         .otherwise(pl.lit("frozen"))
     )
-    return pl.format("{}: {}", setup_words(), regime)
+    setup = pl.concat_str(words, separator=", ", ignore_nulls=True)
+    named = rows.with_columns(backbone_setup=setup).with_columns(
+        panel=pl.format("{}: {}", "backbone_setup", regime)
+    )
+    alike = pl.col("recipe_sha256").n_unique().over("panel") > 1
+    recipe = pl.format("{}, recipe {}", "panel", pl.col("recipe_sha256").str.slice(0, 6))
+    return named.with_columns(panel=pl.when(alike).then(recipe).otherwise("panel"))
 
 
 def _pair() -> pl.Expr:
@@ -177,11 +189,13 @@ def _low_rank(rows: pl.DataFrame) -> str:
 
 def _heat_map(panel: str, domains: list[str], top: float, *, legend: bool) -> theme.Panel:
     axis = alt.Axis(labelAngle=0, ticks=False, domain=False, labelLimit=0)
+    fits = max(map(len, domains)) * _LETTER < _CELL + _WIDER
+    below = axis if fits else alt.Axis(labelAngle=-25, ticks=False, domain=False, labelLimit=0)
     base = (
         alt.Chart(theme.ROWS)
         .transform_filter(alt.FieldEqualPredicate(field="panel", equal=panel))
         .encode(
-            x=alt.X("column:N", title=None, scale=alt.Scale(domain=domains[:-1]), axis=axis),
+            x=alt.X("column:N", title=None, scale=alt.Scale(domain=domains[:-1]), axis=below),
             y=alt.Y("row:N", title=None, scale=alt.Scale(domain=domains[1:]), axis=axis),
             tooltip=[
                 alt.Tooltip("domain_a:N"),
@@ -222,7 +236,7 @@ def _heat_map(panel: str, domains: list[str], top: float, *, legend: bool) -> th
         text="text:N", color=ink
     )
     return alt.layer(cells, numbers).properties(
-        width=max(1, len(domains) - 1) * (_CELL + 40),
+        width=max(1, len(domains) - 1) * (_CELL + _WIDER),
         height=max(1, len(domains) - 1) * _CELL,
         title=theme.panel_title(panel),
     )
@@ -231,7 +245,7 @@ def _heat_map(panel: str, domains: list[str], top: float, *, legend: bool) -> th
 def _slopes(rows: pl.DataFrame) -> theme.Panel:
     """From the frozen backbone to each LoRA run, one line a pair."""
     pairs = rows["pair"].unique(maintain_order=True).to_list()
-    palette = [theme.PALETTE[i % len(theme.PALETTE)] for i in range(len(pairs))]
+    palette = [theme.PAIRS[i % len(theme.PAIRS)] for i in range(len(pairs))]
     base = alt.Chart(theme.ROWS).encode(
         x=alt.X(
             "regime:N",

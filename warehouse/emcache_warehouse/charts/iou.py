@@ -61,7 +61,7 @@ def iou_chart(rows: pl.DataFrame) -> alt.VConcatChart:
         "test:N",
         title="tested on",
         scale=alt.Scale(domain=tests, range=colours_of(rows, "test", tests)),
-        legend=alt.Legend(orient="right"),
+        legend=alt.Legend(orient="top", columns=4),
     )
     panels = [
         _panel(rows.filter(pl.col("train_on") == train_on), setups, tests, colour)

@@ -22,8 +22,10 @@ SCORE_TABLES = (1, 2, 3, 4, 5, 8)
 PARAMETER_TABLE = 7
 """The one that counts parameters."""
 
-_WIDTH = 190
+_WIDEST, _NARROWEST = 190, 110
+_PAGE = 700
 _ROW = 15
+_SPACING = 18
 _CELL = ("paper_table", "backbone", "regime", "train_on", "eval_on", "sampling")
 _SETUP = ("weights", "longest_edge", "protocol", "precision", "audit_accepted", "data")
 _PAPER_MARK = "black diamond: the paper (arXiv 2602.08505)"
@@ -89,11 +91,13 @@ def score_chart(rows: pl.DataFrame, title: str) -> alt.HConcatChart:
     drawn = _with_marks(rows)
     names = [name for name in drawn["series"].unique(maintain_order=True) if name]
     cells = _in_order(drawn)
+    order = _panel_order(drawn)
+    width = max(_NARROWEST, min(_WIDEST, _PAGE // max(1, len(order)) - _SPACING))
     panels = [
-        _score_panel(drawn.filter(panel=name), cells, sorted(names), first=place == 0)
-        for place, name in enumerate(_panel_order(drawn))
+        _score_panel(drawn.filter(panel=name), cells, sorted(names), width, first=place == 0)
+        for place, name in enumerate(order)
     ]
-    chart: alt.HConcatChart = alt.hconcat(*panels, spacing=18)
+    chart: alt.HConcatChart = alt.hconcat(*panels, spacing=_SPACING)
     marks = [_PAPER_MARK, _OUR_MARK, _WHISKER] if names else [_PAPER_MARK, _WHISKER]
     here = f"{_cells(ours)} of {_cells(rows)} cells run here"
     runs = counted(int(ours["n_runs"].max()), "run") if ours.height else ""  # type: ignore[arg-type]
@@ -103,7 +107,7 @@ def score_chart(rows: pl.DataFrame, title: str) -> alt.HConcatChart:
         drawn.to_dicts(),
         title,
         [facts, *([common] if common else []), theme.SEPARATOR.join(marks)],
-        width=len(panels) * (_WIDTH + 18) + 150,
+        width=len(panels) * (width + _SPACING) + 150,
     )
 
 
@@ -167,7 +171,7 @@ def parameter_chart(rows: pl.DataFrame) -> theme.Panel:
 
 
 def _score_panel(
-    rows: pl.DataFrame, cells: list[str], series: list[str], *, first: bool
+    rows: pl.DataFrame, cells: list[str], series: list[str], width: int, *, first: bool
 ) -> theme.Panel:
     """Theirs and ours of one training and test set."""
     base = alt.Chart(theme.ROWS).transform_filter(
@@ -202,7 +206,7 @@ def _score_panel(
         ours.mark_rule(strokeWidth=1.5).encode(x=x("our_low"), x2="our_high"),
         ours.mark_circle(size=46, opacity=1).encode(x=x("iou_fg_mean")),
     ).properties(
-        width=_WIDTH,
+        width=width,
         height=max(3 * _ROW, len(cells) * _ROW * max(1, len(series))),
         title=theme.panel_title(_panel_title(rows)),
     )

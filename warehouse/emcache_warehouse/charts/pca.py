@@ -10,14 +10,13 @@ import polars as pl
 from emcache.errors import WarehouseError
 from emcache_warehouse.charts import theme
 from emcache_warehouse.charts.colours import colours_of, with_colours
-from emcache_warehouse.charts.gap import panel_words
+from emcache_warehouse.charts.gap import with_panels
 from emcache_warehouse.choice import EVERYTHING, Choice, chosen_rows
 
 _SIDE = 300
-_COLUMNS = 3
+_COLUMNS = 2
 _OWN_PICTURE = "data:image/"
 _PICTURES = alt.NamedData("pictures")
-_SHAPES = ("circle", "triangle-up", "square", "diamond", "cross", "triangle-down")
 
 
 def pca_rows(database: Path, choice: Choice = EVERYTHING) -> pl.DataFrame:
@@ -48,7 +47,7 @@ def pca_chart(rows: pl.DataFrame) -> alt.VConcatChart:
             "`emcache gap DATASET DATASET --backbone NAME`."
         )
     # Vega's tooltip shows a value called image as a picture.
-    rows = rows.with_columns(panel=panel_words(), slice=pl.format("{}/{}", "domain", "slice_id"))
+    rows = with_panels(rows).with_columns(slice=pl.format("{}/{}", "domain", "slice_id"))
     # Measurements of one backbone on several sets of domains have a panel each.
     sets = pl.col("domain").unique(maintain_order=True).str.join(", ").over("gap_id")
     alike = pl.col("gap_id").n_unique().over("panel") > 1
@@ -77,7 +76,7 @@ def pca_chart(rows: pl.DataFrame) -> alt.VConcatChart:
         rows.to_dicts(),
         "Slices in the plane of their principal components",
         ["mean of the patch tokens; components fitted to all domains of a panel jointly"],
-        width=min(len(panels), _COLUMNS) * (_SIDE + 60.0) + 90,
+        width=min(len(panels), _COLUMNS) * (_SIDE + 60.0),
     )
     # Each picture once, however many panels its slice stands in.
     whole.datasets = {**whole.datasets, _PICTURES.name: pictures.to_dicts()}
@@ -90,7 +89,7 @@ def _panel(rows: pl.DataFrame, domains: list[str], colours: list[str]) -> alt.Ch
     titles = [f"component {i} ({first[f'explained{i}']:.0%} of the variance)" for i in (1, 2)]
     zoomed = alt.Scale(zero=False, nice=True)
     # Colour and shape say the same, for print in grey and for eyes that see few colours.
-    legend = alt.Legend(title=None, orient="right")
+    legend = alt.Legend(title=None, orient="bottom", columns=4)
     panel: alt.Chart = (
         alt.Chart(theme.ROWS)
         .transform_filter(alt.FieldEqualPredicate(field="panel", equal=first["panel"]))
@@ -109,7 +108,8 @@ def _panel(rows: pl.DataFrame, domains: list[str], colours: list[str]) -> alt.Ch
             shape=alt.Shape(
                 "domain:N",
                 scale=alt.Scale(
-                    domain=domains, range=[_SHAPES[i % len(_SHAPES)] for i in range(count)]
+                    domain=domains,
+                    range=[theme.SHAPES[i % len(theme.SHAPES)] for i in range(count)],
                 ),
                 legend=legend,
             ),

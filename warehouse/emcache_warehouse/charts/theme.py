@@ -20,6 +20,19 @@ Panel: TypeAlias = alt.LayerChart | alt.FacetChart
 
 PALETTE = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00")
 """Okabe and Ito's colours, without the yellow that is lost on white and the black of the marks."""
+SHAPES = (
+    "circle",
+    "triangle-up",
+    "square",
+    "diamond",
+    "cross",
+    "triangle-down",
+    "triangle-left",
+    "triangle-right",
+)
+"""Shapes of points, those first that are easiest to tell apart."""
+PAIRS = ("#332288", "#882255", "#44aa99", "#ddaa33", "#88ccee", "#cc6677", "#117733", "#999933")
+"""Tol's muted colours, for what is no dataset, so that nothing is taken for one by its colour."""
 GREYS = {"macro": "#8c8c8c", "pooled": "#bdbdbd"}
 """What is computed from several datasets."""
 INK = "#1b1f24"

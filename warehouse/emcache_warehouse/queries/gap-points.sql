@@ -1,5 +1,5 @@
 -- Slices in the plane of their principal components, by the newest measurement of each backbone, regime and set of domains.
--- columns: gap_id, backbone, weights, longest_edge, pixel_size_nm, regime, run_id, domain, slice_id, pc1, pc2, explained1, explained2, thumbnail
+-- columns: gap_id, backbone, weights, longest_edge, pixel_size_nm, precision, recipe_sha256, regime, run_id, domain, slice_id, pc1, pc2, explained1, explained2, thumbnail
 WITH sets AS (
     SELECT gap_id, list(DISTINCT domain ORDER BY domain) AS domains FROM gap_points GROUP BY gap_id
 ),
@@ -10,10 +10,11 @@ measurements AS (
         weights,
         longest_edge,
         pixel_size_nm,
+        precision,
         regime,
         run_id,
         recipe_sha256
-    FROM gaps
+    FROM measured_gaps
     JOIN sets USING (gap_id)
     QUALIFY gap_id = max(gap_id) OVER (PARTITION BY recipe_sha256, domains)
 )
@@ -23,6 +24,8 @@ SELECT
     measurements.weights,
     measurements.longest_edge,
     measurements.pixel_size_nm,
+    measurements.precision,
+    measurements.recipe_sha256,
     measurements.regime,
     measurements.run_id,
     points.domain,

@@ -1,5 +1,5 @@
 -- What a run of one dataset loses on another, beside the distance between the two; runs that learned nothing are left out.
--- columns: train_on, eval_on, split, backbone, weights, longest_edge, pixel_size_nm, regime, protocol, seed, run_id, iou_source, iou_target, iou_drop, frechet, frechet_low, frechet_high, n_a, n_b
+-- columns: train_on, eval_on, split, backbone, weights, longest_edge, pixel_size_nm, regime, protocol, precision, data, seed, run_id, iou_source, iou_target, iou_drop, frechet, frechet_low, frechet_high, n_a, n_b
 WITH scores AS (
     SELECT
         metrics.run_id,
@@ -9,6 +9,8 @@ WITH scores AS (
         metrics.longest_edge,
         runs.pixel_size_nm,
         metrics.protocol,
+        metrics.precision,
+        metrics.data,
         metrics.train_on,
         metrics.seed,
         metrics.eval_on,
@@ -33,12 +35,13 @@ distances AS (
         weights,
         longest_edge,
         pixel_size_nm,
+        precision,
         regime,
         run_id,
         frechet,
         frechet_low,
         frechet_high
-    FROM gaps
+    FROM measured_gaps
     WHERE level = 'slice'
 )
 SELECT
@@ -51,6 +54,8 @@ SELECT
     own.pixel_size_nm,
     own.regime,
     own.protocol,
+    own.precision,
+    own.data,
     own.seed,
     own.run_id,
     own.iou_fg AS iou_source,
@@ -79,6 +84,7 @@ QUALIFY row_number() OVER (
         distances.other = away.eval_on DESC,
         distances.other = away.eval_on || ':' || away.split DESC,
         distances.one = own.train_on DESC,
+        distances.precision IS NOT DISTINCT FROM own.precision DESC,
         distances.gap_id DESC
 ) = 1
 ORDER BY own.train_on, away.eval_on, own.backbone, own.weights, own.longest_edge, own.regime, own.seed;

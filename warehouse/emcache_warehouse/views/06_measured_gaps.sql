@@ -1,0 +1,12 @@
+-- Distances with the arithmetic of their features: two measurements may differ in nothing else that has a name.
+CREATE VIEW measured_gaps AS
+WITH recipes AS (
+    SELECT recipe_sha256, any_value(precision) AS precision
+    FROM feature_sets
+    GROUP BY recipe_sha256
+)
+SELECT gaps.*, coalesce(recipes.precision, runs.precision) AS precision
+FROM gaps
+LEFT JOIN recipes USING (recipe_sha256)
+LEFT JOIN runs ON runs.run_id = gaps.run_id;
+COMMENT ON VIEW measured_gaps IS 'Distances between domains, with the arithmetic of the features that they were measured on.';
