@@ -63,7 +63,8 @@ format: setup ## Format the sources and mend what lint can mend.
 	$(BIN)/ruff format $(SOURCES)
 	$(BIN)/ruff check --fix $(SOURCES)
 
-docs: setup ## Write the pages of the named queries anew.
+docs: setup ## Write the pages of the tables and the named queries anew.
+	$(BIN)/python -m emcache_warehouse.tables_page docs/tables.md
 	$(BIN)/python -m emcache_warehouse.query_pages docs/queries
 
 lock: setup ## Write requirements.lock anew from pyproject.toml and constraints.txt.
