@@ -61,8 +61,8 @@ class _ManyClasses(TyperCommand):
 @app.command(cls=_ManyClasses)
 def add(
     name: Annotated[str, typer.Argument(help="What to call it.")],
-    layout: Annotated[Layout, typer.Option(help="How its folder is laid out.")],
     root: Annotated[Path, typer.Option(metavar="PATH", help="Its folder.")],
+    layout: Annotated[Layout, typer.Option(help="How its folder is laid out.")] = Layout.FOLDER,
     images: Annotated[
         str | None,
         typer.Option(

@@ -6,6 +6,7 @@ decoded. Every listing is in natural order.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from glob import escape as glob_escape
@@ -144,12 +145,14 @@ def list_folder(root: Path, options: Mapping[str, Any], probe: Probe) -> Listing
     if not images:
         raise DatasetError(
             f"{root} holds no image that matches {pattern!r:.200} ({', '.join(IMAGE_SUFFIXES)}); "
-            f"check --root and --images.",
+            f"check --root, --layout and --images.",
             subject=root,
         )
     pages = _Pages(root, probe)
     ids = pages.named(slice_ids(images))
     if wanted is None:
+        if "images" not in options:
+            _refuse_masks_among(images)
         entries = tuple(Entry(name, plane, None, None) for plane, name in ids.items())
         return Listing(entries, "no masks: every slice is unlabelled", pages.voxel_size_nm)
     if not masks:
@@ -171,6 +174,28 @@ def list_folder(root: Path, options: Mapping[str, Any], probe: Probe) -> Listing
     splits = assign_splits(list(ids.values()), options.get("split", [DEFAULT_SPLIT]))
     entries = tuple(Entry(ids[image], image, mask, splits[ids[image]]) for image, mask in pairs)
     return Listing(entries, words, pages.voxel_size_nm)
+
+
+def _refuse_masks_among(images: Sequence[str]) -> None:
+    """Refuse a folder where every second file is called as another with something behind it.
+
+    Raises:
+        DatasetError: With what to do.
+    """
+    stems = {PurePosixPath(name).stem: name for name in images}
+    behind = Counter(
+        stem[cut:] for stem in stems for cut in range(1, len(stem)) if stem[:cut] in stems
+    )
+    for suffix, count in behind.items():
+        # Digits behind a name count slices: s1 and s10.
+        if 2 * count == len(images) and any(letter.isalpha() for letter in suffix):
+            example = next(name for stem, name in stems.items() if stem.endswith(suffix))
+            raise DatasetError(
+                f"{count} of {len(images)} images are called as another with {suffix} behind, as "
+                f"{example}; expected images alone: give --mask-suffix {suffix} where these are "
+                f"the masks, or --images '*' where all are images.",
+                subject=suffix,
+            )
 
 
 def list_stack(root: Path, options: Mapping[str, Any], probe: Probe) -> Listing:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from enum import StrEnum
 from functools import partial
 from pathlib import PurePosixPath
@@ -27,7 +28,7 @@ class Rule(StrEnum):
     STEM = "stem"
     """Same file name without its ending."""
     NUMBER = "number"
-    """Same value of the one number in the file name."""
+    """Same value of the one number in the file name, or of the one that differs between files."""
     SUFFIX = "suffix"
     """Same file name without its ending, but for a suffix of the mask's, as ``_label``."""
     ORDER = "order"
@@ -65,8 +66,10 @@ def pair(
     """
     if rule is Rule.ORDER:
         return pair_by_position(natural_sorted(images), natural_sorted(masks))
-    key = _number if rule is Rule.NUMBER else _stem
-    mask_key = partial(_stem_without, suffix) if rule is Rule.SUFFIX else key
+    key: Callable[[str], str] = _stem
+    mask_key: Callable[[str], str] = partial(_stem_without, suffix) if suffix else _stem
+    if rule is Rule.NUMBER:
+        key, mask_key = _numbers(images, "image").__getitem__, _numbers(masks, "mask").__getitem__
     image_of = _index(images, key, "image", rule)
     mask_of = _index(masks, mask_key, "mask", rule)
     alone = [image_of[k] for k in image_of if k not in mask_of]
@@ -101,16 +104,29 @@ def pair_by_position(images: Sequence[_Item], masks: Sequence[_Item]) -> list[tu
     return list(zip(images, masks, strict=True))
 
 
+def _shared_suffix(names: Sequence[str], others: Sequence[str]) -> str | None:
+    """What stands behind one of the names in each of the others; None where it varies."""
+    stems = {_stem(name) for name in names}
+    rests = set()
+    for other in map(_stem, others):
+        starts = [stem for stem in stems if other.startswith(stem) and other != stem]
+        rests.add(other.removeprefix(max(starts, key=len)) if starts else None)
+    return rests.pop() if len(rests) == 1 else None
+
+
 def _what_else(images: Sequence[str], masks: Sequence[str], rule: Rule) -> str:
-    """What to do about leftovers on both sides; a suffix that all masks have is named."""
-    stems = {_stem(image) for image in images}
-    rests = {
-        name[len(stem) :]
-        for name in map(_stem, masks)
-        if (stem := max((s for s in stems if name.startswith(s)), key=len, default=None))
-    }
-    if rule is Rule.STEM and len(rests) == 1 and len(images) == len(masks):
-        return f"give --mask-suffix {rests.pop()}"
+    """What to do about leftovers on both sides: another rule that pairs them all."""
+    if rule is Rule.STEM and len(images) == len(masks):
+        suffix = _shared_suffix(images, masks)
+        if suffix:
+            return f"give --mask-suffix {suffix}"
+        with suppress(PairingError):
+            pair(images, masks, Rule.NUMBER)
+            return "give --pair number, which pairs them all"
+        return (
+            "choose another --pair rule (order goes by position, and `emcache dataset audit` tells "
+            "whether that was right)"
+        )
     return "choose another --pair rule"
 
 
@@ -129,15 +145,29 @@ def _stem(path: str) -> str:
     return PurePosixPath(path).stem
 
 
-def _number(path: str) -> str:
-    numbers = _NUMBER.findall(PurePosixPath(path).stem)
-    if len(numbers) != 1:
-        raise PairingError(
-            f"{path} has {len(numbers)} numbers in its name; --pair number needs exactly one: "
-            f"rename it, or choose another --pair rule.",
-            subject=path,
-        )
-    return str(int(numbers[0]))
+def _numbers(paths: Sequence[str], kind: str) -> dict[str, str]:
+    """The number that each name goes by: its only one, or the one that differs between names."""
+    found = {path: [int(number) for number in _NUMBER.findall(_stem(path))] for path in paths}
+    by_count = {len(numbers): path for path, numbers in found.items()}
+    if len(by_count) > 1:
+        (fewer, one), (more, other) = sorted(by_count.items())[:2]
+        what = f"{kind} {one} has {_counted(fewer)} in its name, and {other} has {more}"
+    else:
+        places = [len({*values}) > 1 for values in zip(*found.values(), strict=True)]
+        if len(places) == 1 or sum(places) == 1:
+            place = places.index(True) if any(places) else 0
+            return {path: str(numbers[place]) for path, numbers in found.items()}
+        what = f"{kind} {paths[0]} has {_counted(len(places))} in its name"
+        what += f", of which {sum(places) or 'none'} differ between {kind}s" if places else ""
+    raise PairingError(
+        f"{what}; --pair number needs one number in each name, or several of which one differs: "
+        f"rename the files, or choose another --pair rule.",
+        subject=paths[0],
+    )
+
+
+def _counted(number: int) -> str:
+    return {0: "no number", 1: "1 number"}.get(number, f"{number} numbers")
 
 
 def _index(

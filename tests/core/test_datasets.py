@@ -124,7 +124,7 @@ def test_masks_are_never_taken_for_images(workspace: Workspace, tmp_path: Path) 
     root.mkdir()
     for number in range(4):
         Image.new("L", (28, 28), 90 + number).save(root / f"slice{number}.png")
-        Image.new("L", (28, 28), 255).save(root / f"slice{number}_mask.png")
+        Image.new("L", (28, 28), 255 - number).save(root / f"slice{number}_mask.png")
     options = {
         "images": "*.png",
         "masks": "*_mask.png",
@@ -133,6 +133,20 @@ def test_masks_are_never_taken_for_images(workspace: Workspace, tmp_path: Path) 
     }
     dataset, _ = add_dataset(workspace, "mixed", "folder", root, options, Quiet())
     assert [item.image.path.name for item in dataset.slices] == [f"slice{i}.png" for i in range(4)]
+    # Masks that nobody names would be slices like any other.
+    with pytest.raises(DatasetError, match=r"4 of 8 images .* --mask-suffix _mask where"):
+        add_dataset(workspace, "alone", "folder", root, {}, Quiet())
+    every, _ = add_dataset(workspace, "every", "folder", root, {"images": "*"}, Quiet())
+    assert len(every.slices) == 8
+
+
+def test_numbers_behind_a_name_are_no_masks(workspace: Workspace, tmp_path: Path) -> None:
+    root = tmp_path / "numbered"
+    root.mkdir()
+    for place, name in enumerate(("s1", "s10", "s2", "s20")):
+        Image.new("L", (28, 28), 90 + place).save(root / f"{name}.png")
+    dataset, _ = add_dataset(workspace, "numbered", "folder", root, {}, Quiet())
+    assert len(dataset.slices) == 4
 
 
 @pytest.mark.parametrize(

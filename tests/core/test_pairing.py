@@ -20,6 +20,15 @@ def test_number_pairs_names_that_differ() -> None:
     assert len(pairs) == 12
 
 
+def test_of_several_numbers_the_one_that_differs_counts() -> None:
+    images = [f"Series7 z{i}.tif" for i in range(12)]
+    masks = [f"GT_Series7_{i:03d}_v2.png" for i in range(12)]
+    pairs = pair(sorted(images), sorted(masks), Rule.NUMBER)
+    assert pairs == list(zip(images, masks, strict=True))
+    with pytest.raises(PairingError, match="give --pair number"):
+        pair(images, masks, Rule.STEM)
+
+
 def test_order_pairs_by_natural_position() -> None:
     images = [f"a{i}.png" for i in range(12)]
     masks = [f"b{i}.png" for i in range(12)]
@@ -32,7 +41,9 @@ def test_order_pairs_by_natural_position() -> None:
         (["1.tif", "2.tif"], ["1.png"], Rule.STEM, "image 2.tif without a mask"),
         (["1.tif"], ["1.png", "7.png"], Rule.STEM, "mask 7.png without an image"),
         (["a1b2.tif"], ["1.png"], Rule.NUMBER, "a1b2.tif has 2 numbers"),
-        (["x.tif"], ["1.png"], Rule.NUMBER, "x.tif has 0 numbers"),
+        (["a1b2.tif", "a2b3.tif"], ["1.png"], Rule.NUMBER, "a1b2.tif has 2 numbers .* 2 differ"),
+        (["a1b2.tif", "a2.tif"], ["1.png"], Rule.NUMBER, "a2.tif has 1 number .* a1b2.tif has 2"),
+        (["x.tif"], ["1.png"], Rule.NUMBER, "x.tif has no number"),
         (["1.tif", "01.png"], ["1.png"], Rule.NUMBER, "1.tif and 01.png both"),
         (["1.tif"], ["1.png", "2.png"], Rule.ORDER, "1 images and 2 masks"),
     ],
