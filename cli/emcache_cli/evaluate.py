@@ -10,7 +10,14 @@ from emcache_cli.options import DeviceOption, FormatOption, WorkspaceOption
 
 
 def evaluate(
-    run: Annotated[str, typer.Argument(help="A trained run: its identifier, or a part of it.")],
+    runs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RUN...",
+            help="Trained runs: identifiers or parts of them, or a dataset's name for all runs "
+            "that were trained on it.",
+        ),
+    ],
     on: Annotated[
         list[str],
         typer.Option(
@@ -28,12 +35,12 @@ def evaluate(
     chosen: FormatOption = None,
     workspace: WorkspaceOption = None,
 ) -> None:
-    """Score a trained run on other datasets, with the backbone and size it was trained with."""
-    from emcache.evaluate import EvaluationOptions, evaluate_run
+    """Score trained runs on other datasets, with the backbone and size they were trained with."""
+    from emcache.evaluate import EvaluationOptions, evaluate_runs
     from emcache.workspace import find_workspace
     from emcache_cli.console import Console, show_rows
     from emcache_cli.summaries import evaluation_rows
 
     options = EvaluationOptions(weights, device, save_predictions)
-    record = evaluate_run(find_workspace(workspace), run, on, options, Console())
-    show_rows(evaluation_rows(record), chosen)
+    records = evaluate_runs(find_workspace(workspace), runs, on, options, Console())
+    show_rows([row for record in records for row in evaluation_rows(record)], chosen)

@@ -28,7 +28,7 @@ def describe_added(dataset: Dataset) -> list[str]:
             f"Masks: {dataset.classes.words}"
             + (
                 f"; {dataset.grey_pixels} pixels lie strictly between 0 and 255."
-                if dataset.classes.threshold is not None
+                if dataset.classes.threshold not in (None, 1)
                 else "."
             )
         )

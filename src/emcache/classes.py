@@ -130,8 +130,13 @@ class ClassRule:
         return sum(n for value, n in counts.items() if value in seen)
 
     def doubtful_pixels(self, counts: Mapping[int, int]) -> int:
-        """Pixels between the classes: strictly between 0 and 255, where a threshold decides."""
-        if self.values is not None or any(value > 255 or value < 0 for value in counts):
+        """Pixels between the classes: strictly between 0 and 255, where a threshold decides.
+
+        There are none with a threshold of 1: every value above 0 was declared foreground.
+        """
+        if self.values is not None or self.threshold == 1:
+            return 0
+        if any(value > 255 or value < 0 for value in counts):
             return 0
         return sum(n for value, n in counts.items() if 0 < value < 255)
 

@@ -20,6 +20,7 @@ from emcache.jobs import ExtractOptions, plan_extraction
 from emcache.progress import Reporter
 from emcache.readers import PixelReader, Reader, SizedSlice, TokenReader
 from emcache.records import Record, new_record
+from emcache.run_marks import named_runs
 from emcache.scoring import score_slices, slice_table
 from emcache.seen import seen_by
 from emcache.segmenter import Segmenter
@@ -46,6 +47,32 @@ class _Plan:
 
     reader: Reader
     model: torch.nn.Module
+
+
+def evaluate_runs(
+    workspace: Workspace,
+    names: Sequence[str],
+    on: Sequence[str],
+    options: EvaluationOptions,
+    reporter: Reporter,
+) -> list[Record]:
+    """Score several trained runs, one after the other; a record each.
+
+    Args:
+        workspace: Where.
+        names: Identifiers of runs, parts of them, or what runs were trained on.
+        on: As for :func:`evaluate_run`, likewise the others.
+        options: How.
+        reporter: Hears of everything that takes long.
+
+    Raises:
+        RecordError: No such run.
+        DatasetError: A dataset without masks, or without the split.
+    """
+    runs = named_runs(workspace, names)
+    if len(runs) > 1:
+        reporter.say(f"Scoring {len(runs)} runs on {', '.join(on)}.")
+    return [evaluate_run(workspace, run, on, options, reporter) for run in runs]
 
 
 def evaluate_run(

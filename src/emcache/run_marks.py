@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from emcache.errors import UsageError
-from emcache.records import Record, new_record
-from emcache.trained_runs import find_run_id
-from emcache.workspace import Workspace
+from emcache.records import Record, list_record_ids, new_record, read_record
+from emcache.trained_runs import find_run_id, list_run_ids
+from emcache.workspace import FIRST_NAME, Workspace
 
 KIND = "run-mark"
 
@@ -35,3 +35,39 @@ def mark_runs(
     with new_record(workspace.runs, KIND) as draft:
         draft.config = {"run_ids": ids, "hidden": hidden, "why": why}
         return draft.finish()
+
+
+def named_runs(workspace: Workspace, names: Sequence[str]) -> list[str]:
+    """Identifiers of the runs that are meant, each once.
+
+    Args:
+        workspace: Where.
+        names: What a run was trained on (``vnc``, or ``lucchi++ + vnc``) for all such runs, without
+            those that were set aside; else an identifier, or a part of it that no other run has.
+
+    Raises:
+        RecordError: No such run, or several of the same part.
+    """
+    known: dict[object, list[str]] = {}
+    for run_id in list_run_ids(workspace):
+        record = read_record(workspace.runs / run_id, verify_files=False)
+        known.setdefault(record.config.get("train_on"), []).append(run_id)
+    hidden = _hidden(workspace)
+    chosen: list[str] = []
+    for name in names:
+        trained_on = [name]
+        if name in workspace.dataset_names():
+            trained_on.append(workspace.dataset_options(name).get(FIRST_NAME, name))
+        runs = [run for data in dict.fromkeys(trained_on) for run in known.get(data, ())]
+        chosen += [run for run in runs if run not in hidden] or [find_run_id(workspace, name)]
+    return list(dict.fromkeys(chosen))
+
+
+def _hidden(workspace: Workspace) -> set[str]:
+    """Runs that are set aside, by the newest mark of each."""
+    hidden: dict[str, bool] = {}
+    for record_id in list_record_ids(workspace.runs):
+        if KIND in record_id:
+            config = read_record(workspace.runs / record_id, verify_files=False).config
+            hidden |= dict.fromkeys(config["run_ids"], config["hidden"])
+    return {run for run, aside in hidden.items() if aside}

@@ -150,13 +150,18 @@ class TrainedRun:
             )
 
 
+def list_run_ids(workspace: Workspace) -> list[str]:
+    """Identifiers of the trained runs, oldest first."""
+    return [name for name in list_record_ids(workspace.runs) if any(k in name for k in _KINDS)]
+
+
 def find_run_id(workspace: Workspace, text: str) -> str:
     """The identifier of a run, from it or from a part of it that no other run has.
 
     Raises:
         RecordError: There is none, or there are several.
     """
-    runs = [name for name in list_record_ids(workspace.runs) if any(k in name for k in _KINDS)]
+    runs = list_run_ids(workspace)
     found = [text] if text in runs else [name for name in runs if text and text in name]
     if len(found) != 1:
         shown = _listed(found or runs)

@@ -247,3 +247,9 @@ def test_the_key_of_a_threshold_is_what_it_was() -> None:
     assert ClassRule().identity() == {"foreground": {"at_least": 128}}
     with pytest.raises(EmcacheError):
         class_rule(3, CLASSES)
+
+
+@pytest.mark.parametrize(("threshold", "doubtful"), [(128, 7), (1, 0)])
+def test_values_above_a_threshold_of_one_are_not_in_doubt(threshold: int, doubtful: int) -> None:
+    """Instance labels: whoever says that every value above 0 is foreground need not be asked."""
+    assert class_rule(threshold, None).doubtful_pixels({0: 90, 11: 4, 22: 3}) == doubtful

@@ -6,14 +6,16 @@ import pytest
 from PIL import Image
 
 from emcache.canonical import json_sha256
+from emcache.dataset_upkeep import rename_dataset
 from emcache.datasets import load_dataset
 from emcache.errors import DatasetError, RecordError, UsageError, WeightsError
-from emcache.evaluate import EvaluationOptions, evaluate_run
+from emcache.evaluate import EvaluationOptions, evaluate_run, evaluate_runs
 from emcache.feature_choice import FeatureRequest
 from emcache.progress import Quiet
 from emcache.protocol import Protocol
 from emcache.records import Record
 from emcache.registration import add_dataset
+from emcache.run_marks import mark_runs
 from emcache.synthetic import STYLES, write_domain
 from emcache.train_head import train_head
 from emcache.train_lora import BackboneChoice, DeviceSavings, train_lora
@@ -190,3 +192,23 @@ def test_scores_on_data_that_failed_its_audit_come_with_a_warning(
     add_dataset(cells, "mixed", "folder", root, MASKED, Quiet())
     evaluate_run(cells, run.id, ["mixed"], EvaluationOptions(), listener)
     assert any("audit of mixed failed, and scores on it mean little" in x for x in listener.lines)
+
+
+def test_a_datasets_name_stands_for_all_runs_trained_on_it(cells: Workspace, listener) -> None:
+    first, second = train(cells, "frozen"), train(cells, "frozen", PAPER)
+    options = EvaluationOptions()
+
+    def scored(*names: str) -> list[str]:
+        records = evaluate_runs(cells, names, ["cells:test"], options, listener)
+        return [record.config["run_id"] for record in records]
+
+    assert scored("cells") == [first.id, second.id]
+    assert "Scoring 2 runs on cells:test." in listener.lines
+    assert scored(second.id, "cells") == [second.id, first.id]
+    mark_runs(cells, [first.id], hidden=True, why="a trial")
+    assert scored("cells") == [second.id]
+    assert scored(first.id) == [first.id]
+    rename_dataset(cells, "cells", "neurons", Quiet())
+    assert evaluate_runs(cells, ["neurons"], ["neurons:test"], options, listener)
+    with pytest.raises(RecordError, match="no run 'fib'"):
+        scored("fib")

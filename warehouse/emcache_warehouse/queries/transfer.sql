@@ -1,4 +1,4 @@
--- What a run of one dataset loses on another, beside the distance between the two; runs that learned nothing are left out.
+-- What a run of one dataset loses on the test slices of another (on all where it has none), beside the distance between the two; runs that learned nothing are left out.
 -- columns: train_on, eval_on, split, backbone, weights, longest_edge, pixel_size_nm, regime, protocol, precision, data, seed, run_id, iou_source, iou_target, iou_drop, frechet, frechet_low, frechet_high, n_a, n_b
 WITH scores AS (
     SELECT
@@ -15,7 +15,8 @@ WITH scores AS (
         metrics.seed,
         metrics.eval_on,
         metrics.split,
-        metrics.iou_fg
+        metrics.iou_fg,
+        coalesce(bool_or(metrics.split = 'test') OVER (PARTITION BY metrics.run_id, metrics.eval_on), false) AS has_test
     FROM run_metrics AS metrics
     JOIN runs USING (run_id)
     WHERE metrics.eval_on NOT IN ('macro', 'pooled')
@@ -78,6 +79,7 @@ JOIN distances
     AND distances.regime = own.regime
     AND (own.regime = 'frozen' OR distances.run_id = own.run_id)
 WHERE own.eval_on = own.train_on AND own.split = 'test' AND away.eval_on <> own.train_on
+    AND (away.split = 'test' OR NOT away.has_test)
 QUALIFY row_number() OVER (
     PARTITION BY own.run_id, away.eval_on, away.split
     ORDER BY
