@@ -12,6 +12,7 @@ from PIL import Image
 
 from emcache.records import new_record
 from emcache.workspace import init_workspace
+from emcache_warehouse.report.content import table_of
 from emcache_warehouse.report.page import write_report
 
 BACKBONES = (
@@ -78,3 +79,15 @@ def audit(made_up, name: str, count: int) -> None:
         )
         for place in range(4):
             noise(made_up.random, 420).save(draft.path(f"worst/{place}.png"))
+
+
+def test_what_all_rows_share_is_said_once():
+    frame = pl.DataFrame(
+        {"train_on": ["vnc", "vnc"], "px": [266, 266], "seen": [False, False], "iou": [0.4, 0.5]}
+    )
+    headings = {"train_on": "trained on", "px": "px", "seen": "seen", "iou": "IoU"}
+    table = table_of("Scores", frame, headings, always=("train_on", "iou"))
+    assert table.caption == "Scores; throughout: px 266"
+    assert table.columns == ["trained on", "IoU"]
+    assert table.rows == [["vnc", "0.4"], ["vnc", "0.5"]]
+    assert table_of("Scores", frame, headings).columns == list(headings.values())

@@ -59,7 +59,8 @@ def pca_chart(rows: pl.DataFrame) -> alt.VConcatChart:
     pictures = rows.select("slice", image=pl.when(own).then("thumbnail")).unique(
         "slice", maintain_order=True
     )
-    rows = rows.drop("thumbnail")
+    # Thousands of rows: what the panel's title says is not repeated in each.
+    rows = rows.drop("thumbnail", "recipe_sha256", "backbone_setup")
     domains = rows["domain"].unique(maintain_order=True).to_list()
     colours = colours_of(rows, "domain", domains)
     panels = [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -66,6 +66,7 @@ def table_of(
     frame: pl.DataFrame,
     columns: Mapping[str, str],
     most: int = 60,
+    always: Collection[str] | None = None,
 ) -> Table:
     """Some columns of a frame under readable names.
 
@@ -74,7 +75,19 @@ def table_of(
         frame: Rows.
         columns: Heading of each column shown.
         most: Rows shown; how many were left out is said.
+        always: Columns that stay. Another one where all rows have the same value is said once, in
+            the caption, so that the table is no wider than its page; None keeps every column.
     """
+    if always is not None:
+        same = [name for name in columns if name not in always and frame[name].n_unique() == 1]
+        # Nothing is said of what no row has: nothing accepted, nothing seen.
+        facts = [
+            f"{columns[name]} {in_words(frame[name][0])}"
+            for name in same
+            if frame[name][0] not in (None, 0)
+        ]
+        caption += f"; throughout: {', '.join(facts)}" if facts else ""
+        columns = {name: words for name, words in columns.items() if name not in same}
     shown = frame.head(most)
     return Table(
         caption,

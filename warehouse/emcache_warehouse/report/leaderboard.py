@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import polars as pl
-
 from emcache.workspace import Workspace
 from emcache_warehouse.charts.iou import iou_chart, iou_rows
 from emcache_warehouse.choice import Choice, chosen_rows
-from emcache_warehouse.report.content import Section, Table, in_words, table_of
+from emcache_warehouse.report.content import Section, table_of
 
 _COLUMNS = {
     "train_on": "trained on",
@@ -39,31 +37,11 @@ def scores(workspace: Workspace, choice: Choice) -> Section:
     section = Section("scores", "Scores")
     rows = chosen_rows(workspace.warehouse, "leaderboard", choice)
     if not rows.is_empty():
-        section.tables.append(_table(rows))
+        caption = "Leaderboard: foreground IoU over seeds"
+        section.tables.append(table_of(caption, rows, _COLUMNS, always=_ALWAYS))
     section.draw(
         "chart-iou",
         "Foreground IoU on the test slices: a bar for the mean over seeds, a dot for each run.",
         lambda: iou_chart(iou_rows(workspace.warehouse, choice)),
     )
     return section
-
-
-def _table(rows: pl.DataFrame) -> Table:
-    """What differs in columns; what all rows share is said once."""
-    same = [
-        name
-        for name in _COLUMNS
-        if name not in _ALWAYS and rows.height > 1 and rows[name].n_unique() == 1
-    ]
-    # Nothing is said of what no row has: nothing accepted, nothing seen, 0 that learned nothing.
-    shared = [
-        f"{_COLUMNS[name]} {in_words(rows[name][0])}"
-        for name in same
-        if rows[name][0] not in (None, 0)
-    ]
-    caption = "Leaderboard: foreground IoU over seeds"
-    if shared:
-        caption += f"; in every row {', '.join(shared)}"
-    return table_of(
-        caption, rows, {name: words for name, words in _COLUMNS.items() if name not in same}
-    )

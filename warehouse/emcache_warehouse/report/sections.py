@@ -28,6 +28,32 @@ _PICTURES = 8
 _MOST_EPOCHS = 3000
 _MOST_SCORES = 3600
 
+# Columns that stay though all rows have one value there.
+_OF_RUNS = ("train_on", "runs", "seeds", "seconds")
+_OF_CELLS = (
+    "train_on",
+    "our_eval_on",
+    "paper_iou_fg_mean",
+    "iou_fg_mean",
+    "iou_fg_std",
+    "difference",
+)
+_OF_GAPS = (
+    "domain_a",
+    "domain_b",
+    "n_a",
+    "n_b",
+    "frechet",
+    "frechet_low",
+    "frechet_high",
+    "frechet_at_n",
+    "frechet_within_a",
+    "frechet_within_b",
+    "kernel",
+    "probe_auroc",
+    "probe_p_value",
+)
+
 _DATASETS = """
 SELECT
     datasets.dataset,
@@ -116,7 +142,7 @@ def what_was_run(workspace: Workspace, choice: Choice) -> Section:
             "seeds": "seeds",
             "seconds": "seconds",
         }
-        section.tables.append(table_of("Trainings", runs, headings))
+        section.tables.append(table_of("Trainings", runs, headings, always=_OF_RUNS))
         if runs["weights"].str.starts_with("random:").any():
             section.notes.append(
                 "Weights called random are untrained: those scores say what a head learned, not "
@@ -153,7 +179,7 @@ def paper(workspace: Workspace, choice: Choice) -> Section:
         "iou_fg_std": "std",
         "difference": "difference",
     }
-    section.tables.append(table_of("Cell by cell", rows, headings))
+    section.tables.append(table_of("Cell by cell", rows, headings, always=_OF_CELLS))
     section.draw(
         "chart-paper",
         "Every score of the study with our own beside it.",
@@ -193,7 +219,8 @@ def gaps(workspace: Workspace, choice: Choice) -> Section:
             "probe_auroc": "AUROC",
             "probe_p_value": "p",
         }
-        section.tables.append(table_of("Distances, with 95 % intervals", rows, headings))
+        caption = "Distances, with 95 % intervals"
+        section.tables.append(table_of(caption, rows, headings, always=_OF_GAPS))
         section.notes.append(
             "Distances compare at one N: those under the yardstick N do. A dash means that there "
             "are too few slices to tell."
@@ -252,7 +279,9 @@ def worst(workspace: Workspace, choice: Choice) -> Section:
         "train_on": "trained on",
         "seed": "seed",
     }
-    section.tables.append(table_of("Lowest foreground IoU", rows, headings, most=12))
+    section.tables.append(
+        table_of("Lowest foreground IoU", rows, headings, most=12, always=("slice_id", "iou_fg"))
+    )
     return section
 
 
