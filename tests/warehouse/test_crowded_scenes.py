@@ -178,6 +178,7 @@ def test_each_loss_is_on_the_line_of_its_panel(world):
     chart = curves_chart(rows)
     drawn = Scene(chart)
     stroke = {name: symbol.stroke for name, symbol in drawn.legend.items()}
+    assert len(set(stroke.values())) == 2
     assert len(drawn.plots) == rows["run_id"].n_unique() in (1, 20)
     panels: dict[str, Plot] = {}
     for row in rows.iter_rows(named=True):
