@@ -47,6 +47,8 @@ _RIM = 0.1
 _MARGINS = tuple(map(float, range(-8, 9)))
 """How far outlines may be drawn too wide or too narrow."""
 _STEP = 3.0
+_STARTS = (0.0, 6.0, -6.0)
+"""Pixels at the edge by which masks are larger or smaller where the search for the best begins."""
 _MOST_TRIES = 200
 _MOST_POINTS = 10_000
 
@@ -115,7 +117,8 @@ class Alignment:
             return None
         peak, move, noise = _best_move(images, self._masks)
         found = self._placed(gradient, rim, abs(peak) / noise, 1.0, move)
-        if found.clear < CLEAR or (found.clear < 2 * CLEAR and found.kept < FITS):
+        right = found.kept >= FITS and found.margin == 0
+        if found.clear < CLEAR or (found.clear < 2 * CLEAR and not right):
             best = self._search_scales()
             if best is not None and best[0] > found.clear + _AS_GOOD:
                 found = self._placed(gradient, rim, *best)
@@ -132,9 +135,10 @@ class Alignment:
         """The best placement close to a scale and a move."""
         scale, move = _refined(gradient, rim, by, to)
         # Whoever draws all outlines too wide has moved none. A place is judged by its best margin.
-        fluxes = {m: abs(_flux(gradient, rim, (1.0, 1.0), (0.0, 0.0), m)) for m in _MARGINS}
-        best = max(abs(_flux(gradient, rim, scale, move, margin)) for margin in _MARGINS)
-        margin = max(_MARGINS, key=lambda margin: fluxes[margin])
+        fluxes = {m: _flux(gradient, rim, (1.0, 1.0), (0.0, 0.0), m) for m in _MARGINS}
+        best = max((_flux(gradient, rim, scale, move, m) for m in _MARGINS), key=abs)
+        # On the other side of a membrane the gradient points the other way: that is no fit.
+        margin = max(_MARGINS, key=lambda m: fluxes[m] * best)
         ratio = self._size[0] / self._masks[0].shape[0]
         way = _moved(rim.places, self._masks[0].shape, scale, move) - rim.places
         return Placement(
@@ -263,22 +267,31 @@ def _refined(
     def loss(x: np.ndarray) -> float:
         return float(-sign * _flux(gradient, rim, *unpacked(x)))
 
-    start = np.array([np.log(scale) * reach, np.log(scale) * reach, *move])
+    middle = np.array([np.log(scale) * reach, np.log(scale) * reach, *move])
     steps = _STEP * np.eye(4)
-    here = loss(start)
-    if all(loss(start + step) > here for step in (*steps, *-steps)):
+    here = loss(middle)
+    if all(loss(middle + step) > here for step in (*steps, *-steps)):
         # Worse on every side, as where masks lie right: the best is less than a step away.
-        steps = steps / _STEP
-    found = optimize.minimize(
-        loss,
-        start,
-        method="Nelder-Mead",
-        options={
-            "initial_simplex": start + np.vstack([np.zeros(4), steps]),
-            "xatol": 0.1,
-            "fatol": 1e-3,
-            "maxfev": _MOST_TRIES,
-        },
+        starts, steps = [middle], steps / _STEP
+    else:
+        # A slightly larger or smaller mask has its best move in a hollow of its own.
+        starts = [middle + place * np.array([1, 1, 0, 0]) for place in _STARTS]
+    found = min(
+        (
+            optimize.minimize(
+                loss,
+                start,
+                method="Nelder-Mead",
+                options={
+                    "initial_simplex": start + np.vstack([np.zeros(4), steps]),
+                    "xatol": 0.1,
+                    "fatol": 1e-3,
+                    "maxfev": _MOST_TRIES,
+                },
+            )
+            for start in starts
+        ),
+        key=lambda result: float(result.fun),
     )
     return unpacked(found.x)
 
