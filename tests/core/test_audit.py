@@ -625,6 +625,23 @@ def test_where_real_masks_lie(vnc_root: Path, down: int, right: int) -> None:
     assert (placement.kept > 0.95) == (down == 0)
 
 
+@pytest.mark.real
+@pytest.mark.parametrize(("first", "border"), [(6, 32), (17, 8)])
+def test_a_border_that_was_cut_off_real_masks(lucchi_root: Path, first: int, border: int) -> None:
+    """Twelve slices each where the search for the best place once ended in a wrong hollow."""
+    alignment = Alignment(768, 1024)
+    for number in range(first, first + 12):
+        image = read_image(Plane(lucchi_root / f"Train_In/mask{number:04d}.png"))
+        mask = read_mask(Plane(lucchi_root / f"Train_Out/{number}.png")) >= 128
+        inner = Image.fromarray(mask[border:-border, border:-border])
+        alignment.add(image, np.asarray(inner.resize((1024, 768), Image.Resampling.NEAREST)))
+    placement = alignment.place()
+    assert placement is not None
+    assert placement.kept < 0.6
+    rows, columns = (1 - 2 * border / side for side in (768, 1024))
+    assert placement.scale == pytest.approx((rows, columns), abs=0.01)
+
+
 def test_images_and_masks_that_were_taken_for_each_other(
     workspace: Workspace, twelve: Path
 ) -> None:
