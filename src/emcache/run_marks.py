@@ -48,19 +48,33 @@ def named_runs(workspace: Workspace, names: Sequence[str]) -> list[str]:
     Raises:
         RecordError: No such run, or several of the same part.
     """
-    known: dict[object, list[str]] = {}
-    for run_id in list_run_ids(workspace):
-        record = read_record(workspace.runs / run_id, verify_files=False)
-        known.setdefault(record.config.get("train_on"), []).append(run_id)
-    hidden = _hidden(workspace)
     chosen: list[str] = []
     for name in names:
-        trained_on = [name]
-        if name in workspace.dataset_names():
-            trained_on.append(workspace.dataset_options(name).get(FIRST_NAME, name))
-        runs = [run for data in dict.fromkeys(trained_on) for run in known.get(data, ())]
-        chosen += [run for run in runs if run not in hidden] or [find_run_id(workspace, name)]
+        # Other records are read only where they must be: one of them may be damaged.
+        is_id = not _is_data(workspace, name) and any(
+            name in run for run in list_run_ids(workspace)
+        )
+        trained = [] if is_id else _trained_on(workspace, name)
+        chosen += trained or [find_run_id(workspace, name)]
     return list(dict.fromkeys(chosen))
+
+
+def _is_data(workspace: Workspace, name: str) -> bool:
+    return all(part in workspace.dataset_names() for part in name.split(" + "))
+
+
+def _trained_on(workspace: Workspace, name: str) -> list[str]:
+    """Runs that were trained on data of a name, or of the name that it had first."""
+    names = {name}
+    if name in workspace.dataset_names():
+        names.add(workspace.dataset_options(name).get(FIRST_NAME, name))
+    hidden = _hidden(workspace)
+    return [
+        run
+        for run in list_run_ids(workspace)
+        if run not in hidden
+        and read_record(workspace.runs / run, verify_files=False).config.get("train_on") in names
+    ]
 
 
 def _hidden(workspace: Workspace) -> set[str]:

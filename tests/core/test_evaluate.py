@@ -208,6 +208,11 @@ def test_a_datasets_name_stands_for_all_runs_trained_on_it(cells: Workspace, lis
     mark_runs(cells, [first.id], hidden=True, why="a trial")
     assert scored("cells") == [second.id]
     assert scored(first.id) == [first.id]
+    # Another run's record does not matter to a run that was named.
+    kept = (first.folder / "record.json").read_bytes()
+    (first.folder / "record.json").write_bytes(b"{")
+    assert scored(second.id) == [second.id]
+    (first.folder / "record.json").write_bytes(kept)
     rename_dataset(cells, "cells", "neurons", Quiet())
     assert evaluate_runs(cells, ["neurons"], ["neurons:test"], options, listener)
     with pytest.raises(RecordError, match="no run 'fib'"):
