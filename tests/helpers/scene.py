@@ -103,8 +103,16 @@ class Scene:
     @cached_property
     def legend(self) -> dict[str, Mark]:
         """The symbol that the legends show for each name."""
-        symbols, names = self.of_role("legend-symbol"), self.of_role("legend-label")
-        return {name.words: symbol for symbol, name in zip(symbols, names, strict=True)}
+        found: dict[str, Mark] = {}
+        symbol = None
+        # A name follows its symbol; the numbers of a gradient follow none.
+        for mark in self.marks:
+            if mark.role == "legend-symbol":
+                symbol = mark
+            elif mark.role == "legend-label" and symbol is not None:
+                found[mark.words] = symbol
+                symbol = None
+        return found
 
     def of_role(self, role: str) -> list[Mark]:
         return [mark for mark in self.marks if mark.role == role]

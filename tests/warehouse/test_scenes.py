@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
+
 import polars as pl
 from scene import PAGE, Scene
 
 from emcache.records import new_record
 from emcache_warehouse.charts.audit import audit_chart, audit_rows
+from emcache_warehouse.charts.bench import bench_chart, bench_rows
 from emcache_warehouse.charts.custom import mark_chart
+from emcache_warehouse.charts.gap import gap_chart, gap_rows
 from emcache_warehouse.charts.iou import iou_chart, iou_rows
 from emcache_warehouse.charts.pca import pca_chart, pca_rows
 from emcache_warehouse.charts.theme import PALETTE
@@ -123,3 +127,68 @@ def test_bars_of_a_query_stand_above_their_names():
     assert list(bars) == names
     for name, value in rows.rows():
         assert abs(bars[name].y - panel.y(value)) < 0.6
+
+
+def test_each_benchmark_is_a_dot_beside_its_name(made_up):
+    """Whatever their order by name, by ratio and by verdict."""
+    facts = {
+        "help": (3.0, "<= 4", "pass"),
+        "audit": (9.0, "<= 3", "fail"),
+        "epoch": (5.0, ">= 4", "pass"),
+    }
+    benchmarks = [
+        {
+            "name": name,
+            "question": name,
+            "ratio": ratio,
+            "low": ratio * 0.9,
+            "high": ratio * 1.1,
+            "unit": "ratio",
+            "target": target,
+            "verdict": verdict,
+            "device": "cpu",
+            "note": "",
+            "times": [{"what": name, "seconds": [0.1]}],
+        }
+        for name, (ratio, target, verdict) in facts.items()
+    ]
+    growth = {"stage": ["audit", "audit"], "n_slices": [10, 100], "seconds": [0.1, 0.9]}
+    with new_record(made_up.runs, "bench") as draft:
+        draft.config = {"machine": "a machine", "quick": False}
+        draft.write_table("benchmarks.parquet", pl.DataFrame(benchmarks))
+        draft.write_table("benchmark_growth.parquet", pl.DataFrame(growth))
+    made_up.sync()
+    drawn = Scene(bench_chart(bench_rows(made_up.database)))
+    panel = drawn.plots[0]
+    ticks = [(math.log(float(label.words)), label.x) for label in panel.x_labels if label.words]
+    (first, left), (last, right) = min(ticks), max(ticks)
+    beyond = {"help": 4 / 3, "audit": 3 / 9, "epoch": 5 / 4}
+    dots = {panel.row(m).partition(":")[0]: m for m in panel.marks if m.kind == "symbol"}
+    assert set(dots) == set(facts)
+    for name, (ratio, target, verdict) in facts.items():
+        share = (math.log(beyond[name]) - first) / (last - first)
+        assert abs(dots[name].x - (left + share * (right - left))) < 1
+        assert dots[name].fill == drawn.legend[verdict].fill
+        assert panel.row(dots[name]) == f"{name}: {ratio} (target {target})"
+
+
+def test_each_pair_has_a_dot_for_each_regime(made_up):
+    run = made_up.train(("vnc",), 0, regime="lora")
+    names = ("vnc", "lucchi++", "fib")
+    made_up.gap(names, shift=3.0)
+    made_up.gap(names, "lora", run.id, shift=1.0)
+    made_up.sync()
+    rows = gap_rows(made_up.database)
+    drawn = Scene(gap_chart(rows))
+    panel = drawn.plots[-1]
+    words = {"frozen": "frozen", "lora": "LoRA"}
+    for row in rows.iter_rows(named=True):
+        (dot,) = [
+            m
+            for m in panel.marks
+            if m.kind == "symbol" and abs(m.y - panel.y(row["frechet"])) < 0.6
+        ]
+        assert panel.column(dot) == words[row["regime"]]
+        assert dot.fill == drawn.legend[f"{row['domain_a']} and {row['domain_b']}"].stroke
+    assert rows.height == 6
+    assert len({m.fill for m in panel.marks if m.kind == "symbol"}) == 3
