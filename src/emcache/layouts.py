@@ -6,7 +6,6 @@ decoded. Every listing is in natural order.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from glob import escape as glob_escape
@@ -16,7 +15,7 @@ from typing import Any, NamedTuple
 from emcache.errors import DatasetError, PairingError, UsageError
 from emcache.layout_options import check_options
 from emcache.listing import glob_images, locate, slice_ids
-from emcache.pairing import Rule, pair, pair_by_position
+from emcache.pairing import Rule, pair, pair_by_position, suffixes_behind
 from emcache.planes import AXES, Plane
 from emcache.splits import DEFAULT_SPLIT, assign_splits
 from emcache.volumes.opening import IMAGE_SUFFIXES, TIFF_SUFFIXES
@@ -177,23 +176,19 @@ def list_folder(root: Path, options: Mapping[str, Any], probe: Probe) -> Listing
 
 
 def _refuse_masks_among(images: Sequence[str]) -> None:
-    """Refuse a folder where every second file is called as another with something behind it.
+    """Refuse a folder where half of the files have another's name followed by one suffix.
 
     Raises:
         DatasetError: With what to do.
     """
-    stems = {PurePosixPath(name).stem: name for name in images}
-    behind = Counter(
-        stem[cut:] for stem in stems for cut in range(1, len(stem)) if stem[:cut] in stems
-    )
-    for suffix, count in behind.items():
-        # Digits behind a name count slices: s1 and s10.
+    for suffix, count in suffixes_behind(images, images).items():
+        # Digits alone count slices: s1 and s10.
         if 2 * count == len(images) and any(letter.isalpha() for letter in suffix):
-            example = next(name for stem, name in stems.items() if stem.endswith(suffix))
+            example = next(name for name in images if PurePosixPath(name).stem.endswith(suffix))
             raise DatasetError(
-                f"{count} of {len(images)} images are called as another with {suffix} behind, as "
-                f"{example}; expected images alone: give --mask-suffix {suffix} where these are "
-                f"the masks, or --images '*' where all are images.",
+                f"{count} of {len(images)} images have the name of another one followed by "
+                f"{suffix}, as {example}; expected images alone: give --mask-suffix {suffix} if "
+                f"these are the masks, or --images '*' if all are images.",
                 subject=suffix,
             )
 

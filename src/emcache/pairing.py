@@ -7,6 +7,7 @@ after a string sort are how a mask meets another slice's image without anyone no
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from enum import StrEnum
@@ -104,22 +105,26 @@ def pair_by_position(images: Sequence[_Item], masks: Sequence[_Item]) -> list[tu
     return list(zip(images, masks, strict=True))
 
 
-def _shared_suffix(names: Sequence[str], others: Sequence[str]) -> str | None:
-    """What stands behind one of the names in each of the others; None where it varies."""
+def suffixes_behind(names: Sequence[str], others: Sequence[str]) -> Counter[str]:
+    """How many of the others are one of the names followed by a suffix, for each suffix.
+
+    Args:
+        names: Paths; their file names without the ending count.
+        others: Likewise.
+    """
     stems = {_stem(name) for name in names}
-    rests = set()
-    for other in map(_stem, others):
-        starts = [stem for stem in stems if other.startswith(stem) and other != stem]
-        rests.add(other.removeprefix(max(starts, key=len)) if starts else None)
-    return rests.pop() if len(rests) == 1 else None
+    longer = {_stem(other) for other in others}
+    return Counter(
+        stem[cut:] for stem in longer for cut in range(1, len(stem)) if stem[:cut] in stems
+    )
 
 
 def _what_else(images: Sequence[str], masks: Sequence[str], rule: Rule) -> str:
     """What to do about leftovers on both sides: another rule that pairs them all."""
     if rule is Rule.STEM and len(images) == len(masks):
-        suffix = _shared_suffix(images, masks)
-        if suffix:
-            return f"give --mask-suffix {suffix}"
+        for suffix, count in suffixes_behind(images, masks).items():
+            if count == len(masks):
+                return f"give --mask-suffix {suffix}"
         with suppress(PairingError):
             pair(images, masks, Rule.NUMBER)
             return "give --pair number, which pairs them all"

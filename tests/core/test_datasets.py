@@ -134,7 +134,7 @@ def test_masks_are_never_taken_for_images(workspace: Workspace, tmp_path: Path) 
     dataset, _ = add_dataset(workspace, "mixed", "folder", root, options, Quiet())
     assert [item.image.path.name for item in dataset.slices] == [f"slice{i}.png" for i in range(4)]
     # Masks that nobody names would be slices like any other.
-    with pytest.raises(DatasetError, match=r"4 of 8 images .* --mask-suffix _mask where"):
+    with pytest.raises(DatasetError, match=r"4 of 8 images .* --mask-suffix _mask if"):
         add_dataset(workspace, "alone", "folder", root, {}, Quiet())
     every, _ = add_dataset(workspace, "every", "folder", root, {"images": "*"}, Quiet())
     assert len(every.slices) == 8

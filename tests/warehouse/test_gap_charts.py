@@ -103,6 +103,17 @@ def test_transfer_sets_each_run_beside_its_own_distance(gaps):
         assert [row["n_a"]] == mine["n_b"].to_list()
 
 
+@pytest.mark.parametrize("splits", [("train", "test"), ("train", "stack2")])
+def test_transfer_is_about_test_slices_where_there_are_some(made_up, splits):
+    run = made_up.train(("vnc",), 0)
+    counts = [made_up.counts(["fib"], 3, split=split, iou=0.3) for split in splits]
+    made_up.evaluate(run, "fib", counts=pl.concat(counts))
+    made_up.gap(("fib", "vnc"))
+    made_up.sync()
+    found = transfer_rows(made_up.database)["split"].to_list()
+    assert sorted(found) == (["test"] if "test" in splits else sorted(splits))
+
+
 def test_what_the_cache_saved_is_counted(gaps):
     (row,) = run_named_query(gaps.database, "cost").to_dicts()
     runs = run_query(

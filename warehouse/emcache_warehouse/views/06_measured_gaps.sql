@@ -1,4 +1,4 @@
--- Distances with the arithmetic of their features: two measurements may differ in nothing else that has a name.
+-- Distances with the arithmetic of their features; two measurements may differ in that alone.
 CREATE VIEW measured_gaps AS
 WITH recipes AS (
     SELECT recipe_sha256, any_value(precision) AS precision
