@@ -135,6 +135,13 @@ def add(
             help="Or these percentiles of all the dataset's values. (default: 0.1,99.9)",
         ),
     ] = None,
+    scramble: Annotated[
+        str | None,
+        typer.Option(
+            metavar="string[:SPLIT]",
+            help="For experiments: pair images and masks in string order, which is wrong.",
+        ),
+    ] = None,
     workspace: WorkspaceOption = None,
 ) -> None:
     """Check a dataset's slices and masks and add it to the workspace."""
@@ -166,6 +173,7 @@ def add(
         "classes": parse_classes(classes) if classes else None,
         "voxel_size_nm": parse_voxel_size(voxel_size),
         "grey_window": None if window is None else list(window),
+        "scramble": scramble,
     }
     console = Console()
     dataset, _ = add_dataset(

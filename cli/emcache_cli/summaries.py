@@ -18,10 +18,12 @@ if TYPE_CHECKING:
 def describe_added(dataset: Dataset) -> list[str]:
     """What a dataset holds, in lines for people."""
     splits = ", ".join(f"{name} {count}" for name, count in dataset.split_counts().items())
+    # String order, on purpose, is none of the two.
+    natural = "" if dataset.scramble is not None else "; both listed in natural order"
     lines = [
         f"Dataset {dataset.name}: {len(dataset.slices)} slices ({splits}), "
         f"{len(dataset.labelled)} with masks.",
-        f"Pairing: {dataset.pairing}; both listed in natural order.",
+        f"Pairing: {dataset.pairing}{natural}.",
     ]
     if dataset.labelled:
         lines.append(

@@ -14,19 +14,21 @@ from pathlib import Path
 from typing import Any
 
 from emcache.classes import ClassRule, class_rule
+from emcache.entries import Entry, Listing
 from emcache.errors import DatasetError, EmcacheError, ImageError, UsageError
 from emcache.file_index import FileIndex
 from emcache.grey import GreyWindow
-from emcache.layouts import LAYOUT_CLASSES, Entry, FileFacts, Listing, list_slices
+from emcache.layouts import LAYOUT_CLASSES, FileFacts, list_slices
 from emcache.plane_facts import describe_planes, question_of
 from emcache.planes import Plane
 from emcache.progress import Quiet, Reporter
+from emcache.scramble import Scramble
 from emcache.volumes.opening import open_volume
 from emcache.workspace import CONFIG_NAME, FIRST_NAME, Workspace
 
 _OPTION = re.compile(
     r"--(root|images|masks|pair|mask-suffix|mask-threshold|instances|classes|split|axis"
-    r"|grey-window)\b"
+    r"|grey-window|scramble)\b"
 )
 
 
@@ -83,6 +85,8 @@ class Dataset:
     slices: tuple[Slice, ...]
     first_name: str
     """What it was called when it was added; keys of trainings have it, whatever its name is now."""
+    scramble: Scramble | None
+    """How its masks are paired wrongly on purpose; None where they are not."""
 
     @property
     def labelled(self) -> tuple[Slice, ...]:
@@ -211,6 +215,7 @@ def read_dataset(
         window,
         slices,
         options.get(FIRST_NAME, name),
+        Scramble.parse(options["scramble"]) if "scramble" in options else None,
     )
     _check_foreground(dataset)
     return dataset

@@ -112,7 +112,7 @@ def evaluate_run(
     ]
     make = _plan_lora if trained.is_lora else _plan_head
     plan = make(workspace, trained, sources, options, device, reporter)
-    _warn_of_failed_audits(workspace, sources, reporter)
+    failed = _warn_of_failed_audits(workspace, sources, reporter)
     warn_of_nothing_learned(trained, reporter)
     seen = seen_by(trained.record)
     if is_untrained(trained.config["weights"]):
@@ -132,6 +132,7 @@ def evaluate_run(
             "train_on": trained.config["train_on"],
             "eval_on": [source.dataset.name for source in sources.items],
             "data_keys": [evaluation_key(s.dataset, trained.recipe) for s in sources.items],
+            "audits_failed": failed,
             "whole": [dataset.name for dataset, splits in chosen if not splits],
             "device": device.type,
         }
@@ -156,15 +157,21 @@ def evaluation_key(dataset: Dataset, recipe: Mapping[str, Any]) -> str:
     )
 
 
-def _warn_of_failed_audits(workspace: Workspace, sources: Sources, reporter: Reporter) -> None:
-    """A score on masks that belong to other slices says nothing of the run."""
-    for source in sources.items:
-        state = ensure_audited(workspace, source.dataset, reporter)
+def _warn_of_failed_audits(
+    workspace: Workspace, sources: Sources, reporter: Reporter
+) -> list[bool]:
+    """Whether the audit of each source failed.
+
+    A score on masks that belong to other slices says nothing of the run.
+    """
+    states = [ensure_audited(workspace, item.dataset, reporter) for item in sources.items]
+    for source, state in zip(sources.items, states, strict=True):
         if state is not None and state.failed:
             reporter.say(
                 f"Warning: the audit of {source.dataset.name} failed, and scores on it mean "
                 f"little: {state.failed[0]}"
             )
+    return [state is not None and bool(state.failed) for state in states]
 
 
 def _tell_seen(rows: Sequence[Mapping[str, Any]], reporter: Reporter) -> None:

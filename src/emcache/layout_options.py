@@ -10,6 +10,7 @@ from emcache.errors import UsageError
 from emcache.grey import GreyWindow
 from emcache.pairing import Rule
 from emcache.planes import AXES
+from emcache.scramble import Scramble
 from emcache.workspace import FIRST_NAME
 
 _LARGEST = 1e300
@@ -39,6 +40,8 @@ def check_options(layout: str, options: Mapping[str, Any]) -> None:
     if "grey_window" in options:
         GreyWindow(*map(float, options["grey_window"]))
     class_rule(options.get("mask_threshold"), options.get("classes"))
+    if "scramble" in options:
+        Scramble.parse(options["scramble"])
     by_suffix = options.get("pair") == Rule.SUFFIX
     if by_suffix != ("mask_suffix" in options) and (by_suffix or "pair" in options):
         raise UsageError(
@@ -47,7 +50,7 @@ def check_options(layout: str, options: Mapping[str, Any]) -> None:
             f"--mask-suffix alone, as --mask-suffix _label.",
             subject="mask_suffix",
         )
-    for name in ("pair", "split", "mask_threshold", "classes"):
+    for name in ("pair", "split", "mask_threshold", "classes", "scramble"):
         named = "masks" in options or "mask_suffix" in options
         if layout in ("folder", "stack") and name in options and not named:
             raise UsageError(
@@ -99,6 +102,7 @@ _COMMON: Mapping[str, tuple[str, Callable[[object], bool]]] = {
     "mask_threshold": ("a whole number from 1 to 255", _is_threshold),
     "classes": ("a table of lists of whole numbers, NAME = [VALUE]", _are_classes),
     "grey_window": ("two numbers, [black, white]", lambda value: _are_numbers(value, 2)),
+    "scramble": ("string or string:SPLIT", _is_text),
     FIRST_NAME: ("the name that the dataset was added by", _is_text),
     "voxel_size_nm": ("three positive numbers, [z, y, x] in nanometres", _is_voxel_size),
 }

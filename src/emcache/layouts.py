@@ -7,43 +7,20 @@ decoded. Every listing is in natural order.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from glob import escape as glob_escape
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
+from emcache.entries import Entry, Listing
 from emcache.errors import DatasetError, PairingError, UsageError
 from emcache.layout_options import check_options
 from emcache.listing import glob_images, locate, slice_ids
 from emcache.pairing import Rule, pair, pair_by_position, suffixes_behind
 from emcache.planes import AXES, Plane
+from emcache.scramble import Scramble
 from emcache.splits import DEFAULT_SPLIT, assign_splits
 from emcache.volumes.opening import IMAGE_SUFFIXES, TIFF_SUFFIXES
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One slice as a layout lists it."""
-
-    id: str
-    """Name of the slice within the dataset."""
-    image: Plane
-    """Where its pixels are."""
-    mask: Plane | None
-    """Where its mask is, or None where the slice has no label."""
-    split: str | None
-    """``train``, ``test``, another name, or None in an unlabelled folder."""
-
-
-@dataclass(frozen=True, slots=True)
-class Listing:
-    """What a layout found."""
-
-    entries: tuple[Entry, ...]
-    pairing: str
-    """The pairing rule in words."""
-    voxel_size_nm: tuple[float, float, float] | None
-    """Between sections, rows and columns, in nanometres; None where unknown."""
 
 
 class FileFacts(NamedTuple):
@@ -323,6 +300,8 @@ def list_slices(layout: str, root: Path, options: Mapping[str, Any], probe: Prob
         raise DatasetError(f"{root} is no folder; check --root.", subject=root)
     listing = LAYOUTS[layout](root, options, probe)
     _check_names(listing.entries)
+    if "scramble" in options:
+        listing = Scramble.parse(options["scramble"]).apply(listing, str(root))
     if "voxel_size_nm" in options:
         z, y, x = (float(size) for size in options["voxel_size_nm"])
         return replace(listing, voxel_size_nm=(z, y, x))

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from emcache.entries import Entry
 from emcache.file_index import FileIndex
 from emcache.grey import GreyWindow
 from emcache.images import DECODER, pixel_sha256, read_image, read_mask
-from emcache.layouts import Entry
 from emcache.planes import AXES, Plane
 from emcache.progress import Reporter, Task
 

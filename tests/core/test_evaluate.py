@@ -190,8 +190,10 @@ def test_scores_on_data_that_failed_its_audit_come_with_a_warning(
     for path, other in zip(masks, data[::-1], strict=True):
         path.write_bytes(other)
     add_dataset(cells, "mixed", "folder", root, MASKED, Quiet())
-    evaluate_run(cells, run.id, ["mixed"], EvaluationOptions(), listener)
+    options = EvaluationOptions()
+    evaluation = evaluate_run(cells, run.id, ["cells:test", "mixed"], options, listener)
     assert any("audit of mixed failed, and scores on it mean little" in x for x in listener.lines)
+    assert evaluation.config["audits_failed"] == [False, True]
 
 
 def test_a_datasets_name_stands_for_all_runs_trained_on_it(cells: Workspace, listener) -> None:

@@ -93,7 +93,13 @@ class MadeUp:
         return self._finished(draft.id)
 
     def evaluate(
-        self, run: Record, on: str, *, iou: float = 0.4, counts: pl.DataFrame | None = None
+        self,
+        run: Record,
+        on: str,
+        *,
+        iou: float = 0.4,
+        counts: pl.DataFrame | None = None,
+        **config: Any,
     ) -> Record:
         """A later evaluation on another dataset; counts are made up where none are given."""
         if counts is None:
@@ -107,6 +113,7 @@ class MadeUp:
                 "data_keys": [sha(on)],
                 "whole": [],
                 "device": "cpu",
+                **config,
             }
             draft.write_table("slice_metrics.parquet", counts)
         return self._finished(draft.id)

@@ -438,3 +438,18 @@ def test_a_run_that_was_set_aside_leaves_every_score_until_it_is_taken_back(made
     assert table(made_up, seeds, {"only_runs": [trial.id], "show_hidden": True})["seed"][0] == 1
     made_up.mark([trial.id], hidden=False, why="looked at again")
     assert table(made_up, seeds)["seed"].to_list() == [0, 1]
+
+
+def test_a_score_on_data_that_failed_its_audit_says_so(made_up):
+    run = made_up.train(("vnc",), audit_accepted=False)
+    made_up.evaluate(run, "wrong", audits_failed=[True])
+    made_up.evaluate(run, "right", audits_failed=[False])
+    made_up.evaluate(run, "older")
+    made_up.sync()
+
+    rows = run_query(made_up.database, "SELECT eval_on, audit_accepted FROM run_metrics", {})
+
+    marked = dict(rows.iter_rows())
+    assert marked == {"wrong": True, "right": False, "older": False, "vnc": False}
+    groups = run_query(made_up.database, "SELECT eval_on, audit_accepted FROM leaderboard", {})
+    assert dict(groups.iter_rows()) == marked

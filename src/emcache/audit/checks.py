@@ -12,6 +12,7 @@ from emcache.audit.findings import Check, Verdict
 from emcache.audit.looks import Looks, MaskAreas, check_looks
 from emcache.classes import DEFAULT_THRESHOLD
 from emcache.datasets import Dataset, Slice
+from emcache.scramble import Scramble
 
 _NAMED = 3
 _MUCH_BRIGHTER = 3.0
@@ -46,6 +47,8 @@ def check_content(dataset: Dataset, brightness: Sequence[Brightness], looks: Loo
     """
     labelled = dataset.labelled
     checks = [_sizes(dataset), _duplicates(dataset), _voxel_size(dataset), check_looks(looks)]
+    if dataset.scramble is not None:
+        checks.append(_scramble(dataset.scramble))
     if labelled:
         checks += [
             _empty_masks(labelled),
@@ -109,6 +112,16 @@ def _in_words(placement: Placement) -> str:
     if moves:
         words.append(f"moved by {' and '.join(moves)}")
     return " and ".join(words) or "moved a little"
+
+
+def _scramble(scramble: Scramble) -> Check:
+    """A wrong pairing that was asked for fails, whatever the pixels say."""
+    return Check(
+        "scramble",
+        Verdict.FAIL,
+        f"By the dataset's own table, {scramble.words}: take scramble out for scores that mean "
+        f"something.",
+    )
 
 
 def _sizes(dataset: Dataset) -> Check:

@@ -157,6 +157,8 @@ def audit_key(dataset: Dataset) -> str:
             "version": AUDIT_VERSION,
             **dataset.classes.key(),
             "voxel_size_nm": dataset.voxel_size_nm,
+            # Datasets that are paired as they should be have the key that they always had.
+            **({} if dataset.scramble is None else {"scramble": dataset.scramble.words}),
             "slices": [[s.id, s.split, s.pixel_sha256, s.mask_sha256] for s in dataset.slices],
         }
     )

@@ -5,6 +5,7 @@ SELECT
     (config->>'eval_on')::VARCHAR[],
     (config->>'data_keys')::VARCHAR[],
     config->>'device',
-    seconds
+    seconds,
+    (config->>'audits_failed')::BOOLEAN[]
 FROM records
 WHERE record_id IN (SELECT unnest($ids));

@@ -15,7 +15,10 @@ WITH evaluated AS (
         counts.fn,
         counts.tn,
         counts.slices_from_training,
-        evaluations.data_keys[list_position(evaluations.eval_on, counts.eval_on)] AS data_key
+        evaluations.data_keys[list_position(evaluations.eval_on, counts.eval_on)] AS data_key,
+        evaluations.audits_failed[
+            list_position(evaluations.eval_on, counts.eval_on)
+        ] AS audit_failed
     FROM evaluation_metrics AS counts
     JOIN evaluations USING (evaluation_id)
     ANTI JOIN slice_metrics AS own
@@ -28,10 +31,31 @@ WITH evaluated AS (
 ),
 counted AS (
     SELECT
-        run_id, eval_on, split, class, tp, fp, fn, tn, slices_from_training, NULL AS data_key
+        run_id,
+        eval_on,
+        split,
+        class,
+        tp,
+        fp,
+        fn,
+        tn,
+        slices_from_training,
+        NULL AS data_key,
+        NULL::BOOLEAN AS audit_failed
     FROM slice_metrics
     UNION ALL
-    SELECT run_id, eval_on, split, class, tp, fp, fn, tn, slices_from_training, data_key
+    SELECT
+        run_id,
+        eval_on,
+        split,
+        class,
+        tp,
+        fp,
+        fn,
+        tn,
+        slices_from_training,
+        data_key,
+        audit_failed
     FROM evaluated
 ),
 source_counts AS (
@@ -41,6 +65,7 @@ source_counts AS (
         split,
         coalesce(slices_from_training = 0, false) AS seen,
         data_key,
+        audit_failed,
         count(*) AS n_slices,
         count(*) FILTER (slices_from_training BETWEEN 1 AND 5) AS n_near,
         sum(tp)::BIGINT AS tp,
@@ -66,6 +91,7 @@ paired AS (
         run_id,
         split,
         string_agg(data_key, ' ' ORDER BY eval_on) AS data_key,
+        bool_or(audit_failed) AS audit_failed,
         sum(n_slices)::BIGINT AS n_slices,
         sum(n_near)::BIGINT AS n_near,
         sum(tp)::BIGINT AS tp,
@@ -95,7 +121,8 @@ SELECT
     iou_fg,
     dice_fg,
     source_totals,
-    data_key
+    data_key,
+    audit_failed
 FROM sources
 UNION ALL
 SELECT
@@ -112,7 +139,8 @@ SELECT
     iou_fg,
     dice_fg,
     source_totals,
-    data_key
+    data_key,
+    audit_failed
 FROM paired
 UNION ALL
 SELECT
@@ -129,10 +157,12 @@ SELECT
     tp / (tp + fp + fn + 1e-7),
     2 * tp / (2 * tp + fp + fn + 1e-7),
     source_totals,
-    data_key
+    data_key,
+    audit_failed
 FROM paired;
 COMMENT ON VIEW run_totals IS 'Foreground pixel totals and scores per run, dataset and split, from the training itself and from later evaluations; for a run on several datasets also macro and pooled over these.';
 COMMENT ON COLUMN run_totals.seen IS 'Whether the run has learned from the pixels of these slices: then the score is no test.';
 COMMENT ON COLUMN run_totals.n_near IS 'Of these slices, those within 5 places of one that the run has learned from; in a fine stack they look nearly like it.';
 COMMENT ON COLUMN run_totals.source_totals IS 'The counts of each source, in order of its name: equal for runs that predicted the same totals.';
 COMMENT ON COLUMN run_totals.data_key IS 'What a later evaluation predicted; NULL for what the training itself scored, which its features and labels identify.';
+COMMENT ON COLUMN run_totals.audit_failed IS 'Whether what a later evaluation predicted had failed its audit; NULL for what the training itself scored, and in records of older versions.';

@@ -15,7 +15,8 @@ WITH scores AS (
         run_totals.eval_on,
         run_totals.split,
         run_totals.seen,
-        runs.audit_accepted,
+        -- A failed audit of what was trained on, or of what is scored.
+        CASE WHEN run_totals.audit_failed THEN true ELSE runs.audit_accepted END AS audit_accepted,
         runs.nothing_learned,
         run_totals.n_slices,
         run_totals.n_near,
@@ -61,6 +62,7 @@ WINDOW alike AS (
 COMMENT ON VIEW run_metrics IS 'Foreground IoU and Dice of every run on dataset-level pixel totals; eval_on is a dataset, macro or pooled.';
 COMMENT ON COLUMN run_metrics.eval_on IS 'A dataset; macro is the mean over datasets, pooled the score of the summed counts.';
 COMMENT ON COLUMN run_metrics.seen IS 'Whether the run has learned from the pixels of these slices: then the score is no test.';
+COMMENT ON COLUMN run_metrics.audit_accepted IS 'Whether the data of the training, or of this score, had failed an audit; NULL where none was made.';
 COMMENT ON COLUMN run_metrics.nothing_learned IS 'Why the training is known to have come to nothing; NULL elsewhere.';
 COMMENT ON COLUMN run_metrics.n_near IS 'Of these slices, those within 5 places of one that the run has learned from.';
 COMMENT ON COLUMN run_metrics.iou_fg IS 'tp / (tp + fp + fn + 1e-7).';
