@@ -15,6 +15,19 @@ def run(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the plan and its cost, and do nothing.")
     ] = False,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Where the study's own datasets lie. (default: beside the study)"
+        ),
+    ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            metavar="pretrained|random:SEED|hf:REPOSITORY|NAME|PATH",
+            help="Weights of every backbone, in place of those that the study names.",
+        ),
+    ] = None,
     device: DeviceOption = "auto",
     chosen: FormatOption = None,
     workspace: WorkspaceOption = None,
@@ -32,13 +45,13 @@ def run(
 
     console = Console()
     place = find_workspace(workspace)
-    grid = read_study(study, read_short_names(place))
+    grid = read_study(study, read_short_names(place), weights)
     if dry_run:
-        plans = plan_study(place, grid, device, console)
+        plans = plan_study(place, grid, device, console, data)
         show_rows(plan_rows(plans), chosen)
         console.say(plan_in_words(grid.name, plans))
         return
-    results = list(run_study(place, grid, device, console))
+    results = list(run_study(place, grid, device, console, data))
     show_rows(result_rows(results), chosen)
     if any(result.problem for result in results):
         raise typer.Exit(1)

@@ -134,6 +134,7 @@ def evaluate_run(
             "data_keys": [evaluation_key(s.dataset, trained.recipe) for s in sources.items],
             "audits_failed": failed,
             "whole": [dataset.name for dataset, splits in chosen if not splits],
+            "splits": [sorted(splits) for _, splits in chosen],
             "device": device.type,
         }
         draft.write_table("slice_metrics.parquet", slice_table(rows))

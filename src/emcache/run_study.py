@@ -7,31 +7,32 @@ grew trains what is new, and trainings made by hand count too.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 
+from emcache.audit.run import accept_audits, refuse_known_failures
 from emcache.backbones.registry import find_backbone
-from emcache.datasets import Dataset, load_dataset
+from emcache.datasets import Dataset, Selection, load_dataset
 from emcache.devices import pick_device, pick_precision
-from emcache.errors import DatasetError, EmcacheError, StudyError
-from emcache.evaluate import EvaluationOptions, evaluate_run, evaluation_key
+from emcache.errors import AuditError, DatasetError, EmcacheError, StudyError
+from emcache.evaluate import EvaluationOptions, evaluate_run
 from emcache.feature_choice import FeatureRequest, choose_feature_set
 from emcache.preprocessing import preprocessing_of
 from emcache.progress import Quiet, Reporter
-from emcache.records import Record, list_record_ids, read_record
+from emcache.records import Record
 from emcache.sampling import epoch_steps, split_validation
 from emcache.sources import training_sources
 from emcache.studies import Cell, Study
+from emcache.study_datasets import add_study_datasets, with_study_datasets
+from emcache.study_records import StudyRecords
 from emcache.train_head import plan_head_training, train_head
 from emcache.train_lora import BackboneChoice, DeviceSavings, plan_lora_training, train_lora
 from emcache.training_setting import Setting, TrainingOptions
 from emcache.weights import PRETRAINED, are_at_hand, find_workspace_weights, is_named
 from emcache.workspace import Workspace
-
-_MOST_EPOCHS = 1 << 31
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,14 +84,23 @@ class CellResult:
 
 
 def plan_study(
-    workspace: Workspace, study: Study, device: str, reporter: Reporter
+    workspace: Workspace, study: Study, device: str, reporter: Reporter, data: Path | None = None
 ) -> list[CellPlan]:
     """What is left of a study and what it costs; nothing is downloaded, extracted or trained.
 
+    Args:
+        workspace: Where.
+        study: What.
+        device: To train on.
+        reporter: Hears of the planning.
+        data: Folder of the study's own datasets, if not that of its file.
+
     Raises:
         UsageError: An unknown device.
+        StudyError: The workspace has a dataset of the study by other options.
     """
-    records = _Records(workspace)
+    workspace = with_study_datasets(workspace, study.own_datasets, data or study.folder)
+    records = StudyRecords(workspace)
     planned: set[str] = set()
     plans = []
     with reporter.task(f"Planning {study.name}", len(study.cells), "cells") as task:
@@ -101,16 +111,24 @@ def plan_study(
 
 
 def run_study(
-    workspace: Workspace, study: Study, device: str, reporter: Reporter
+    workspace: Workspace, study: Study, device: str, reporter: Reporter, data: Path | None = None
 ) -> Iterator[CellResult]:
     """Train what is left of a study, cell by cell.
 
     A cell that fails is reported and the others go on.
 
+    Args:
+        workspace: Where.
+        study: What.
+        device: To train on.
+        reporter: Hears of everything that takes long.
+        data: Folder of the study's own datasets, if not that of its file.
+
     Raises:
-        StudyError: A dataset is not there or cannot be trained on; nothing has been started.
+        StudyError: A dataset is not there, cannot be trained on, or failed its audit without
+            being accepted; nothing has been trained.
     """
-    _check_datasets(workspace, study, reporter)
+    _check_datasets(workspace, study, data or study.folder, reporter)
     for number, cell in enumerate(study.cells, start=1):
         reporter.say(f"{study.name}, cell {number} of {len(study.cells)}: {cell.words}.")
         yield _run(workspace, cell, device, reporter)
@@ -119,7 +137,7 @@ def run_study(
 def _run(workspace: Workspace, cell: Cell, device: str, reporter: Reporter) -> CellResult:
     before = trained = evaluated = 0
     problems: list[str] = []
-    records = _Records(workspace)
+    records = StudyRecords(workspace)
     try:
         setting = _setting(workspace, cell, device, reporter)
     except EmcacheError as error:
@@ -132,7 +150,7 @@ def _run(workspace: Workspace, cell: Cell, device: str, reporter: Reporter) -> C
                 before += 1
             else:
                 trained += len(_train(workspace, cell, device, [seed], reporter))
-                records = _Records(workspace)
+                records = StudyRecords(workspace)
             run = records.runs[fingerprint]
             evaluated += _evaluate(workspace, cell, run, device, records, reporter)
         except EmcacheError as error:
@@ -151,7 +169,7 @@ def _evaluate(
     cell: Cell,
     run: str,
     device: str,
-    records: _Records,
+    records: StudyRecords,
     reporter: Reporter,
 ) -> int:
     """Score a run elsewhere, where no record says how it scores on what stands there today."""
@@ -160,13 +178,18 @@ def _evaluate(
         name
         for name in cell.evaluate_on
         if name not in cell.train_on
-        and not records.is_evaluated(run, load_dataset(workspace, name), recipe)
+        and not records.is_evaluated(run, *_selected(workspace, name), recipe)
     ]
     if not wanted:
         return 0
     weights = None if is_named(cell.weights) else cell.weights
     evaluate_run(workspace, run, wanted, EvaluationOptions(weights, device), reporter)
     return len(wanted)
+
+
+def _selected(workspace: Workspace, text: str) -> tuple[Dataset, str | None]:
+    selection = Selection.parse(text)
+    return load_dataset(workspace, selection.dataset), selection.split
 
 
 def _train(
@@ -217,13 +240,26 @@ def _request(workspace: Workspace, cell: Cell, device: str) -> FeatureRequest:
     )
 
 
-def _check_datasets(workspace: Workspace, study: Study, reporter: Reporter) -> None:
-    """Every dataset is checked before the first training, not hours after it."""
-    for name in study.datasets:
-        try:
+def _check_datasets(workspace: Workspace, study: Study, data: Path, reporter: Reporter) -> None:
+    """Every dataset is checked and audited before the first training, not hours after it."""
+    try:
+        add_study_datasets(workspace, study.own_datasets, data, reporter)
+        for name in study.datasets:
             _check_labelled(workspace, name, reporter)
-        except DatasetError as error:
-            raise StudyError(f"study {study.name}: {error}", subject=name) from error
+        for cell in study.cells:
+            datasets = [load_dataset(workspace, name) for name in cell.train_on]
+            accept_audits(workspace, datasets, cell.accept_audit, reporter)
+    except AuditError as error:
+        raise StudyError(
+            f"study {study.name}: {_accepted_in_a_study(error)}", subject=error.subject
+        ) from error
+    except DatasetError as error:
+        raise StudyError(f"study {study.name}: {error}", subject=error.subject) from error
+
+
+def _accepted_in_a_study(error: AuditError) -> str:
+    """A sentence on the option of a command, for the key of a study."""
+    return str(error).replace("--accept-audit", "accept_audit = true in its grid")
 
 
 def _check_labelled(workspace: Workspace, name: str, reporter: Reporter) -> None:
@@ -236,7 +272,7 @@ def _check_labelled(workspace: Workspace, name: str, reporter: Reporter) -> None
 
 
 def _plan(
-    workspace: Workspace, cell: Cell, device: str, records: _Records, planned: set[str]
+    workspace: Workspace, cell: Cell, device: str, records: StudyRecords, planned: set[str]
 ) -> CellPlan:
     spec = find_backbone(cell.backbone)
     extract, token_bytes, steps = 0, 0, 0
@@ -244,7 +280,7 @@ def _plan(
     problem = None
     try:
         for name in cell.evaluate_on:
-            _check_labelled(workspace, name, Quiet())
+            _check_labelled(workspace, Selection.parse(name).dataset, Quiet())
         sources = training_sources(workspace, cell.train_on, Quiet())
         train, _ = split_validation(
             [source.positions("train") for source in sources.items], cell.protocol
@@ -267,6 +303,10 @@ def _plan(
                     here = _cached(workspace, cell, device, source.dataset, problem)
                     extract += 0 if here else len(source.slices)
                     token_bytes += 0 if here else _token_bytes(cell, source.dataset)
+        if not cell.accept_audit:
+            refuse_known_failures(workspace, [source.dataset for source in sources.items])
+    except AuditError as error:
+        problem = _accepted_in_a_study(error)
     except EmcacheError as error:
         problem = str(error)
     seconds = records.seconds_per_epoch(cell)
@@ -294,76 +334,3 @@ def _token_bytes(cell: Cell, dataset: Dataset) -> int:
     )
     tokens = sum(int(np.prod(sizes.grid_of(s.height, s.width))) for s in dataset.labelled)
     return tokens * spec.dim * np.dtype(cell.dtype).itemsize
-
-
-class _Records:
-    """What the workspace's records say of trainings and evaluations."""
-
-    def __init__(self, workspace: Workspace) -> None:
-        self.runs: dict[str, str] = {}
-        """Identifier of the newest run of each fingerprint."""
-        self.recipes: dict[str, Mapping[str, Any]] = {}
-        """How the tokens of each run were made."""
-        self._evaluations: set[tuple[str, str, str]] = set()
-        """Runs with the datasets they were scored on, whole, and the key of what stood there."""
-        self._seconds: dict[tuple[Any, ...], float] = {}
-        for name in list_record_ids(workspace.runs):
-            if not any(kind in name for kind in ("train-head", "train-lora", "evaluate")):
-                continue
-            try:
-                # Sizes and checksums of files are for those who read them.
-                record = read_record(workspace.runs / name, verify_files=False)
-            except EmcacheError:
-                continue
-            self._take(record)
-
-    def is_evaluated(self, run: str, dataset: Dataset, recipe: Mapping[str, Any]) -> bool:
-        """Whether a record says how a run scores on a dataset as it is today, by either name."""
-        key = evaluation_key(dataset, recipe)
-        names = (dataset.name, dataset.first_name)
-        return any((run, name, key) in self._evaluations for name in names)
-
-    def seconds_per_epoch(self, cell: Cell) -> float | None:
-        """Of the newest run that was trained likewise."""
-        return self._seconds.get(
-            (
-                cell.regime,
-                cell.backbone,
-                cell.longest_edge if cell.protocol.pixel_size_nm is None else None,
-                " + ".join(cell.train_on),
-                cell.sampling,
-                cell.protocol.as_dict()["head"],
-            )
-        )
-
-    def _take(self, record: Record) -> None:
-        # A record says what a study needs, or it counts as none: records may come from elsewhere.
-        match record.config:
-            case {
-                "run_id": str(run),
-                "eval_on": list(names),
-                "data_keys": list(keys),
-                "whole": list(whole),
-            } if (
-                record.kind == "evaluate"
-                and len(names) == len(keys)
-                and all(isinstance(x, str) for x in (*names, *keys))
-            ):
-                scored = zip(names, keys, strict=True)
-                self._evaluations |= {(run, name, key) for name, key in scored if name in whole}
-            case {"run_fingerprint": str(fingerprint), "recipe": dict(recipe)} if (
-                record.kind != "evaluate"
-            ):
-                self.runs[fingerprint] = record.id
-                self.recipes[record.id] = recipe
-                self._take_time(record.config)
-
-    def _take_time(self, config: Mapping[str, Any]) -> None:
-        names = ("regime", "backbone", "longest_edge", "train_on", "sampling", "head")
-        key = tuple(config.get(name) for name in names)
-        match config:
-            case {"train_seconds": float(seconds), "epochs_run": int(epochs)} if (
-                0 < epochs < _MOST_EPOCHS
-                and all(isinstance(part, str | int | None) for part in key)
-            ):
-                self._seconds[key] = seconds / epochs

@@ -4,6 +4,10 @@
 
     name = "sizes"
 
+    [datasets.vnc]                              # any number; added where the workspace lacks them
+    layout = "vnc"                              # and further options of a dataset's table
+    root = "vnc"                                # below the study's folder, or --data
+
     [[grid]]                                    # one or several
     backbones = ["dinov2-small", "dinov3-small"]
     regimes = ["frozen", "lora"]                # default: frozen
@@ -20,7 +24,7 @@
     accumulate = 1                              # default; these two as options of train-lora
     checkpoint = false                          # default
     accept_audit = false                        # default
-    evaluate_on = ["lucchi++"]                  # default: nowhere; where each run is scored too
+    evaluate_on = ["lucchi++:test"]             # default: nowhere; where each run is scored too
 
     [grid.protocol]                             # default: the protocol named paper
     name = "paper"
@@ -40,11 +44,13 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from emcache.backbones.registry import find_backbone
+from emcache.datasets import Selection
 from emcache.errors import StudyError, UsageError
 from emcache.fingerprint import TokenType
 from emcache.protocol import Protocol, find_protocol
 from emcache.sampling import Sampling, check_sampling
 from emcache.seeds import parse_seeds
+from emcache.study_datasets import StudyDataset, read_study_datasets
 from emcache.toml_values import find_long_name, find_oddity
 from emcache.weights import is_named
 
@@ -90,15 +96,19 @@ class Study:
 
     name: str
     cells: tuple[Cell, ...]
+    own_datasets: tuple[StudyDataset, ...] = ()
+    """Those that it describes itself."""
+    folder: Path = Path()
+    """Where its file lies."""
 
     @property
     def datasets(self) -> tuple[str, ...]:
         """Every dataset that some cell names."""
         names = (n for cell in self.cells for n in (*cell.train_on, *cell.evaluate_on))
-        return tuple(dict.fromkeys(names))
+        return tuple(dict.fromkeys(Selection.parse(name).dataset for name in names))
 
 
-def read_study(path: Path, short_names: Collection[str] = ()) -> Study:
+def read_study(path: Path, short_names: Collection[str] = (), weights: str | None = None) -> Study:
     """Read a study and expand its grids.
 
     Cells with the same features stand together, so that tokens are extracted once and read while
@@ -107,6 +117,7 @@ def read_study(path: Path, short_names: Collection[str] = ()) -> Study:
     Args:
         path: The TOML file.
         short_names: Of weights, which are no files beside the study.
+        weights: In place of what its grids say; a file is named from the working directory.
 
     Raises:
         StudyError: The file cannot be read, or a key or value cannot be.
@@ -128,7 +139,7 @@ def read_study(path: Path, short_names: Collection[str] = ()) -> Study:
         raise StudyError(f"{path} is no TOML ({error}); mend that line.", subject=path) from None
     if oddity := find_oddity(content):
         raise StudyError(f"{path} holds {oddity}; mend that line.", subject=path)
-    _check_keys(path, "", content, ("name", "grid"))
+    _check_keys(path, "", content, ("name", "datasets", "grid"))
     grids = content.get("grid")
     if not isinstance(grids, list) or not grids or not all(isinstance(g, dict) for g in grids):
         raise StudyError(
@@ -136,11 +147,16 @@ def read_study(path: Path, short_names: Collection[str] = ()) -> Study:
             subject=path,
         )
     try:
+        if weights is not None:
+            named = is_named(weights) or weights in short_names
+            given = weights if named else os.path.realpath(weights)
+            grids = [{**grid, "weights": given} for grid in grids]
         cells = [cell for grid in grids for cell in _expand(path, grid, short_names)]
+        own = read_study_datasets(path, content.get("datasets", {}))
     except UsageError as error:
         raise StudyError(f"{path}: {error}", subject=path) from error
     _check_distinct(path, cells)
-    return Study(str(content.get("name", path.stem)), tuple(cells))
+    return Study(str(content.get("name", path.stem)), tuple(cells), own, path.parent)
 
 
 def _expand(path: Path, grid: Mapping[str, Any], short_names: Collection[str]) -> list[Cell]:
@@ -165,6 +181,8 @@ def _expand(path: Path, grid: Mapping[str, Any], short_names: Collection[str]) -
         )
     for name in dict.fromkeys(grid["backbones"]):
         find_backbone(name)
+    for name in grid.get("evaluate_on", []):
+        Selection.parse(name)
     protocol = _protocol(path, grid.get("protocol", {}))
     if "pixel_size_nm" in grid:
         protocol = protocol.with_changes({"pixel_size_nm": float(grid["pixel_size_nm"])})
@@ -305,6 +323,6 @@ _KEYS: Mapping[str, tuple[str, Callable[[object], bool]]] = {
     "accumulate": ("a number of parts", lambda v: type(v) is int and v > 0),
     "checkpoint": ("true or false", lambda v: isinstance(v, bool)),
     "accept_audit": ("true or false", lambda v: isinstance(v, bool)),
-    "evaluate_on": ("a list of datasets", _texts),
+    "evaluate_on": ("a list of datasets, or NAME:SPLIT", _texts),
     "protocol": ("a table of a protocol's fields", lambda v: isinstance(v, dict)),
 }

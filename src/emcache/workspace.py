@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,13 @@ class Workspace:
 
     root: Path
     """The folder with ``emcache.toml``."""
+    _declared: Mapping[str, Mapping[str, Any]] = field(
+        default_factory=dict, repr=False, compare=False
+    )
+
+    def with_declared(self, tables: Mapping[str, Mapping[str, Any]]) -> Workspace:
+        """This workspace with further datasets, which ``emcache.toml`` does not list yet."""
+        return replace(self, _declared=tables)
 
     @property
     def config_path(self) -> Path:
@@ -68,7 +75,7 @@ class Workspace:
 
     def dataset_names(self) -> list[str]:
         """Names of the datasets, in the order of the file."""
-        return list(self._datasets(self._read()))
+        return list({**self._datasets(self._read()), **self._declared})
 
     def dataset_options(self, name: str) -> Mapping[str, Any]:
         """What ``emcache.toml`` says about a dataset, as plain values.
@@ -77,7 +84,7 @@ class Workspace:
             DatasetError: No such dataset; the known ones are named.
             WorkspaceError: The file cannot be read.
         """
-        tables = self._datasets(self._read())
+        tables = {**self._datasets(self._read()), **self._declared}
         if name not in tables:
             known = ", ".join(tables) or "none yet; `emcache dataset add` makes one"
             raise DatasetError(

@@ -1,5 +1,7 @@
+import shutil
 from pathlib import Path
 
+import polars as pl
 import pytest
 import torch
 
@@ -209,3 +211,122 @@ def test_features_of_other_bytes_under_the_same_name_are_not_taken(
     sets = [f for f in list_feature_sets(two.cache) if f.description["dataset"] == "cells"]
     assert len({f.description["weights_sha256"] for f in sets}) == 2
     assert older.name in {f.name for f in sets}
+
+
+# Datasets that a study brings along
+
+OWN = STUDY.replace('"frozen", "lora"', '"frozen"').replace(
+    '["cells", ["cells", "other"]]', '["own"]'
+)
+OWN = OWN.replace('"0-1"', "0").replace(
+    "[[grid]]",
+    """
+[datasets.own]
+layout = "folder"
+root = "cells"
+images = "images/*.png"
+masks = "masks/*.png"
+
+[datasets.other]
+layout = "folder"
+root = "other"
+images = "images/*.png"
+masks = "masks/*.png"
+
+[[grid]]""",
+)
+
+
+@pytest.fixture
+def own_data(cells_root: Path, tmp_path: Path) -> Path:
+    """A folder with what ``OWN`` is trained and scored on."""
+    data = tmp_path / "data"
+    data.mkdir()
+    shutil.copytree(cells_root, data / "cells")
+    write_domain(data / "other", STYLES["soft"], slices=8, size=100, seed=9)
+    return data
+
+
+def own_study(tmp_path: Path, text: str = OWN) -> Study:
+    path = tmp_path / "own.toml"
+    path.write_text(text)
+    return read_study(path)
+
+
+def test_an_empty_workspace_gets_the_datasets_of_the_study(
+    workspace: Workspace, own_data: Path, tmp_path: Path
+) -> None:
+    study = own_study(tmp_path, OWN.replace('["other"]', '["other:test"]'))
+    (planned,) = plan_study(workspace, study, "cpu", Quiet(), own_data)
+    assert (planned.problem, planned.done) == (None, ())
+    assert planned.extract_slices == 10
+    assert (workspace.dataset_names(), list_record_ids(workspace.runs)) == ([], [])
+    for trained, evaluated in ((1, 1), (0, 0)):
+        (result,) = run_study(workspace, study, "cpu", Quiet(), own_data)
+        assert (result.trained, result.evaluated, result.problem) == (trained, evaluated, None)
+    assert workspace.dataset_names() == ["own", "other"]
+    evaluation = next(n for n in list_record_ids(workspace.runs) if "evaluate" in n)
+    scored = pl.read_parquet(workspace.runs / evaluation / "slice_metrics.parquet")
+    assert set(scored["split"]) == {"test"}
+
+
+def test_without_its_data_nothing_starts(
+    workspace: Workspace, own_data: Path, tmp_path: Path
+) -> None:
+    shutil.rmtree(own_data / "other")
+    study = own_study(tmp_path)
+    for start in (plan_study, lambda *a: list(run_study(*a))):
+        with pytest.raises(StudyError, match=r"no folder .*other for dataset other .* with --data"):
+            start(workspace, study, "cpu", Quiet(), own_data)
+    assert workspace.dataset_names() == []
+
+
+def test_a_dataset_that_the_workspace_has_by_other_options(
+    workspace: Workspace, own_data: Path, tmp_path: Path
+) -> None:
+    study = own_study(tmp_path)
+    named = {"images": "images/*.png", "masks": "masks/*.png"}
+    add_dataset(workspace, "own", "folder", own_data / "other", named, Quiet())
+    # Where it lies is for the workspace to say.
+    assert plan_study(workspace, study, "cpu", Quiet(), own_data)[0].problem is None
+    changed = own_study(
+        tmp_path, OWN.replace('masks = "masks', 'mask_threshold = 9\nmasks = "masks')
+    )
+    with pytest.raises(StudyError, match="has mask_threshold = None, and the study 9"):
+        plan_study(workspace, changed, "cpu", Quiet(), own_data)
+
+
+WRONG = OWN.replace('masks = "masks/*.png"', 'masks = "masks/*.png"\nscramble = "string"', 1)
+
+
+@pytest.mark.parametrize("accept", [False, True])
+def test_data_that_failed_its_audit_is_in_the_plan(
+    workspace: Workspace, tmp_path: Path, accept: bool
+) -> None:
+    write_domain(tmp_path / "cells", STYLES["sharp"], slices=14, size=70, seed=5)
+    write_domain(tmp_path / "other", STYLES["soft"], slices=8, size=100, seed=9)
+    for kind in ("images", "masks"):
+        for file in (tmp_path / "cells" / kind).iterdir():
+            # Images with leading zeros, masks without.
+            number = int(file.stem)
+            file.rename(
+                file.with_name(f"{number:03d}x.png" if kind == "images" else f"{number}.png")
+            )
+    text = WRONG.replace("scramble", 'pair = "number"\nscramble', 1)
+    study = own_study(
+        tmp_path, text.replace("seeds", f"accept_audit = {str(accept).lower()}\nseeds")
+    )
+    (planned,) = plan_study(workspace, study, "cpu", Quiet())
+    if accept:
+        assert planned.problem is None
+        (result,) = run_study(workspace, study, "cpu", Quiet())
+        assert result.problem is None
+        return
+    assert planned.problem is not None
+    assert "string order on purpose" in planned.problem
+    assert "accept_audit = true in its grid" in planned.problem
+    with pytest.raises(StudyError, match=r"study own: the audit of own failed.*in its grid"):
+        list(run_study(workspace, study, "cpu", Quiet()))
+    assert not any("train" in name for name in list_record_ids(workspace.runs))
+    # What the audit found stands in the plan from now on, whatever made it fail.
+    assert "failed" in (plan_study(workspace, study, "cpu", Quiet())[0].problem or "")

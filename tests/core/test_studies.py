@@ -96,6 +96,10 @@ def test_what_can_be_set(tmp_path: Path) -> None:
         (GRID + "[grid.protocol]\nmax_epochs = 0", "study.toml: the protocol's max_epochs cannot"),
         (GRID + 'sampling = ["balanced"]\n[grid.protocol]\nbatch = 3', "cannot be shared equally"),
         (GRID + 'weights = {tiny = "random:0"}', "say nothing of dinov2-small"),
+        ("[datasets.vnc]\nlayout = 'vnc'" + GRID, r"\[datasets.vnc\] of .* has no layout and root"),
+        ("datasets = 3" + GRID, r"datasets of .* cannot be 3; expected tables"),
+        ("[datasets.'a/b']\nlayout = 'vnc'\nroot = 'x'" + GRID, "study.toml: .*a/b"),
+        (GRID + 'evaluate_on = ["vnc:"]', "study.toml: 'vnc:' names no dataset"),
         (GRID + GRID, "asks twice for frozen tiny on a, natural, seed 0"),
     ],
 )
@@ -118,3 +122,30 @@ def test_weights_files_may_begin_like_the_words(tmp_path: Path) -> None:
     assert {cell.weights for cell in read_study(study(tmp_path, text)).cells} == {
         str(tmp_path / "pretrained_x.pth")
     }
+
+
+def test_weights_of_the_command_stand_for_those_of_the_study(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    path = study(tmp_path, GRID + 'weights = "random:7"')
+    for given, expected in (
+        ("x.pth", str(tmp_path / "here" / "x.pth")),
+        ("random:1", "random:1"),
+        ("short", "short"),
+        (None, "random:7"),
+    ):
+        assert {cell.weights for cell in read_study(path, ["short"], given).cells} == {expected}
+
+
+def test_the_study_of_the_collapse_is_its_grid(checkout: Path) -> None:
+    read = read_study(checkout / "studies" / "collapse.toml")
+    assert read.datasets == ("vnc", "lucchi++", "lucchi-wrong", "lucchi-wrong-train")
+    assert {dataset.name for dataset in read.own_datasets} == set(read.datasets)
+    assert all(len(cell.seeds) >= 3 for cell in read.cells)
+    assert [
+        cell.accept_audit for cell in read.cells if any("wrong" in name for name in cell.train_on)
+    ] == [True] * 4
+    wrongly_scored = [c for c in read.cells if "lucchi-wrong:test" in c.evaluate_on]
+    assert wrongly_scored == list(read.cells)

@@ -120,19 +120,36 @@ def accept_audits(
     """
     states = [ensure_audited(workspace, dataset, reporter) for dataset in datasets]
     known = [state for state in states if state is not None]
-    failed = [
-        (dataset, state)
-        for dataset, state in zip(datasets, states, strict=True)
-        if state is not None and state.verdict is Verdict.FAIL
-    ]
-    if failed and not accept:
-        dataset, state = failed[0]
-        raise AuditError(
-            f"the audit of {dataset.name} failed: {state.failed[0]} Mend the data, or train all "
-            f"the same with --accept-audit, and every score will say so.",
-            subject=dataset.name,
-        )
-    return (bool(failed) if known else None), [state.record.id for state in known]
+    failed = any(state.verdict is Verdict.FAIL for state in known)
+    if not accept:
+        _refuse_failed(datasets, states)
+    return (failed if known else None), [state.record.id for state in known]
+
+
+def refuse_known_failures(workspace: Workspace, datasets: Sequence[Dataset]) -> None:
+    """Refuse data whose audit has failed already; nothing is audited.
+
+    Raises:
+        AuditError: A record says that it failed, or its masks are paired wrongly on purpose.
+    """
+    for dataset in datasets:
+        if dataset.scramble is not None:
+            raise _refusal(dataset, f"{dataset.scramble.words}.")
+    _refuse_failed(datasets, [find_audit(workspace, dataset) for dataset in datasets])
+
+
+def _refuse_failed(datasets: Sequence[Dataset], states: Sequence[AuditState | None]) -> None:
+    for dataset, state in zip(datasets, states, strict=True):
+        if state is not None and state.verdict is Verdict.FAIL:
+            raise _refusal(dataset, state.failed[0])
+
+
+def _refusal(dataset: Dataset, why: str) -> AuditError:
+    return AuditError(
+        f"the audit of {dataset.name} failed: {why} Mend the data, or train all the same with "
+        f"--accept-audit, and every score will say so.",
+        subject=dataset.name,
+    )
 
 
 def find_audit(workspace: Workspace, dataset: Dataset) -> AuditState | None:
