@@ -11,10 +11,12 @@ import numpy as np
 from PIL import Image
 
 from emcache import atomic
+from emcache.backbones.registry import find_backbone
 from emcache.datasets import Dataset, Selection, load_dataset
 from emcache.errors import WorkspaceError
 from emcache.extract import run_extraction
 from emcache.feature_choice import FeatureRequest
+from emcache.file_index import FileIndex
 from emcache.images import read_image, read_mask
 from emcache.jobs import ExtractOptions, plan_extraction
 from emcache.overlays import outline_overlay
@@ -26,6 +28,7 @@ from emcache.registration import add_dataset
 from emcache.synthetic import STYLES, write_domain
 from emcache.train_head import train_head
 from emcache.training_setting import TrainingOptions
+from emcache.weights import find_weights, is_untrained
 from emcache.workspace import Workspace, init_workspace
 from emcache_warehouse.charts.curves import curve_rows, curves_chart
 from emcache_warehouse.charts.iou import iou_chart, iou_rows
@@ -38,27 +41,39 @@ from emcache_warehouse.sync import sync
 _SLICES = 16
 _SIZE = 280
 _LONGEST_EDGE = 56
-_BACKBONE = "dinov2-small"
-_WEIGHTS = "random:0"
+DEFAULT_BACKBONE = "dinov2-small"
+DEFAULT_WEIGHTS = "random:0"
 _SEEDS = (0, 1)
 # The paper's learning rate is meant for hundreds of epochs; the demo has a minute.
 _CHANGES = {"max_epochs": 10, "learning_rate": 1e-3}
 _LEDE = (
     "Test slices of two made-up domains with the true outline in blue and the predicted one in "
-    "orange. The backbone is untrained (random weights): the outlines show what a small head "
-    "learns from untrained tokens in a few epochs, not what a foundation model can do."
+    "orange, as small heads learned them in a few epochs at a small size from tokens of "
 )
+_UNTRAINED = (
+    "The backbone is untrained (random weights): this shows the way of working, not how good a "
+    "model is."
+)
+_PRETRAINED = "The slices are made up: the scores say nothing of microscopes."
 _SUMMARY = """
 SELECT train_on, eval_on, weights, count(*) AS runs, avg(iou_fg) AS iou_fg_mean
 FROM run_metrics WHERE split = 'test' GROUP BY ALL ORDER BY ALL
 """
 
 
-def run_demo(folder: Path, reporter: Reporter) -> None:
+def run_demo(folder: Path, backbone: str, weights: str, reporter: Reporter) -> None:
     """Make two domains, extract, train, fill the warehouse, draw, and say where everything is.
+
+    Args:
+        folder: The workspace to make.
+        backbone: Whose tokens heads are trained on.
+        weights: Its weights, as for ``emcache extract``.
+        reporter: Hears of everything.
 
     Raises:
         WorkspaceError: The folder holds something already.
+        BackboneError: No such backbone; no folder is made.
+        WeightsError: No such weights (no folder is made), or they do not fit.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise WorkspaceError(
@@ -67,16 +82,18 @@ def run_demo(folder: Path, reporter: Reporter) -> None:
             subject=folder,
         )
     started = time.monotonic()
+    # Before there is a folder, which a second try would find.
+    find_weights(weights, find_backbone(backbone), FileIndex(folder / "cache" / "files.json"))
     workspace, _ = init_workspace(folder)
-    reporter.say(
-        f"Demo in {workspace.root}. The backbone is untrained (random weights): this shows the way "
-        f"of working, not how good a model is."
-    )
-    records = {name: _run_domain(workspace, name, reporter) for name in STYLES}
+    caveat = _UNTRAINED if is_untrained(weights) else _PRETRAINED
+    reporter.say(f"Demo in {workspace.root}. {caveat}")
+    options = ExtractOptions(backbone, weights, _LONGEST_EDGE)
+    records = {name: _run_domain(workspace, name, options, reporter) for name in STYLES}
     report = sync(workspace.runs, workspace.warehouse)
     for problem in report.problems:
         reporter.say(f"Warning: {problem.message}")
-    outputs = _write_outputs(workspace, records)
+    lede = f"{_LEDE}{backbone}. {caveat}"
+    outputs = _write_outputs(workspace, records, lede)
     summary = render(run_query(workspace.warehouse, _SUMMARY, {}), "table")
     reporter.say(str(summary).rstrip())
     for what, path in {
@@ -91,19 +108,22 @@ def run_demo(folder: Path, reporter: Reporter) -> None:
     )
 
 
-def _run_domain(workspace: Workspace, name: str, reporter: Reporter) -> Sequence[Record]:
+def _run_domain(
+    workspace: Workspace, name: str, options: ExtractOptions, reporter: Reporter
+) -> Sequence[Record]:
     root = workspace.root / "data" / name
     write_domain(root, STYLES[name], _SLICES, _SIZE, seed=len(name))
     extras = {"images": "images/*.png", "masks": "masks/*.png"}
     add_dataset(workspace, name, "folder", root, extras, reporter)
-    options = ExtractOptions(_BACKBONE, _WEIGHTS, _LONGEST_EDGE)
     run_extraction(plan_extraction(workspace, Selection(name, None), options, reporter), reporter)
     protocol = find_protocol("paper").with_changes(_CHANGES)
     head_options = TrainingOptions(_SEEDS, protocol, save_predictions=True)
     return train_head(workspace, [name], FeatureRequest(), head_options, reporter)
 
 
-def _write_outputs(workspace: Workspace, records: dict[str, Sequence[Record]]) -> dict[str, Path]:
+def _write_outputs(
+    workspace: Workspace, records: dict[str, Sequence[Record]], lede: str
+) -> dict[str, Path]:
     root = workspace.root
     iou, curves, page = root / "iou.html", root / "curves.html", root / "slices.html"
     save_chart(iou_chart(iou_rows(workspace.warehouse)), iou)
@@ -114,7 +134,7 @@ def _write_outputs(workspace: Workspace, records: dict[str, Sequence[Record]]) -
         for run in runs
     }
     links = {"Test scores": iou.name, "Learning curves": curves.name}
-    html = gallery_page("emcache demo: slices with outlines", _LEDE, pictures, links)
+    html = gallery_page("emcache demo: slices with outlines", lede, pictures, links)
     atomic.write_bytes(page, html.encode())
     return {"Test scores": iou, "Learning curves": curves, "Slices with outlines": page}
 

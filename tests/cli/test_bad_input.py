@@ -76,6 +76,8 @@ ADD_STACK = ("dataset", "add", "n", "--layout", "stack", "--root", ".")
         ((*ADD_STACK, "--images", "a.tif", "--classes", "a", "b=1"), "class 'a' cannot be read"),
         ((*ADD_STACK, "--images", "a.tif", "--split", "train=@gone"), "list gone of split train"),
         (("demo", "."), "holds something already"),
+        (("demo", "new", "--weights", "gone.pth"), "there is no weights file gone.pth"),
+        (("demo", "new", "--backbone", "dinov9"), "there is no backbone 'dinov9'"),
         (("extrct",), "Did you mean 'extract'?"),
         (("extract", "cells", "--backbon", "tiny"), "--backbon"),
     ],

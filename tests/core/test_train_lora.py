@@ -132,13 +132,32 @@ def test_the_record_lists_adapted_layers_and_trained_counts(cells: Workspace) ->
     assert not list(cells.cache.glob("cells-*")), "nothing is read from the cache, or written"
 
 
-def test_scores_and_losses_do_not_depend_on_what_saves_memory(cells: Workspace) -> None:
+def test_gradients_and_losses_do_not_depend_on_what_saves_memory(
+    cells: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gradients: list[list[torch.Tensor]] = []
+    stepped = Trainer.step
+
+    def step(trainer, batches):
+        loss = stepped(trainer, batches)
+        trained = [p.grad for p in trainer.model.parameters() if p.requires_grad]
+        gradients.append([gradient.clone() for gradient in trained])
+        return loss
+
+    monkeypatch.setattr(Trainer, "step", step)
     plain, saved = (
         train(cells, savings=savings, protocol=Protocol(learning_rate=1e-3, max_epochs=2))
         for savings in (DeviceSavings(), DeviceSavings(accumulate=2, checkpoint=True))
     )
+    # The first step starts from the same weights; later ones from weights that rounding has moved.
+    steps = len(gradients) // 2
+    for one, other in zip(gradients[0], gradients[steps], strict=True):
+        # Sums of terms a hundred times their size: rounding is 1 % of them. A part without a
+        # gradient would be as large as the gradient itself.
+        torch.testing.assert_close(one, other, rtol=0, atol=0.05 * float(one.abs().max()))
     losses = [pl.read_parquet(r.file("epochs.parquet"))["val_loss"] for r in (plain, saved)]
-    np.testing.assert_allclose(*losses, atol=1e-5)
+    # Adam divides by a gradient's size, so rounding near zero grows to 2e-5 on some processors.
+    np.testing.assert_allclose(*losses, atol=1e-4)
     assert plain.config["run_fingerprint"] == saved.config["run_fingerprint"]
     assert saved.config["accumulate"] == 2
 

@@ -42,7 +42,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import save, save_file
 
-from emcache import run_study
+from emcache import study_records
 from emcache.adapter_files import CONFIG_FILE, WEIGHTS_FILE, check_adapter_config
 from emcache.backbone_loading import fit_weights
 from emcache.backbones.build import random_backbone
@@ -742,7 +742,7 @@ def test_records(runs: Workspace, data: st.DataObject) -> None:
             lambda: touch(read_record(runs.runs / record_id, verify_files=False)),
             lambda: read_records(runs.runs, ids),
             lambda: use_run(runs, record_id),
-            lambda: run_study._Records(runs),
+            lambda: study_records.StudyRecords(runs),
         )
 
 
