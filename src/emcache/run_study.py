@@ -177,7 +177,7 @@ def _evaluate(
     wanted = [
         name
         for name in cell.evaluate_on
-        if name not in cell.train_on
+        if not _is_own_test(cell, Selection.parse(name))
         and not records.is_evaluated(run, *_selected(workspace, name), recipe)
     ]
     if not wanted:
@@ -185,6 +185,11 @@ def _evaluate(
     weights = None if is_named(cell.weights) else cell.weights
     evaluate_run(workspace, run, wanted, EvaluationOptions(weights, device), reporter)
     return len(wanted)
+
+
+def _is_own_test(cell: Cell, selection: Selection) -> bool:
+    """Whether the training itself scores these slices."""
+    return selection.dataset in cell.train_on and selection.split in (None, "test")
 
 
 def _selected(workspace: Workspace, text: str) -> tuple[Dataset, str | None]:
@@ -246,9 +251,10 @@ def _check_datasets(workspace: Workspace, study: Study, data: Path, reporter: Re
         add_study_datasets(workspace, study.own_datasets, data, reporter)
         for name in study.datasets:
             _check_labelled(workspace, name, reporter)
-        for cell in study.cells:
-            datasets = [load_dataset(workspace, name) for name in cell.train_on]
-            accept_audits(workspace, datasets, cell.accept_audit, reporter)
+        # Many cells train on the same data; each is audited and judged once.
+        for names, accept in dict.fromkeys((c.train_on, c.accept_audit) for c in study.cells):
+            datasets = [load_dataset(workspace, name) for name in names]
+            accept_audits(workspace, datasets, accept, reporter)
     except AuditError as error:
         raise StudyError(
             f"study {study.name}: {_accepted_in_a_study(error)}", subject=error.subject

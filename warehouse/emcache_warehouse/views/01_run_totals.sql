@@ -43,20 +43,8 @@ counted AS (
         NULL AS data_key,
         NULL::BOOLEAN AS audit_failed
     FROM slice_metrics
-    UNION ALL
-    SELECT
-        run_id,
-        eval_on,
-        split,
-        class,
-        tp,
-        fp,
-        fn,
-        tn,
-        slices_from_training,
-        data_key,
-        audit_failed
-    FROM evaluated
+    UNION ALL BY NAME
+    SELECT * FROM evaluated
 ),
 source_counts AS (
     SELECT
