@@ -135,6 +135,14 @@ def add(
             help="Or these percentiles of all the dataset's values. (default: 0.1,99.9)",
         ),
     ] = None,
+    every: Annotated[
+        int | None,
+        typer.Option(
+            min=2,
+            metavar="N",
+            help="Only slices whose number is a multiple of this. (default: all slices)",
+        ),
+    ] = None,
     scramble: Annotated[
         str | None,
         typer.Option(
@@ -173,6 +181,7 @@ def add(
         "classes": parse_classes(classes) if classes else None,
         "voxel_size_nm": parse_voxel_size(voxel_size),
         "grey_window": None if window is None else list(window),
+        "every": every,
         "scramble": scramble,
     }
     console = Console()

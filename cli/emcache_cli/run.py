@@ -25,7 +25,7 @@ def run(
         str | None,
         typer.Option(
             metavar="pretrained|random:SEED|hf:REPOSITORY|NAME|PATH",
-            help="Weights of every backbone, in place of those that the study names.",
+            help="Weights in place of those that the study names; untrained ones stay.",
         ),
     ] = None,
     device: DeviceOption = "auto",

@@ -28,7 +28,7 @@ from emcache.workspace import CONFIG_NAME, FIRST_NAME, Workspace
 
 _OPTION = re.compile(
     r"--(root|images|masks|pair|mask-suffix|mask-threshold|instances|classes|split|axis"
-    r"|grey-window|scramble)\b"
+    r"|grey-window|every|scramble)\b"
 )
 
 

@@ -72,6 +72,10 @@ def _is_threshold(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 255
 
 
+def _is_step(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 2
+
+
 def _are_numbers(value: object, count: int) -> bool:
     return (
         isinstance(value, list)
@@ -102,6 +106,7 @@ _COMMON: Mapping[str, tuple[str, Callable[[object], bool]]] = {
     "mask_threshold": ("a whole number from 1 to 255", _is_threshold),
     "classes": ("a table of lists of whole numbers, NAME = [VALUE]", _are_classes),
     "grey_window": ("two numbers, [black, white]", lambda value: _are_numbers(value, 2)),
+    "every": ("a whole number of at least 2", _is_step),
     "scramble": ("string or string:SPLIT", _is_text),
     FIRST_NAME: ("the name that the dataset was added by", _is_text),
     "voxel_size_nm": ("three positive numbers, [z, y, x] in nanometres", _is_voxel_size),

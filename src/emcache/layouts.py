@@ -20,6 +20,7 @@ from emcache.pairing import Rule, pair, pair_by_position, suffixes_behind
 from emcache.planes import AXES, Plane
 from emcache.scramble import Scramble
 from emcache.splits import DEFAULT_SPLIT, assign_splits
+from emcache.thinning import thin
 from emcache.volumes.opening import IMAGE_SUFFIXES, TIFF_SUFFIXES
 
 
@@ -300,6 +301,8 @@ def list_slices(layout: str, root: Path, options: Mapping[str, Any], probe: Prob
         raise DatasetError(f"{root} is no folder; check --root.", subject=root)
     listing = LAYOUTS[layout](root, options, probe)
     _check_names(listing.entries)
+    if "every" in options:
+        listing = thin(listing, options["every"], str(root))
     if "scramble" in options:
         listing = Scramble.parse(options["scramble"]).apply(listing, str(root))
     if "voxel_size_nm" in options:

@@ -52,7 +52,7 @@ from emcache.sampling import Sampling, check_sampling
 from emcache.seeds import parse_seeds
 from emcache.study_datasets import StudyDataset, read_study_datasets
 from emcache.toml_values import find_long_name, find_oddity
-from emcache.weights import is_named
+from emcache.weights import is_named, is_untrained
 
 Regime = Literal["frozen", "lora"]
 
@@ -117,7 +117,8 @@ def read_study(path: Path, short_names: Collection[str] = (), weights: str | Non
     Args:
         path: The TOML file.
         short_names: Of weights, which are no files beside the study.
-        weights: In place of what its grids say; a file is named from the working directory.
+        weights: In place of what its grids say, but for untrained ones; a file is named from the
+            working directory.
 
     Raises:
         StudyError: The file cannot be read, or a key or value cannot be.
@@ -150,13 +151,20 @@ def read_study(path: Path, short_names: Collection[str] = (), weights: str | Non
         if weights is not None:
             named = is_named(weights) or weights in short_names
             given = weights if named else os.path.realpath(weights)
-            grids = [{**grid, "weights": given} for grid in grids]
+            grids = [
+                grid if _asks_for_untrained(grid) else {**grid, "weights": given} for grid in grids
+            ]
         cells = [cell for grid in grids for cell in _expand(path, grid, short_names)]
         own = read_study_datasets(path, content.get("datasets", {}))
     except UsageError as error:
         raise StudyError(f"{path}: {error}", subject=path) from error
     _check_distinct(path, cells)
     return Study(str(content.get("name", path.stem)), tuple(cells), own, path.parent)
+
+
+def _asks_for_untrained(grid: Mapping[str, Any]) -> bool:
+    weights = grid.get("weights")
+    return isinstance(weights, str) and is_untrained(weights)
 
 
 def _expand(path: Path, grid: Mapping[str, Any], short_names: Collection[str]) -> list[Cell]:

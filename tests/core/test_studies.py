@@ -129,23 +129,28 @@ def test_weights_of_the_command_stand_for_those_of_the_study(
 ) -> None:
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-    path = study(tmp_path, GRID + 'weights = "random:7"')
+    path = study(tmp_path, GRID + 'weights = "x7.pth"')
     for given, expected in (
         ("x.pth", str(tmp_path / "here" / "x.pth")),
         ("random:1", "random:1"),
         ("short", "short"),
-        (None, "random:7"),
+        (None, str(tmp_path / "x7.pth")),
     ):
         assert {cell.weights for cell in read_study(path, ["short"], given).cells} == {expected}
 
 
+def test_no_weights_stand_for_untrained_ones(tmp_path: Path) -> None:
+    path = study(tmp_path, GRID + 'weights = "random:7"')
+    assert {cell.weights for cell in read_study(path, [], "x.pth").cells} == {"random:7"}
+
+
 def test_the_study_of_the_collapse_is_its_grid(checkout: Path) -> None:
     read = read_study(checkout / "studies" / "collapse.toml")
-    assert read.datasets == ("vnc", "lucchi++", "lucchi-wrong", "lucchi-wrong-train")
     assert {dataset.name for dataset in read.own_datasets} == set(read.datasets)
     assert all(len(cell.seeds) >= 3 for cell in read.cells)
     assert [
         cell.accept_audit for cell in read.cells if any("wrong" in name for name in cell.train_on)
-    ] == [True] * 4
-    wrongly_scored = [c for c in read.cells if "lucchi-wrong:test" in c.evaluate_on]
-    assert wrongly_scored == list(read.cells)
+    ] == [True] * 8
+    assert all(any("wrong:test" in name for name in cell.evaluate_on) for cell in read.cells)
+    thinned = [d.options.get("every") for d in read.own_datasets if d.layout == "lucchi++"]
+    assert thinned == [4, 4, 4, None, None, None]
