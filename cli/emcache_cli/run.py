@@ -37,11 +37,17 @@ def run(
     Exit code 1 where some of it failed.
     """
     from emcache.run_study import plan_study, run_study
+    from emcache.run_study_gaps import find_gap_problems, run_study_gaps
     from emcache.studies import read_study
     from emcache.weights.short_names import read_short_names
     from emcache.workspace import find_workspace
     from emcache_cli.console import Console, show_rows
-    from emcache_cli.study_summaries import plan_in_words, plan_rows, result_rows
+    from emcache_cli.study_summaries import (
+        gaps_in_words,
+        plan_in_words,
+        plan_rows,
+        result_rows,
+    )
 
     console = Console()
     place = find_workspace(workspace)
@@ -49,9 +55,14 @@ def run(
     if dry_run:
         plans = plan_study(place, grid, device, console, data)
         show_rows(plan_rows(plans), chosen)
-        console.say(plan_in_words(grid.name, plans))
+        console.say(plan_in_words(grid, plans))
+        for gap, problem in find_gap_problems(place, grid, data):
+            console.say(f"Problem: {gap.words}: {problem}")
         return
     results = list(run_study(place, grid, device, console, data))
+    gaps = list(run_study_gaps(place, grid, device, console))
     show_rows(result_rows(results), chosen)
-    if any(result.problem for result in results):
+    if gaps:
+        console.say(gaps_in_words(gaps))
+    if any(result.problem for result in results) or any(gap.problem for gap in gaps):
         raise typer.Exit(1)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from emcache.run_study import CellPlan, CellResult
-    from emcache.studies import Cell
+    from emcache.run_study_gaps import GapResult
+    from emcache.studies import Cell, Study
 
 
 def plan_rows(plans: Sequence[CellPlan]) -> list[dict[str, Any]]:
@@ -27,17 +28,27 @@ def plan_rows(plans: Sequence[CellPlan]) -> list[dict[str, Any]]:
     ]
 
 
-def plan_in_words(name: str, plans: Sequence[CellPlan]) -> str:
+def plan_in_words(study: Study, plans: Sequence[CellPlan]) -> str:
     """The whole plan in a sentence."""
     left = sum(len(plan.left) for plan in plans)
     runs = sum(len(plan.cell.seeds) for plan in plans)
     slices = sum(plan.extract_slices for plan in plans)
     tokens = sum(plan.token_bytes for plan in plans) / 1e9
     steps = sum(plan.most_steps for plan in plans)
+    gaps = f"; {len(study.gaps)} sets of distances at the end" if study.gaps else ""
     return (
-        f"Study {name}: {runs} runs, {runs - left} done, {left} to train: at most {steps:,} steps; "
-        f"{slices} slices to extract, {tokens:.3g} GB of tokens."
+        f"Study {study.name}: {runs} runs, {runs - left} done, {left} to train: at most {steps:,} "
+        f"steps; {slices} slices to extract, {tokens:.3g} GB of tokens{gaps}."
     )
+
+
+def gaps_in_words(results: Sequence[GapResult]) -> str:
+    """What became of a study's distances, in a sentence."""
+    measured = sum(result.measured for result in results)
+    before = sum(result.done_before for result in results)
+    failed = sum(result.problem is not None for result in results)
+    trouble = f", {failed} failed" if failed else ""
+    return f"Distances: {measured} sets measured, {before} there before{trouble}."
 
 
 def result_rows(results: Sequence[CellResult]) -> list[dict[str, Any]]:

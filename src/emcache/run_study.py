@@ -27,6 +27,7 @@ from emcache.sampling import epoch_steps, split_validation
 from emcache.sources import training_sources
 from emcache.studies import Cell, Study
 from emcache.study_datasets import add_study_datasets, with_study_datasets
+from emcache.study_gaps import StudyGap
 from emcache.study_records import StudyRecords
 from emcache.train_head import plan_head_training, train_head
 from emcache.train_lora import BackboneChoice, DeviceSavings, plan_lora_training, train_lora
@@ -132,6 +133,18 @@ def run_study(
     for number, cell in enumerate(study.cells, start=1):
         reporter.say(f"{study.name}, cell {number} of {len(study.cells)}: {cell.words}.")
         yield _run(workspace, cell, device, reporter)
+
+
+def trained_runs_of(workspace: Workspace, cell: Cell, device: str, reporter: Reporter) -> list[str]:
+    """Identifiers of a cell's runs that a record holds, in the order of the seeds.
+
+    Raises:
+        EmcacheError: Its data or its weights are not there.
+    """
+    setting = _setting(workspace, cell, device, reporter)
+    runs = StudyRecords(workspace).runs
+    fingerprints = [setting.fingerprint(seed) for seed in cell.seeds]
+    return [runs[fingerprint] for fingerprint in fingerprints if fingerprint in runs]
 
 
 def _run(workspace: Workspace, cell: Cell, device: str, reporter: Reporter) -> CellResult:
@@ -251,6 +264,8 @@ def _check_datasets(workspace: Workspace, study: Study, data: Path, reporter: Re
         add_study_datasets(workspace, study.own_datasets, data, reporter)
         for name in study.datasets:
             _check_labelled(workspace, name, reporter)
+        for gap in study.gaps:
+            check_gap(workspace, gap, reporter)
         # Many cells train on the same data; each is audited and judged once.
         for names, accept in dict.fromkeys((c.train_on, c.accept_audit) for c in study.cells):
             datasets = [load_dataset(workspace, name) for name in names]
@@ -266,6 +281,29 @@ def _check_datasets(workspace: Workspace, study: Study, data: Path, reporter: Re
 def _accepted_in_a_study(error: AuditError) -> str:
     """A sentence on the option of a command, for the key of a study."""
     return str(error).replace("--accept-audit", "accept_audit = true in its grid")
+
+
+def check_gap(workspace: Workspace, gap: StudyGap, reporter: Reporter) -> None:
+    """Refuse distances that cannot be measured, before anything is trained.
+
+    Raises:
+        DatasetError: There is no such dataset or split, it has one slice alone, or it has no masks
+            for distances by class.
+    """
+    for selection in map(Selection.parse, gap.between):
+        slices = selection.of(load_dataset(workspace, selection.dataset, reporter))
+        if len(slices) < 2:
+            raise DatasetError(
+                f"{selection} has one slice; a distance needs at least two on each side: choose a "
+                f"larger selection.",
+                subject=str(selection),
+            )
+        if gap.by_class and not all(item.mask for item in slices):
+            raise DatasetError(
+                f"not every slice of {selection} has a mask, which by_class needs; leave by_class "
+                f"out of its [[gap]], or choose a labelled split.",
+                subject=str(selection),
+            )
 
 
 def _check_labelled(workspace: Workspace, name: str, reporter: Reporter) -> None:

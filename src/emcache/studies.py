@@ -29,19 +29,27 @@
     [grid.protocol]                             # default: the protocol named paper
     name = "paper"
     max_epochs = 100                            # any field of it
+
+    [[gap]]                                     # any number; distances, measured at the end
+    between = ["vnc", "vnc:stack2", "lucchi++"] # every pair of these
+    backbones = ["dinov2-small"]
+    regimes = ["frozen", "lora"]                # default: frozen; lora: through the study's runs
+    train_on = [["lucchi++", "vnc"]]            # default: all; LoRA runs that were trained on these
+    levels = ["slice", "token"]                 # default: slice
+    by_class = false                            # default
+                                                # weights, longest_edge, precision, dtype as above
 """
 
 from __future__ import annotations
 
-import difflib
 import os
 import tomllib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
 from itertools import product
 from math import prod
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 from emcache.backbones.registry import find_backbone
 from emcache.datasets import Selection
@@ -51,14 +59,22 @@ from emcache.protocol import Protocol, find_protocol
 from emcache.sampling import Sampling, check_sampling
 from emcache.seeds import parse_seeds
 from emcache.study_datasets import StudyDataset, read_study_datasets
+from emcache.study_gaps import StudyGap, read_study_gaps
+from emcache.study_keys import (
+    FEATURES,
+    Allowed,
+    Regime,
+    are_texts,
+    check_keys,
+    check_values,
+    each_of,
+    weights_of,
+)
 from emcache.toml_values import find_long_name, find_oddity
 from emcache.weights import is_named, is_untrained
 
-Regime = Literal["frozen", "lora"]
-
 _AXES = ("backbones", "regimes", "train_on", "sampling")
 _MOST_CELLS = 10_000
-_LONGEST_NAME = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,12 +114,14 @@ class Study:
     cells: tuple[Cell, ...]
     own_datasets: tuple[StudyDataset, ...] = ()
     """Those that it describes itself."""
+    gaps: tuple[StudyGap, ...] = ()
+    """Distances to measure once everything is trained."""
     folder: Path = Path()
     """Where its file lies."""
 
     @property
     def datasets(self) -> tuple[str, ...]:
-        """Every dataset that some cell names."""
+        """Every dataset that some cell trains or scores on; these need masks."""
         names = (n for cell in self.cells for n in (*cell.train_on, *cell.evaluate_on))
         return tuple(dict.fromkeys(Selection.parse(name).dataset for name in names))
 
@@ -140,46 +158,73 @@ def read_study(path: Path, short_names: Collection[str] = (), weights: str | Non
         raise StudyError(f"{path} is no TOML ({error}); mend that line.", subject=path) from None
     if oddity := find_oddity(content):
         raise StudyError(f"{path} holds {oddity}; mend that line.", subject=path)
-    _check_keys(path, "", content, ("name", "datasets", "grid"))
+    check_keys(path, "", content, ("name", "datasets", "grid", "gap"))
     grids = content.get("grid")
     if not isinstance(grids, list) or not grids or not all(isinstance(g, dict) for g in grids):
         raise StudyError(
             f"{path} has no [[grid]]; expected one with backbones, train_on and seeds.",
             subject=path,
         )
+    gaps = content.get("gap", [])
+    if not isinstance(gaps, list) or not all(isinstance(table, dict) for table in gaps):
+        raise StudyError(
+            f"gap of {path} cannot be {gaps!r:.200}; expected tables, as [[gap]].", subject=path
+        )
     try:
         if weights is not None:
             named = is_named(weights) or weights in short_names
             given = weights if named else os.path.realpath(weights)
-            grids = [
-                grid if _asks_for_untrained(grid) else {**grid, "weights": given} for grid in grids
-            ]
+            grids = [_with_weights(table, given) for table in grids]
+            gaps = [_with_weights(table, given) for table in gaps]
         cells = [cell for grid in grids for cell in _expand(path, grid, short_names)]
+        distances = [gap for table in gaps for gap in read_study_gaps(path, table, short_names)]
         own = read_study_datasets(path, content.get("datasets", {}))
     except UsageError as error:
         raise StudyError(f"{path}: {error}", subject=path) from error
     _check_distinct(path, cells)
-    return Study(str(content.get("name", path.stem)), tuple(cells), own, path.parent)
+    for gap in distances:
+        _check_runs(path, gap, cells)
+    return Study(
+        str(content.get("name", path.stem)), tuple(cells), own, tuple(distances), path.parent
+    )
 
 
-def _asks_for_untrained(grid: Mapping[str, Any]) -> bool:
-    weights = grid.get("weights")
-    return isinstance(weights, str) and is_untrained(weights)
+def is_through(gap: StudyGap, cell: Cell) -> bool:
+    """Whether distances are measured through the adapters of a cell's runs."""
+    alike = (cell.backbone, cell.weights, cell.longest_edge, cell.regime) == (
+        gap.backbone,
+        gap.weights,
+        gap.longest_edge,
+        "lora",
+    )
+    return alike and (gap.train_on is None or cell.train_on in gap.train_on)
+
+
+def _check_runs(path: Path, gap: StudyGap, cells: Collection[Cell]) -> None:
+    if gap.regime == "lora" and not any(is_through(gap, cell) for cell in cells):
+        raise StudyError(
+            f"a [[gap]] of {path} asks for LoRA runs of {gap.backbone}, and no [[grid]] trains "
+            f"such runs at {gap.longest_edge} px; expected one with the same train_on, weights and "
+            f"longest_edge.",
+            subject=gap.backbone,
+        )
+
+
+def _with_weights(table: Mapping[str, Any], weights: str) -> Mapping[str, Any]:
+    """A table with other weights, unless it asks for untrained ones."""
+    ours = table.get("weights")
+    untrained = isinstance(ours, str) and is_untrained(ours)
+    return table if untrained else {**table, "weights": weights}
 
 
 def _expand(path: Path, grid: Mapping[str, Any], short_names: Collection[str]) -> list[Cell]:
-    _check_keys(path, "grid.", grid, tuple(_KEYS))
+    check_keys(path, "grid.", grid, _KEYS)
     for name in ("backbones", "train_on", "seeds"):
         if name not in grid:
             raise StudyError(
                 f"a [[grid]] of {path} has no {name}; expected {_KEYS[name][0]}.", subject=name
             )
-    for name, value in grid.items():
-        what, fits = _KEYS[name]
-        if not fits(value):
-            raise StudyError(
-                f"{name} of {path} cannot be {value!r:.200}; expected {what}.", subject=name
-            )
+    check_values(path, grid, _KEYS)
     n_cells = prod(len(grid.get(name, [""])) for name in _AXES)
     if n_cells > _MOST_CELLS:
         raise StudyError(
@@ -206,7 +251,7 @@ def _expand(path: Path, grid: Mapping[str, Any], short_names: Collection[str]) -
         cells.append(
             Cell(
                 backbone,
-                _weights(path, backbone, grid.get("weights", "pretrained"), short_names),
+                weights_of(path, backbone, grid.get("weights", "pretrained"), short_names),
                 grid.get("longest_edge", 1022),
                 regime,
                 names,
@@ -226,7 +271,7 @@ def _expand(path: Path, grid: Mapping[str, Any], short_names: Collection[str]) -
 
 def _protocol(path: Path, table: Mapping[str, Any]) -> Protocol:
     known = tuple(field.name for field in fields(Protocol) if field.name != "pixel_size_nm")
-    _check_keys(path, "grid.protocol.", table, known)
+    check_keys(path, "grid.protocol.", table, known)
     changes = {name: value for name, value in table.items() if name != "name"}
     protocol = find_protocol(str(table.get("name", "paper")))
     for name, value in changes.items():
@@ -242,35 +287,6 @@ def _protocol(path: Path, table: Mapping[str, Any]) -> Protocol:
                 subject=name,
             )
     return protocol.with_changes(changes)
-
-
-def _weights(
-    path: Path, backbone: str, weights: str | Mapping[str, str], short_names: Collection[str]
-) -> str:
-    if isinstance(weights, str):
-        text = weights
-    elif backbone in weights:
-        text = weights[backbone]
-    else:
-        raise StudyError(
-            f"weights of {path} say nothing of {backbone}; expected a line for each backbone.",
-            subject=backbone,
-        )
-    if is_named(text) or text in short_names:
-        return text
-    # A file is named relative to the study, wherever the command runs.
-    return os.path.realpath(path.parent / text)
-
-
-def _check_keys(path: Path, place: str, table: Mapping[str, Any], known: tuple[str, ...]) -> None:
-    for key in table:
-        if key not in known:
-            close = difflib.get_close_matches(key, known, n=1)
-            hint = f"did you mean {close[0]}? " if close else ""
-            raise StudyError(
-                f"{path} has an unknown key {place}{key}; {hint}known: {', '.join(known)}.",
-                subject=key,
-            )
 
 
 def _check_distinct(path: Path, cells: list[Cell]) -> None:
@@ -297,40 +313,14 @@ def _check_distinct(path: Path, cells: list[Cell]) -> None:
             seen.add(key)
 
 
-def _texts(value: object) -> bool:
-    return isinstance(value, list) and bool(value) and all(_is_name(v) for v in value)
-
-
-def _is_name(value: object) -> bool:
-    return isinstance(value, str) and 0 < len(value) <= _LONGEST_NAME
-
-
-def _trainings(value: object) -> bool:
-    return isinstance(value, list) and bool(value) and all(_is_name(v) or _texts(v) for v in value)
-
-
-def _each_of(*allowed: str) -> Callable[[object], bool]:
-    return lambda value: _texts(value) and set(value) <= set(allowed)  # type: ignore[call-overload]
-
-
-_KEYS: Mapping[str, tuple[str, Callable[[object], bool]]] = {
-    "backbones": ("a list of names", _texts),
-    "regimes": ("a list of frozen and lora", _each_of(*get_args(Regime))),
-    "train_on": ("a list of datasets, or of lists of datasets", _trainings),
-    "sampling": ("a list of natural and balanced", _each_of(*Sampling)),
+_KEYS: Allowed = {
+    **FEATURES,
+    "sampling": ("a list of natural and balanced", each_of(*Sampling)),
     "seeds": ('seeds as "0-4"', lambda v: isinstance(v, str | int) and not isinstance(v, bool)),
-    "weights": (
-        "pretrained, random:SEED, hf:REPOSITORY, a short name, a file, or a table of these by "
-        "backbone",
-        lambda v: isinstance(v, str) or (isinstance(v, dict) and _texts([*v.values()])),
-    ),
-    "longest_edge": ("a number of pixels", lambda v: isinstance(v, int) and v > 0),
     "pixel_size_nm": ("nanometres", lambda v: isinstance(v, int | float) and 0 < v < 1e9),
-    "precision": ("auto, float32 or bfloat16", lambda v: v in ("auto", "float32", "bfloat16")),
-    "dtype": ("float16 or float32", lambda v: v in get_args(TokenType)),
     "accumulate": ("a number of parts", lambda v: type(v) is int and v > 0),
     "checkpoint": ("true or false", lambda v: isinstance(v, bool)),
     "accept_audit": ("true or false", lambda v: isinstance(v, bool)),
-    "evaluate_on": ("a list of datasets, or NAME:SPLIT", _texts),
+    "evaluate_on": ("a list of datasets, or NAME:SPLIT", are_texts),
     "protocol": ("a table of a protocol's fields", lambda v: isinstance(v, dict)),
 }

@@ -1,4 +1,4 @@
-"""What the workspace's records say of a study's trainings and evaluations."""
+"""What the workspace's records say of a study's trainings, evaluations and distances."""
 
 from __future__ import annotations
 
@@ -12,23 +12,26 @@ from emcache.records import Record, list_record_ids, read_record
 from emcache.studies import Cell
 from emcache.workspace import Workspace
 
+_KINDS = ("train-head", "train-lora", "evaluate", "gap")
 _MOST_EPOCHS = 1 << 31
 
 
 class StudyRecords:
-    """What the workspace's records say of trainings and evaluations."""
+    """What the workspace's records say of trainings, evaluations and distances."""
 
     def __init__(self, workspace: Workspace) -> None:
         self.runs: dict[str, str] = {}
         """Identifier of the newest run of each fingerprint."""
         self.recipes: dict[str, Mapping[str, Any]] = {}
         """How the tokens of each run were made."""
+        self.gaps: set[str] = set()
+        """Keys of the distances that were measured."""
         self._evaluations: set[tuple[str, str, str | None, str]] = set()
         """Runs with the datasets they were scored on, the split (None where it was the whole
         dataset), and the key of what stood there."""
         self._seconds: dict[tuple[Any, ...], float] = {}
         for name in list_record_ids(workspace.runs):
-            if not any(kind in name for kind in ("train-head", "train-lora", "evaluate")):
+            if not any(kind in name for kind in _KINDS):
                 continue
             try:
                 # Sizes and checksums of files are for those who read them.
@@ -80,8 +83,10 @@ class StudyRecords:
                     for (name, key), splits in zip(scored, _splits(record), strict=False)
                     for split in splits
                 }
+            case {"gap_key": str(key)} if record.kind == "gap":
+                self.gaps.add(key)
             case {"run_fingerprint": str(fingerprint), "recipe": dict(recipe)} if (
-                record.kind != "evaluate"
+                record.kind not in ("evaluate", "gap")
             ):
                 self.runs[fingerprint] = record.id
                 self.recipes[record.id] = recipe

@@ -33,15 +33,16 @@ def thin(listing: Listing, every: int, name: str) -> Listing:
     nameless = next((slice_id for slice_id, found in numbers.items() if not found), None)
     if nameless is not None:
         raise DatasetError(
-            f"slice {nameless} of {name} has no number in its name; expected one in each to take "
-            f"every {every} of: leave every out, or name the slices by --images.",
+            f"slice {nameless} of {name} has no number in its name; expected one in each, to take "
+            f"those whose number is a multiple of {every}: leave --every out, or choose files that "
+            f"have one with --images.",
             subject=nameless,
         )
     kept = tuple(e for e in listing.entries if int(numbers[e.id][-1]) % every == 0)
     if not kept:
         raise DatasetError(
-            f"no slice of {name} has a number that is a multiple of {every}; expected some: give a "
-            f"smaller step, or leave every out.",
+            f"no slice of {name} has a number that is a multiple of {every}; expected some: give "
+            f"--every a smaller number, or leave it out.",
             subject=str(every),
         )
     words = f"{listing.pairing}; only slices whose number is a multiple of {every}"

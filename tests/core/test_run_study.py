@@ -8,14 +8,18 @@ import torch
 import emcache.run_study
 import emcache.training_run
 from emcache.backbones.build import random_backbone
-from emcache.errors import StudyError, TrainingError
+from emcache.errors import EmcacheError, StudyError, TrainingError
 from emcache.evaluate import EvaluationOptions, evaluate_run
+from emcache.feature_choice import FeatureRequest
+from emcache.gap.run import GapOptions, plan_gaps
 from emcache.progress import Quiet
 from emcache.records import list_record_ids, read_record
 from emcache.registration import add_dataset
 from emcache.run_study import plan_study, run_study
+from emcache.run_study_gaps import find_gap_problems, run_study_gaps
 from emcache.store import list_feature_sets
 from emcache.studies import Study, read_study
+from emcache.study_records import StudyRecords
 from emcache.synthetic import STYLES, write_domain
 from emcache.workspace import Workspace
 
@@ -280,6 +284,112 @@ def test_without_its_data_nothing_starts(
         with pytest.raises(StudyError, match=r"no folder .*other for dataset other .* with --data"):
             start(workspace, study, "cpu", Quiet(), own_data)
     assert workspace.dataset_names() == []
+
+
+GAPS = """
+[[gap]]
+between = ["cells", "cells:train", "other:train"]
+backbones = ["tiny"]
+regimes = ["frozen", "lora"]
+train_on = [["cells", "other"]]
+weights = "random:0"
+longest_edge = 70
+precision = "float32"
+"""
+
+
+def with_gaps(tmp_path: Path, gaps: str = GAPS) -> Study:
+    path = tmp_path / "gaps.toml"
+    path.write_text(STUDY + gaps)
+    return read_study(path)
+
+
+def test_distances_are_measured_once_and_through_the_runs_that_were_named(
+    two: Workspace, tmp_path: Path
+) -> None:
+    study = with_gaps(tmp_path)
+    list(run_study(two, study, "cpu", Quiet()))
+    frozen, lora = run_study_gaps(two, study, "cpu", Quiet())
+    assert (frozen.done_before, frozen.measured, frozen.problem) == (0, 1, None)
+    # Two seeds of the one training of both.
+    assert (lora.done_before, lora.measured, lora.problem) == (0, 2, None)
+    records = [read_record(two.runs / name) for name in list_record_ids(two.runs)]
+    gaps = [record for record in records if record.kind == "gap"]
+    trained = {record.id for record in records if record.config.get("train_on") == "cells + other"}
+    through = {record.config["run_id"] for record in gaps}
+    assert through - {None} == trained & {r.id for r in records if r.kind == "train-lora"}
+    assert [len(pl.read_parquet(record.folder / "gaps.parquet")) for record in gaps] == [3] * 3
+    again = list(run_study_gaps(two, study, "cpu", Quiet()))
+    assert [(result.done_before, result.measured) for result in again] == [(1, 0), (2, 0)]
+    by_hand = GapOptions(FeatureRequest("tiny", "random:0", 70, precision="float32"))
+    (more,) = run_study_gaps(
+        two,
+        with_gaps(tmp_path, GAPS.replace('"frozen", "lora"', '"frozen"') + 'levels = ["cls"]'),
+        "cpu",
+        Quiet(),
+    )
+    assert more.measured == 1
+    assert plan_gaps(two, study.gaps[0].between, by_hand, Quiet()).key in StudyRecords(two).gaps
+    # Other pixels are another measurement.
+    write_domain(tmp_path / "other", STYLES["soft"], slices=8, size=100, seed=10)
+    changed, _ = run_study_gaps(two, with_gaps(tmp_path), "cpu", Quiet())
+    assert (changed.done_before, changed.measured) == (0, 1)
+
+
+def test_distances_that_cannot_be_are_found_before_anything_trains(
+    two: Workspace, tmp_path: Path
+) -> None:
+    study = with_gaps(tmp_path, GAPS.replace("cells:train", "other:night"))
+    assert [problem for _, problem in find_gap_problems(two, study)] == [
+        "dataset other has no split 'night'; known: train, test."
+    ] * 2
+    with pytest.raises(StudyError, match="has no split 'night'"):
+        list(run_study(two, study, "cpu", Quiet()))
+    assert "train-head" not in kinds(two)
+    bare = {"images": "images/*.png"}
+    add_dataset(two, "bare", "folder", tmp_path / "other", bare, Quiet())
+    by_class = with_gaps(tmp_path, GAPS.replace("cells:train", "bare") + "by_class = true")
+    with pytest.raises(StudyError, match="not every slice of bare has a mask, which by_class"):
+        list(run_study(two, by_class, "cpu", Quiet()))
+    with pytest.raises(StudyError, match="other:test has one slice"):
+        list(
+            run_study(
+                two, with_gaps(tmp_path, GAPS.replace("cells:train", "other:test")), "cpu", Quiet()
+            )
+        )
+    # Unlabelled slices can be measured as a whole.
+    assert find_gap_problems(two, with_gaps(tmp_path, GAPS.replace("cells:train", "bare"))) == []
+
+
+def test_distances_that_fail_do_not_stop_the_others(two: Workspace, tmp_path: Path) -> None:
+    frozen = GAPS.replace('"frozen", "lora"', '"frozen"')
+    study = with_gaps(tmp_path, frozen.replace("random:0", "nowhere.pth") + frozen)
+    failed, measured = run_study_gaps(two, study, "cpu", Quiet())
+    assert failed.problem is not None
+    assert "nowhere.pth" in failed.problem
+    assert (measured.measured, measured.problem) == (1, None)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('"cells", "cells:train", "other:train"', '"cells"', "two or more different datasets"),
+        ('"cells:train"', '"cells"', "two or more different datasets"),
+        ("between", "betwen", "unknown key gap.betwen; did you mean between"),
+        ("backbones", "# ", "has no backbones"),
+        ("longest_edge = 70", "longest_edge = 84", "no .*grid.* trains such runs at 84 px"),
+        ('["cells", "other"]]', '"other"]', "asks for LoRA runs of tiny, and no"),
+        ('"random:0"', '"random:0"\nlevels = ["pixel"]', "levels .* cannot be"),
+        ('"tiny"', '"tinny"', "tinny"),
+        ("[[gap]]", "[gap]", "expected tables, as "),
+    ],
+)
+def test_distances_that_no_study_can_ask_for(
+    tmp_path: Path, old: str, new: str, message: str
+) -> None:
+    assert old in GAPS
+    with pytest.raises(EmcacheError, match=message):
+        with_gaps(tmp_path, GAPS.replace(old, new, 1))
 
 
 def test_a_dataset_that_the_workspace_has_by_other_options(

@@ -10,6 +10,7 @@ from typing import Any
 import polars as pl
 
 from emcache.adapter_files import ADAPTER_FOLDER, AdapterChoice, adapter_sha256
+from emcache.canonical import json_sha256
 from emcache.datasets import Selection, load_dataset
 from emcache.embeddings import embedding_table
 from emcache.errors import StoreError, UsageError
@@ -49,6 +50,40 @@ class GapOptions:
     device: str = "auto"
 
 
+@dataclass(frozen=True, slots=True)
+class GapPlan:
+    """A measurement that is known in every detail, and not made yet."""
+
+    options: GapOptions
+    trained: TrainedRun | None
+    """Whose backbone makes the tokens; None where it is as published."""
+    jobs: Sequence[Job]
+    """One for each selection."""
+
+    @property
+    def key(self) -> str:
+        """Hash of everything that a distance depends on but the machine."""
+        return json_sha256(
+            {
+                "recipe": self.jobs[0].recipe.sha256(),
+                "run": None if self.trained is None else self.trained.id,
+                "levels": list(self.options.levels),
+                "by_class": self.options.by_class,
+                "selections": [
+                    [
+                        str(job.selection),
+                        job.dataset.classes.key() if self.options.by_class else None,
+                        [
+                            [s.id, s.pixel_sha256, s.mask_sha256 if self.options.by_class else None]
+                            for s in job.slices
+                        ],
+                    ]
+                    for job in self.jobs
+                ],
+            }
+        )
+
+
 def measure_gaps(
     workspace: Workspace, selections: Sequence[str], options: GapOptions, reporter: Reporter
 ) -> tuple[list[dict[str, Any]], Record]:
@@ -67,6 +102,25 @@ def measure_gaps(
         UsageError: Fewer than two selections, one of them twice, or one of a single slice.
         StoreError: The cache leaves several choices, or features are not finite.
         DatasetError: No such dataset or split; a distance by class without masks.
+    """
+    return carry_out(workspace, plan_gaps(workspace, selections, options, reporter), reporter)
+
+
+def plan_gaps(
+    workspace: Workspace, selections: Sequence[str], options: GapOptions, reporter: Reporter
+) -> GapPlan:
+    """Find out what a measurement needs; nothing is extracted.
+
+    Args:
+        workspace: Where.
+        selections: ``NAME`` or ``NAME:SPLIT``, two or more.
+        options: Which features, and what of them.
+        reporter: Hears of files that must be read.
+
+    Raises:
+        UsageError: Fewer than two selections, one of them twice, or one of a single slice.
+        StoreError: The cache leaves several choices.
+        DatasetError: No such dataset or split.
     """
     chosen = [Selection.parse(text) for text in selections]
     if len(chosen) < 2 or len(set(chosen)) < len(chosen):
@@ -94,15 +148,41 @@ def measure_gaps(
                 f"choose a larger selection.",
                 subject=str(job.selection),
             )
-    features = [_features(job, reporter) for job in jobs]
-    facts = _facts(jobs[0], trained)
+    return GapPlan(options, trained, jobs)
+
+
+def carry_out(
+    workspace: Workspace, plan: GapPlan, reporter: Reporter
+) -> tuple[list[dict[str, Any]], Record]:
+    """Measure what was planned.
+
+    Args:
+        workspace: Where.
+        plan: What.
+        reporter: Hears of everything that takes long, and of too few slices.
+
+    Returns:
+        A row for each pair, level and class, and the record that keeps them.
+
+    Raises:
+        StoreError: Features that are not finite.
+        DatasetError: A distance by class without masks.
+    """
+    options = plan.options
+    features = [_features(job, reporter) for job in plan.jobs]
+    facts = _facts(plan.jobs[0], plan.trained)
     if is_untrained(facts["weights"]):
         reporter.say(describe_untrained(facts["weights"]))
     with new_record(workspace.runs, KIND) as draft:
         levels = _Levels(features, options)
         rows = _measure_pairs(features, levels, facts, reporter)
         _warn_of_few(rows, reporter)
-        draft.config = {**facts, "selections": list(selections), "levels": list(options.levels)}
+        draft.config = {
+            **facts,
+            "selections": [str(job.selection) for job in plan.jobs],
+            "levels": list(options.levels),
+            "gap_key": plan.key,
+        }
         draft.write_table("gaps.parquet", pl.DataFrame(rows, infer_schema_length=None))
         draft.write_table("gap_points.parquet", project(features))
         if levels.embeddings:
