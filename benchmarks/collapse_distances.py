@@ -1,0 +1,177 @@
+"""Which distance tells two microscopes from two pieces of one stack, and how often it cries wolf.
+
+Every stack of the study is cut into blocks of ten slices. A distance that says something must be larger
+between blocks of two microscopes than between blocks of one stack.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+from scipy.spatial.distance import pdist
+
+from emcache.gap.blocks import Sample
+from emcache.gap.frechet import frechet_distance
+from emcache.gap.kernel import kernel_distance
+from emcache.gap.probe import probe
+from emcache_warehouse.query import run_query
+
+SIZE = 10
+"""Slices in a block."""
+_VECTORS = """
+SELECT DISTINCT ON (embeddings.dataset, slice_id, embeddings.level) embeddings.dataset, slice_id, vector
+FROM embeddings JOIN feature_sets USING (record_id)
+WHERE level = 'slice' AND longest_edge = 266 AND weights NOT LIKE 'random:%'
+    AND feature_sets.dataset IN ('vnc', 'lucchi-all') AND recipe_sha256 = (
+        SELECT any_value(recipe_sha256) FROM gaps WHERE regime = 'frozen' AND level = 'slice'
+            AND domain_a = 'vnc' AND domain_b = 'vnc:stack2'
+    )
+ORDER BY ALL
+"""
+
+
+class Block(NamedTuple):
+    """Ten neighbouring slices."""
+
+    tissue: str
+    stack: str
+    sample: Sample
+
+
+def tell_apart(warehouse: Path) -> pl.DataFrame:
+    """How well each distance tells, from the slices' vectors in the warehouse."""
+    blocks = cut(run_query(warehouse, _VECTORS, {}))
+    everything = np.concatenate([block.sample.vectors for block in blocks])
+    rows = []
+    for name, distance in _distances(everything).items():
+        values: dict[str, list[float]] = {"stack": [], "tissue": [], "microscope": []}
+        for one, other in combinations(blocks, 2):
+            value = distance(one.sample, other.sample)
+            values[_kind(one, other)].append(value)
+        rows.append({"distance": name, **judge(values)})
+    return pl.DataFrame(rows)
+
+
+def judge(values: Mapping[str, Sequence[float]]) -> dict[str, float | int]:
+    """Counts, medians, and the rates of a threshold that finds every pair of microscopes."""
+    apart = np.array(values["microscope"])
+    least = apart.min()
+    row: dict[str, float | int] = {}
+    for kind, distances in values.items():
+        row[f"n_{kind}"] = len(distances)
+        row[f"median_{kind}"] = float(np.median(distances))
+    for kind in ("stack", "tissue"):
+        within = np.array(values[kind])
+        row[f"false_alarms_{kind}"] = float((within >= least).mean())
+        # The share of pairs in which the microscopes lie further apart (Mann and Whitney's U).
+        further = (apart[:, None] > within).mean() + (apart[:, None] == within).mean() / 2
+        row[f"auroc_{kind}"] = float(further)
+    return row
+
+
+def cut(rows: pl.DataFrame) -> list[Block]:
+    """Blocks of neighbours; slices that fill no block are left out.
+
+    Lucchi++ has a run of neighbours and then gaps where it is not there as a whole; a block lies on
+    one side of such a change.
+    """
+    stacks: dict[tuple[str, str], list[tuple[int, np.ndarray]]] = {}
+    for dataset, slice_id, vector in rows.iter_rows():
+        stack, _, number = slice_id.rpartition("/")
+        key = (dataset, stack or "stack2")
+        stacks.setdefault(key, []).append((int(re.findall(r"\d+", number)[-1]), np.array(vector)))
+    blocks = []
+    for (dataset, stack), slices in sorted(stacks.items()):
+        slices.sort(key=lambda item: item[0])
+        numbers = np.array([number for number, _ in slices])
+        for run in np.split(np.arange(len(slices)), np.flatnonzero(np.diff(numbers, n=2) != 0) + 2):
+            for start in range(0, len(run) - SIZE + 1, SIZE):
+                vectors = np.stack([slices[i][1] for i in run[start : start + SIZE]])
+                sample = Sample(vectors.astype(np.float32), np.arange(SIZE))
+                blocks.append(Block(dataset.partition("-")[0], f"{dataset} {stack}", sample))
+    return blocks
+
+
+def _kind(one: Block, other: Block) -> str:
+    if one.tissue != other.tissue:
+        return "microscope"
+    return "stack" if one.stack == other.stack else "tissue"
+
+
+def _distances(everything: np.ndarray) -> Mapping[str, Callable[[Sample, Sample], float]]:
+    """The distances, by what the page calls them.
+
+    Args:
+        everything: All blocks' vectors, whose mean and spread some distances are scaled by.
+    """
+    mean, spread = everything.mean(axis=0), everything.std(axis=0)
+
+    def plain(sample: Sample) -> Sample:
+        return sample
+
+    def unit(sample: Sample) -> Sample:
+        lengths = np.linalg.norm(sample.vectors, axis=1, keepdims=True)
+        return Sample(sample.vectors / lengths, sample.owners)
+
+    def scaled(sample: Sample) -> Sample:
+        return Sample((sample.vectors - mean) / spread, sample.owners)
+
+    def frechet(change: Callable[[Sample], Sample]) -> Callable[[Sample, Sample], float]:
+        return lambda a, b: frechet_distance(change(a).vectors, change(b).vectors)
+
+    def means(change: Callable[[Sample], Sample]) -> Callable[[Sample, Sample], float]:
+        return lambda a, b: float(
+            ((change(a).vectors.mean(axis=0) - change(b).vectors.mean(axis=0)) ** 2).sum()
+        )
+
+    def kernel(change: Callable[[Sample], Sample]) -> Callable[[Sample, Sample], float]:
+        return lambda a, b: kernel_distance(change(a), change(b)) or 0.0
+
+    bandwidth = float(np.median(pdist((everything - mean) / spread)))
+    return {
+        "Frechet": frechet(plain),
+        "Frechet, unit length": frechet(unit),
+        "Frechet, each channel scaled": frechet(scaled),
+        "squared distance of the means": means(plain),
+        "squared distance of the means, each channel scaled": means(scaled),
+        "kernel, polynomial": kernel(plain),
+        "kernel, polynomial, each channel scaled": kernel(scaled),
+        f"kernel, Gaussian of width {bandwidth:.3g}, each channel scaled": _gaussian(
+            scaled, bandwidth
+        ),
+        "probe, AUROC": lambda a, b: _told(a, b, "auroc"),
+        "probe, p-value": lambda a, b: -_told(a, b, "p_value"),
+    }
+
+
+def _gaussian(
+    change: Callable[[Sample], Sample], bandwidth: float
+) -> Callable[[Sample, Sample], float]:
+    """Squared MMD with a Gaussian kernel, unbiased, neighbouring slices left out."""
+
+    def kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        squared = ((x[:, None] - y[None]) ** 2).sum(axis=2)
+        values: np.ndarray = np.exp(-squared / (2 * bandwidth**2))
+        return values
+
+    def distance(a: Sample, b: Sample) -> float:
+        total = -2 * kernel(change(a).vectors, change(b).vectors).mean()
+        for side in (a, b):
+            apart = np.abs(side.owners[:, None] - side.owners[None]) > 1
+            total += kernel(change(side).vectors, change(side).vectors)[apart].mean()
+        return float(total)
+
+    return distance
+
+
+def _told(one: Sample, other: Sample, field: str) -> float:
+    found = probe(one, other)
+    if found is None:
+        raise ValueError(f"blocks of {SIZE} slices are too few for the probe")
+    return float(getattr(found, field))
