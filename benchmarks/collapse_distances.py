@@ -1,13 +1,13 @@
-"""Which distance tells two microscopes from two pieces of one stack, and how often it cries wolf.
+"""Which distance tells two microscopes from two pieces of one stack, and its false alarms.
 
-Every stack of the study is cut into blocks of ten slices. A distance that says something must be larger
-between blocks of two microscopes than between blocks of one stack.
+Every stack of the study is cut into blocks of ten slices. A distance that says something must be
+larger between blocks of two microscopes than between blocks of one stack.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from itertools import combinations
 from pathlib import Path
 from typing import NamedTuple
@@ -22,10 +22,12 @@ from emcache.gap.kernel import kernel_distance
 from emcache.gap.probe import probe
 from emcache_warehouse.query import run_query
 
+KINDS = ("stack", "tissue", "microscope")
+"""What two blocks share: the stack; the tissue and microscope; neither."""
 SIZE = 10
 """Slices in a block."""
 _VECTORS = """
-SELECT DISTINCT ON (embeddings.dataset, slice_id, embeddings.level) embeddings.dataset, slice_id, vector
+SELECT DISTINCT ON (embeddings.dataset, slice_id) embeddings.dataset, slice_id, vector
 FROM embeddings JOIN feature_sets USING (record_id)
 WHERE level = 'slice' AND longest_edge = 266 AND weights NOT LIKE 'random:%'
     AND feature_sets.dataset IN ('vnc', 'lucchi-all') AND recipe_sha256 = (
@@ -44,35 +46,50 @@ class Block(NamedTuple):
     sample: Sample
 
 
-def tell_apart(warehouse: Path) -> pl.DataFrame:
-    """How well each distance tells, from the slices' vectors in the warehouse."""
+def measure_pairs(warehouse: Path) -> pl.DataFrame:
+    """Every distance of every two blocks, from the slices' vectors in the warehouse."""
     blocks = cut(run_query(warehouse, _VECTORS, {}))
     everything = np.concatenate([block.sample.vectors for block in blocks])
+    return pl.DataFrame(
+        [
+            {
+                "distance": name,
+                "kind": _kind(one, other),
+                "value": distance(one.sample, other.sample),
+            }
+            for name, distance in _distances(everything).items()
+            for one, other in combinations(blocks, 2)
+        ]
+    )
+
+
+def judge(pairs: pl.DataFrame) -> pl.DataFrame:
+    """How well each distance tells.
+
+    Returns:
+        Medians, and the share of false alarms of a threshold that finds every pair of microscopes.
+    """
     rows = []
-    for name, distance in _distances(everything).items():
-        values: dict[str, list[float]] = {"stack": [], "tissue": [], "microscope": []}
-        for one, other in combinations(blocks, 2):
-            value = distance(one.sample, other.sample)
-            values[_kind(one, other)].append(value)
-        rows.append({"distance": name, **judge(values)})
+    for (name,), group in pairs.group_by(["distance"], maintain_order=True):
+        values = {
+            kind: group.filter(pl.col("kind") == kind)["value"].to_numpy()
+            # A small p-value says that two blocks are far apart.
+            * (-1 if str(name).endswith("p-value") else 1)
+            for kind in KINDS
+        }
+        apart = values["microscope"]
+        row: dict[str, object] = {"distance": name}
+        for kind, distances in values.items():
+            row[f"n_{kind}"] = len(distances)
+            row[f"median_{kind}"] = abs(float(np.median(distances)))
+        for kind in KINDS[:2]:
+            within = values[kind]
+            row[f"false_alarms_{kind}"] = float((within >= apart.min()).mean())
+            # The share of pairs in which the microscopes lie further apart (Mann and Whitney's U).
+            further = (apart[:, None] > within).mean() + (apart[:, None] == within).mean() / 2
+            row[f"auroc_{kind}"] = float(further)
+        rows.append(row)
     return pl.DataFrame(rows)
-
-
-def judge(values: Mapping[str, Sequence[float]]) -> dict[str, float | int]:
-    """Counts, medians, and the rates of a threshold that finds every pair of microscopes."""
-    apart = np.array(values["microscope"])
-    least = apart.min()
-    row: dict[str, float | int] = {}
-    for kind, distances in values.items():
-        row[f"n_{kind}"] = len(distances)
-        row[f"median_{kind}"] = float(np.median(distances))
-    for kind in ("stack", "tissue"):
-        within = np.array(values[kind])
-        row[f"false_alarms_{kind}"] = float((within >= least).mean())
-        # The share of pairs in which the microscopes lie further apart (Mann and Whitney's U).
-        further = (apart[:, None] > within).mean() + (apart[:, None] == within).mean() / 2
-        row[f"auroc_{kind}"] = float(further)
-    return row
 
 
 def cut(rows: pl.DataFrame) -> list[Block]:
@@ -101,6 +118,7 @@ def cut(rows: pl.DataFrame) -> list[Block]:
 def _kind(one: Block, other: Block) -> str:
     if one.tissue != other.tissue:
         return "microscope"
+    # The two stacks of VNC are neighbours, and so are the two halves of Lucchi++.
     return "stack" if one.stack == other.stack else "tissue"
 
 
@@ -142,11 +160,9 @@ def _distances(everything: np.ndarray) -> Mapping[str, Callable[[Sample, Sample]
         "squared distance of the means, each channel scaled": means(scaled),
         "kernel, polynomial": kernel(plain),
         "kernel, polynomial, each channel scaled": kernel(scaled),
-        f"kernel, Gaussian of width {bandwidth:.3g}, each channel scaled": _gaussian(
-            scaled, bandwidth
-        ),
+        "kernel, Gaussian, each channel scaled": _gaussian(scaled, bandwidth),
         "probe, AUROC": lambda a, b: _told(a, b, "auroc"),
-        "probe, p-value": lambda a, b: -_told(a, b, "p_value"),
+        "probe, p-value": lambda a, b: _told(a, b, "p_value"),
     }
 
 

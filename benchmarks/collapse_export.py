@@ -5,21 +5,20 @@
     emcache init . && emcache run studies/collapse.toml --data PATH --weights PATH
     python benchmarks/collapse_export.py .
 
-writes the files of benchmarks/collapse: ``scores.csv`` (a row for each cell of the study and each set of
-test slices), ``runs.csv`` (each run by itself), ``gaps.csv`` and ``distances.csv``, and then the page's
-tables (``collapse_tables.py``).
+writes the files of benchmarks/collapse: ``scores.csv`` (a row for each cell of the study and each
+set of test slices), ``runs.csv`` (each run by itself), ``gaps.csv``, ``distances.csv`` and
+``distance-pairs.csv``; and then the page's tables (``collapse_tables.py``).
 """
 
 from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import polars as pl
-from collapse_distances import tell_apart
+from collapse_distances import judge, measure_pairs
 from collapse_tables import FOLDER, write_page
 from scipy.stats import t as student
 
@@ -68,8 +67,8 @@ ORDER BY ALL
 _GAPS = """
 SELECT
     gaps.regime, runs.train_on AS adapted_on, runs.seed, gaps.level, gaps.class, domain_a, domain_b,
-    n_a, n_b, dim, effective_rank, frechet, frechet_low, frechet_high, n_yardstick, frechet_within_a,
-    frechet_within_b, frechet_at_n, kernel, probe_auroc, probe_p_value
+    n_a, n_b, dim, effective_rank, frechet, frechet_low, frechet_high, n_yardstick,
+    frechet_within_a, frechet_within_b, frechet_at_n, kernel, probe_auroc, probe_p_value
 FROM gaps LEFT JOIN runs ON gaps.run_id = runs.run_id
 ORDER BY ALL
 """
@@ -85,7 +84,9 @@ def main(folder: Path) -> None:
     _write("runs", runs)
     _write("scores", summarise(runs, counts))
     _write("gaps", run_query(workspace.warehouse, _GAPS, {}))
-    _write("distances", tell_apart(workspace.warehouse))
+    pairs = measure_pairs(workspace.warehouse)
+    _write("distance-pairs", pairs)
+    _write("distances", judge(pairs))
     write_page()
 
 
@@ -101,7 +102,7 @@ def summarise(runs: pl.DataFrame, counts: pl.DataFrame) -> pl.DataFrame:
         cell = dict(zip(CELL, key, strict=True))
         slices = counts.filter(pl.col(name).eq_missing(value) for name, value in cell.items())
         scores = group["iou_fg"].to_numpy()
-        seeds = _around(scores.mean(), scores.std(ddof=1) / np.sqrt(len(scores)), len(scores) - 1)
+        seeds = over_seeds(scores)
         n_blocks, over_slices = over_blocks(slices)
         row = {**cell, "n_runs": len(scores), "n_slices": group["n_slices"][0]}
         row |= {"iou": scores.mean(), "low_over_seeds": seeds[0], "high_over_seeds": seeds[1]}
@@ -111,8 +112,15 @@ def summarise(runs: pl.DataFrame, counts: pl.DataFrame) -> pl.DataFrame:
     return pl.DataFrame(rows, infer_schema_length=None).sort(CELL)
 
 
+def over_seeds(scores: np.ndarray) -> tuple[float | None, float | None]:
+    """A 95 % interval of the mean over runs, by Student's t; None for a single run."""
+    if len(scores) == 1:
+        return None, None
+    return _around(scores.mean(), scores.std(ddof=1) / np.sqrt(len(scores)), len(scores) - 1)
+
+
 def over_blocks(counts: pl.DataFrame) -> tuple[int, tuple[float, float]]:
-    """A 95 % interval of the mean IoU over seeds, from a jackknife over blocks of neighbouring slices.
+    """A 95 % interval of the mean IoU over seeds: a jackknife over blocks of neighbouring slices.
 
     Pixels of one slice are no independent observations, and neither are neighbouring slices
     (Efron and Stein, Ann. Statist. 9:586, 1981; Kuensch, Ann. Statist. 17:1217, 1989).
@@ -141,7 +149,7 @@ def _around(middle: float, error: float, freedom: int) -> tuple[float, float]:
     return max(0.0, float(middle) - half), min(1.0, float(middle) + half)
 
 
-def _number(slice_id: str) -> Sequence[int]:
+def _number(slice_id: str) -> list[int]:
     return [int(digits) for digits in re.findall(r"\d+", slice_id)]
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import polars as pl
 
-from emcache.datasets import Dataset, load_dataset, open_file_index, read_dataset
+from emcache.datasets import Dataset, load_dataset, read_dataset
 from emcache.errors import DatasetError
+from emcache.file_index import open_file_index
 from emcache.progress import Reporter
 from emcache.records import Record, new_record
 from emcache.registration import dataset_records, describe_in, stored_root

@@ -16,7 +16,7 @@ from typing import Any
 from emcache.classes import ClassRule, class_rule
 from emcache.entries import Entry, Listing
 from emcache.errors import DatasetError, EmcacheError, ImageError, UsageError
-from emcache.file_index import FileIndex
+from emcache.file_index import FileIndex, open_file_index
 from emcache.grey import GreyWindow
 from emcache.layouts import LAYOUT_CLASSES, FileFacts, list_slices
 from emcache.plane_facts import describe_planes, question_of
@@ -142,11 +142,6 @@ class Selection:
                 subject=self.split,
             )
         return chosen
-
-
-def open_file_index(workspace: Workspace) -> FileIndex:
-    """The workspace's memory of what its files hold."""
-    return FileIndex(workspace.cache / "files.json")
 
 
 def load_dataset(workspace: Workspace, name: str, reporter: Reporter | None = None) -> Dataset:

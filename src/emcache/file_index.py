@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from emcache import atomic
+from emcache.workspace import Workspace
 
 _FORMAT = 2
 _FINE_GRAIN_NS = 20_000_000
@@ -138,3 +139,8 @@ def is_settled(stamp: list[int]) -> bool:
         else (_FINE_GRAIN_NS)
     )
     return time.time_ns() - max(modified, changed) > grain
+
+
+def open_file_index(workspace: Workspace) -> FileIndex:
+    """The workspace's memory of what its files hold."""
+    return FileIndex(workspace.cache / "files.json")

@@ -14,12 +14,11 @@ from emcache.canonical import is_utf8
 from emcache.datasets import (
     Dataset,
     list_dataset,
-    open_file_index,
     read_dataset,
     slice_table_rows,
 )
 from emcache.errors import DatasetError, EmcacheError
-from emcache.file_index import FileIndex
+from emcache.file_index import FileIndex, open_file_index
 from emcache.grey import DEFAULT_PERCENTILES, find_window
 from emcache.images import read_grey
 from emcache.progress import Reporter

@@ -49,8 +49,9 @@ from emcache.backbones.build import random_backbone
 from emcache.backbones.registry import TINY
 from emcache.canonical import json_sha256
 from emcache.classes import parse_classes
-from emcache.datasets import Selection, list_dataset, load_dataset, open_file_index
+from emcache.datasets import Selection, list_dataset, load_dataset
 from emcache.errors import EmcacheError, WarehouseError
+from emcache.file_index import open_file_index
 from emcache.fingerprint import Recipe
 from emcache.grey import GreyWindow, find_window
 from emcache.heads import build_head

@@ -10,9 +10,8 @@ from types import MappingProxyType
 
 from emcache.backbones.build import random_backbone
 from emcache.backbones.registry import BackboneSpec
-from emcache.datasets import open_file_index
 from emcache.errors import UsageError, WeightsError
-from emcache.file_index import FileIndex
+from emcache.file_index import FileIndex, open_file_index
 from emcache.weights import hub, labels
 from emcache.weights.files import WeightsFiles, is_there, locate
 from emcache.weights.reading import state_sha256

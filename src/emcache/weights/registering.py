@@ -8,8 +8,8 @@ from typing import Literal
 
 from emcache.backbone_loading import describe_loaded, fit_weights
 from emcache.backbones.registry import find_backbone
-from emcache.datasets import open_file_index
 from emcache.errors import EmcacheError, WeightsError
+from emcache.file_index import open_file_index
 from emcache.progress import Reporter
 from emcache.weights.files import is_there, locate
 from emcache.weights.reading import read_weights
