@@ -24,8 +24,8 @@ from PIL import Image
 
 from emcache.audit.evidence import compare_halves
 from emcache.audit.pictures import AS_THEY_ARE
-from emcache.overlays import outline_overlay
-from emcache.synthetic import STYLES, write_domain
+from emcache.data.overlays import outline_overlay
+from emcache.data.synthetic import STYLES, write_domain
 
 _COUNT, _SIDE = 20, 300
 _TILE = 16

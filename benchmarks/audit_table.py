@@ -28,9 +28,9 @@ from emcache.audit.orders import ANOTHER_ORDER, SOME_EXCHANGED
 from emcache.audit.pairing import Candidates, Judgement, Pairs, judge_pairing
 from emcache.audit.pictures import AS_THEY_ARE, CHANNELS, ORIENTATIONS, Tiling
 from emcache.audit.scratch import Pair, Places, Scratch
-from emcache.images import read_image, read_mask
-from emcache.layouts import FileFacts, list_vnc
-from emcache.planes import Plane
+from emcache.data.images import read_image, read_mask
+from emcache.data.layouts import FileFacts, list_vnc
+from emcache.data.plane import Plane
 
 _SEED = 20261126
 Rng = np.random.Generator

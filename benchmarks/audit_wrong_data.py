@@ -24,14 +24,14 @@ from scipy import ndimage
 
 from emcache.audit.findings import Audit, Verdict
 from emcache.audit.run import audit_dataset
-from emcache.datasets import load_dataset
+from emcache.data.dataset import load_dataset
+from emcache.data.images import read_image, read_mask
+from emcache.data.plane import Plane
+from emcache.data.register import add_dataset
+from emcache.data.synthetic import Style, write_domain
 from emcache.errors import EmcacheError
-from emcache.images import read_image, read_mask
-from emcache.planes import Plane
 from emcache.progress import Quiet
-from emcache.registration import add_dataset
-from emcache.synthetic import Style, write_domain
-from emcache.workspace import init_workspace
+from emcache.storage.workspace import init_workspace
 
 _SEED = 20261126
 Picture = np.ndarray

@@ -15,15 +15,15 @@ import tempfile
 from pathlib import Path
 
 from emcache.audit.run import audit_dataset
-from emcache.datasets import load_dataset
-from emcache.feature_choice import FeatureRequest
+from emcache.cache.find import FeatureRequest
+from emcache.data.dataset import load_dataset
+from emcache.data.register import add_dataset
+from emcache.data.synthetic import STYLES, write_domain
 from emcache.progress import Quiet
-from emcache.protocol import Protocol
-from emcache.registration import add_dataset
-from emcache.synthetic import STYLES, write_domain
-from emcache.train_head import train_head
-from emcache.training_setting import TrainingOptions
-from emcache.workspace import Workspace, init_workspace
+from emcache.storage.workspace import Workspace, init_workspace
+from emcache.training.head import train_head
+from emcache.training.protocol import Protocol
+from emcache.training.setting import TrainingOptions
 from emcache_warehouse.query import run_query
 from emcache_warehouse.sync import sync
 

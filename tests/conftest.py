@@ -19,7 +19,7 @@ from hypothesis import settings
 from emcache.progress import Quiet
 
 if TYPE_CHECKING:
-    from emcache.workspace import Workspace
+    from emcache.storage.workspace import Workspace
 
 # With `-n` this process runs no test: the others, which do, start when it is ready. So it imports
 # none of this, and nothing of emcache before a fixture asks for it.
@@ -181,7 +181,7 @@ def few_vnc_root(vnc_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 @pytest.fixture
 def workspace(tmp_path: Path) -> Workspace:
     """An empty workspace."""
-    from emcache.workspace import init_workspace
+    from emcache.storage.workspace import init_workspace
 
     return init_workspace(tmp_path / "workspace")[0]
 
@@ -189,7 +189,7 @@ def workspace(tmp_path: Path) -> Workspace:
 @pytest.fixture
 def cells_root(tmp_path: Path) -> Path:
     """Ten made-up slices of 84 x 84 pixels with masks."""
-    from emcache.synthetic import STYLES, write_domain
+    from emcache.data.synthetic import STYLES, write_domain
 
     root = tmp_path / "cells"
     write_domain(root, STYLES["sharp"], slices=10, size=84, seed=3)
@@ -199,7 +199,7 @@ def cells_root(tmp_path: Path) -> Path:
 @pytest.fixture
 def cells(workspace: Workspace, cells_root: Path) -> Workspace:
     """A workspace with the made-up slices as dataset ``cells``."""
-    from emcache.registration import add_dataset
+    from emcache.data.register import add_dataset
 
     options = {"images": "images/*.png", "masks": "masks/*.png"}
     add_dataset(workspace, "cells", "folder", cells_root, options, Quiet())

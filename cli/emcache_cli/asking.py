@@ -12,9 +12,9 @@ from typing import Any
 import polars as pl
 
 from emcache.errors import UsageError, WarehouseError
+from emcache.evaluation.trained_run import find_run_id
 from emcache.progress import Reporter
-from emcache.trained_runs import find_run_id
-from emcache.workspace import Workspace, find_workspace
+from emcache.storage.workspace import Workspace, find_workspace
 from emcache_cli.choosing import Chosen
 from emcache_warehouse.choice import EVERYTHING, Choice, chosen_rows, run_variables
 from emcache_warehouse.formats import plain_value

@@ -15,7 +15,7 @@ from emcache.bench.setting import Setting
 from emcache.bench.timing import interleave
 from emcache.errors import WorkspaceError
 from emcache.progress import Reporter
-from emcache.workspace import find_workspace
+from emcache.storage.workspace import find_workspace
 from emcache_cli.options import Format
 from emcache_warehouse.bench import growth_of_warehouse, measure_ingest, measure_leaderboard
 

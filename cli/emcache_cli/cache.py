@@ -17,7 +17,7 @@ app = typer.Typer(
 @app.command("list")
 def list_(chosen: FormatOption = None, workspace: WorkspaceOption = None) -> None:
     """Show every feature set: what it holds, its size, and how many runs were trained on it."""
-    from emcache.workspace import find_workspace
+    from emcache.storage.workspace import find_workspace
     from emcache_cli.cache_tables import feature_set_rows
     from emcache_cli.console import show_rows
 
@@ -36,7 +36,7 @@ def verify(
 
     Exits with 1 where something is damaged and not repaired.
     """
-    from emcache.workspace import find_workspace
+    from emcache.storage.workspace import find_workspace
     from emcache_cli.cache_tables import verify_and_repair
     from emcache_cli.console import Console, show_rows
 
@@ -61,7 +61,7 @@ def prune(
     workspace: WorkspaceOption = None,
 ) -> None:
     """Remove what killed commands left, and the feature sets that are named. Records stay."""
-    from emcache.workspace import find_workspace
+    from emcache.storage.workspace import find_workspace
     from emcache_cli.cache_tables import prune_rows
     from emcache_cli.console import Console, show_rows
 

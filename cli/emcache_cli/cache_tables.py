@@ -6,14 +6,14 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from emcache.cache_care import verify_feature_set
-from emcache.cache_pruning import prune_cache
-from emcache.cache_repair import repair_feature_set
+from emcache.cache.feature_set import FeatureSet, feature_set_folders
 from emcache.errors import EmcacheError
+from emcache.maintenance.prune import prune_cache
+from emcache.maintenance.repair import repair_feature_set
+from emcache.maintenance.verify import verify_feature_set
 from emcache.progress import Reporter
-from emcache.records import list_record_ids, read_record
-from emcache.store import FeatureSet, feature_set_folders
-from emcache.workspace import Workspace
+from emcache.storage.records import list_record_ids, read_record
+from emcache.storage.workspace import Workspace
 
 
 def feature_set_rows(workspace: Workspace) -> list[dict[str, Any]]:

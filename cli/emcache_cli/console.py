@@ -135,8 +135,8 @@ def _tell(line: str) -> None:
 
 def show(frame: pl.DataFrame, chosen: Format | None, out: Path | None = None) -> None:
     """Write a result to standard output, or to a file whose ending may choose the format."""
-    from emcache import atomic
     from emcache.errors import UsageError
+    from emcache.storage import atomic
     from emcache_warehouse.formats import format_for_path, render, render_for_terminal
 
     if out is not None:

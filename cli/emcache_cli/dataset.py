@@ -153,12 +153,12 @@ def add(
     workspace: WorkspaceOption = None,
 ) -> None:
     """Check a dataset's slices and masks and add it to the workspace."""
-    from emcache.classes import parse_classes
+    from emcache.data.classes import parse_classes
+    from emcache.data.grey import DEFAULT_PERCENTILES
+    from emcache.data.register import add_dataset
+    from emcache.data.splits import read_split_lists
     from emcache.errors import UsageError
-    from emcache.grey import DEFAULT_PERCENTILES
-    from emcache.registration import add_dataset
-    from emcache.splits import read_split_lists
-    from emcache.workspace import find_workspace
+    from emcache.storage.workspace import find_workspace
     from emcache_cli.console import Console
     from emcache_cli.summaries import describe_added
 
@@ -195,7 +195,7 @@ def add(
 @app.command("list")
 def list_(chosen: FormatOption = None, workspace: WorkspaceOption = None) -> None:
     """List the workspace's datasets."""
-    from emcache.workspace import find_workspace
+    from emcache.storage.workspace import find_workspace
     from emcache_cli.console import Console, show_rows
     from emcache_cli.summaries import dataset_rows
 
@@ -213,8 +213,8 @@ def show(
     workspace: WorkspaceOption = None,
 ) -> None:
     """Show a dataset's pairing rule, and every slice with its mask."""
-    from emcache.datasets import Selection, load_dataset, slice_table_rows
-    from emcache.workspace import find_workspace
+    from emcache.data.dataset import Selection, load_dataset, slice_table_rows
+    from emcache.storage.workspace import find_workspace
     from emcache_cli.console import Console, show_rows
     from emcache_cli.summaries import describe_added
 
@@ -238,8 +238,8 @@ def audit(
     Exit code 1 where a check fails.
     """
     from emcache.audit.run import audit_dataset
-    from emcache.datasets import load_dataset
-    from emcache.workspace import find_workspace
+    from emcache.data.dataset import load_dataset
+    from emcache.storage.workspace import find_workspace
     from emcache_cli.console import Console, show_object
 
     console = Console()
@@ -257,8 +257,8 @@ def remove(
     name: Annotated[str, typer.Argument(help="A dataset.")], workspace: WorkspaceOption = None
 ) -> None:
     """Take a dataset out of the workspace; its files, features and records stay."""
-    from emcache.dataset_upkeep import remove_dataset
-    from emcache.workspace import find_workspace
+    from emcache.data.upkeep import remove_dataset
+    from emcache.storage.workspace import find_workspace
     from emcache_cli.console import Console
 
     remove_dataset(find_workspace(workspace), name)
@@ -275,8 +275,8 @@ def rename(
     workspace: WorkspaceOption = None,
 ) -> None:
     """Give a dataset another name; scores and distances that are there go by it from now on."""
-    from emcache.dataset_upkeep import rename_dataset
-    from emcache.workspace import find_workspace
+    from emcache.data.upkeep import rename_dataset
+    from emcache.storage.workspace import find_workspace
     from emcache_cli.console import Console
 
     console = Console()
@@ -291,8 +291,8 @@ def move(
     workspace: WorkspaceOption = None,
 ) -> None:
     """Say where a dataset's folder is now; it must hold the slices that it held."""
-    from emcache.dataset_upkeep import move_dataset
-    from emcache.workspace import find_workspace
+    from emcache.data.upkeep import move_dataset
+    from emcache.storage.workspace import find_workspace
     from emcache_cli.console import Console
 
     console = Console()

@@ -10,26 +10,26 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from emcache import atomic
-from emcache.backbones.registry import find_backbone
-from emcache.datasets import Dataset, Selection, load_dataset
+from emcache.cache.extract import run_extraction
+from emcache.cache.find import FeatureRequest
+from emcache.cache.plan import ExtractOptions, plan_extraction
+from emcache.data.dataset import Dataset, Selection, load_dataset
+from emcache.data.images import read_image, read_mask
+from emcache.data.overlays import outline_overlay
+from emcache.data.plane import Plane
+from emcache.data.register import add_dataset
+from emcache.data.synthetic import STYLES, write_domain
 from emcache.errors import WorkspaceError
-from emcache.extract import run_extraction
-from emcache.feature_choice import FeatureRequest
-from emcache.file_index import FileIndex
-from emcache.images import read_image, read_mask
-from emcache.jobs import ExtractOptions, plan_extraction
-from emcache.overlays import outline_overlay
-from emcache.planes import Plane
+from emcache.models.backbones.registry import find_backbone
+from emcache.models.weights import find_weights, is_untrained
 from emcache.progress import Reporter
-from emcache.protocol import find_protocol
-from emcache.records import Record
-from emcache.registration import add_dataset
-from emcache.synthetic import STYLES, write_domain
-from emcache.train_head import train_head
-from emcache.training_setting import TrainingOptions
-from emcache.weights import find_weights, is_untrained
-from emcache.workspace import Workspace, init_workspace
+from emcache.storage import atomic
+from emcache.storage.file_index import FileIndex
+from emcache.storage.records import Record
+from emcache.storage.workspace import Workspace, init_workspace
+from emcache.training.head import train_head
+from emcache.training.protocol import find_protocol
+from emcache.training.setting import TrainingOptions
 from emcache_warehouse.charts.curves import curve_rows, curves_chart
 from emcache_warehouse.charts.iou import iou_chart, iou_rows
 from emcache_warehouse.charts.render import save_chart

@@ -11,11 +11,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from emcache.doctor.examination import examine_machine, examine_workspace
-from emcache.doctor.findings import Finding, Verdict, guarded
-from emcache.doctor.places import look_for_workspace
+from emcache.maintenance.doctor.examination import examine_machine, examine_workspace
+from emcache.maintenance.doctor.findings import Finding, Verdict, guarded
+from emcache.maintenance.doctor.places import look_for_workspace
 from emcache.progress import Reporter
-from emcache.workspace import Workspace
+from emcache.storage.workspace import Workspace
 from emcache_cli.console import show_rows
 from emcache_cli.options import Format
 

@@ -36,8 +36,8 @@ def evaluate(
     workspace: WorkspaceOption = None,
 ) -> None:
     """Score trained runs on other datasets, with the backbone and size they were trained with."""
-    from emcache.evaluate import EvaluationOptions, evaluate_runs
-    from emcache.workspace import find_workspace
+    from emcache.evaluation.evaluate import EvaluationOptions, evaluate_runs
+    from emcache.storage.workspace import find_workspace
     from emcache_cli.console import Console, show_rows
     from emcache_cli.summaries import evaluation_rows
 

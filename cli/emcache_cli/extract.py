@@ -41,10 +41,10 @@ def extract(
     workspace: WorkspaceOption = None,
 ) -> None:
     """Compute the patch tokens of every slice, once."""
-    from emcache.datasets import Selection
-    from emcache.extract import run_extraction
-    from emcache.jobs import ExtractOptions, plan_extraction
-    from emcache.workspace import find_workspace
+    from emcache.cache.extract import run_extraction
+    from emcache.cache.plan import ExtractOptions, plan_extraction
+    from emcache.data.dataset import Selection
+    from emcache.storage.workspace import find_workspace
     from emcache_cli.console import Console, show_rows
     from emcache_cli.summaries import extraction_row, job_rows
 

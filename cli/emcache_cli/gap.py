@@ -49,9 +49,9 @@ def gap(
     workspace: WorkspaceOption = None,
 ) -> None:
     """Measure how far apart datasets lie in a backbone's feature space, pair by pair."""
-    from emcache.feature_choice import FeatureRequest
+    from emcache.cache.find import FeatureRequest
     from emcache.gap.run import GapOptions, measure_gaps
-    from emcache.workspace import find_workspace
+    from emcache.storage.workspace import find_workspace
     from emcache_cli.console import Console, show_rows
     from emcache_cli.gap_summaries import gap_rows
 

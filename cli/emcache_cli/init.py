@@ -15,7 +15,7 @@ def init(
 
     A workspace holds emcache.toml, the cache, the records and the warehouse.
     """
-    from emcache.workspace import init_workspace
+    from emcache.storage.workspace import init_workspace
     from emcache_cli.console import Console
 
     workspace, new = init_workspace(folder)

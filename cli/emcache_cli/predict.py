@@ -51,10 +51,10 @@ def predict(
     workspace: WorkspaceOption = None,
 ) -> None:
     """Segment images by a trained run, at their own size; they need no masks."""
-    from emcache.grey import GreyWindow
-    from emcache.predict import PredictionOptions
-    from emcache.predict import predict as run_prediction
-    from emcache.workspace import find_workspace
+    from emcache.data.grey import GreyWindow
+    from emcache.evaluation.predict import PredictionOptions
+    from emcache.evaluation.predict import predict as run_prediction
+    from emcache.storage.workspace import find_workspace
     from emcache_cli.console import Console, show_rows
     from emcache_cli.summaries import prediction_rows
 

@@ -36,11 +36,11 @@ def run(
 
     Exit code 1 where some of it failed.
     """
-    from emcache.run_study import plan_study, run_study
-    from emcache.run_study_gaps import find_gap_problems, run_study_gaps
-    from emcache.studies import read_study
-    from emcache.weights.short_names import read_short_names
-    from emcache.workspace import find_workspace
+    from emcache.models.weights.short_names import read_short_names
+    from emcache.storage.workspace import find_workspace
+    from emcache.studies.file import read_study
+    from emcache.studies.run import plan_study, run_study
+    from emcache.studies.run_gaps import find_gap_problems, run_study_gaps
     from emcache_cli.console import Console, show_rows
     from emcache_cli.study_summaries import (
         gaps_in_words,

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from emcache.run_study import CellPlan, CellResult
-    from emcache.run_study_gaps import GapResult
-    from emcache.studies import Cell, Study
+    from emcache.studies.file import Cell, Study
+    from emcache.studies.run import CellPlan, CellResult
+    from emcache.studies.run_gaps import GapResult
 
 
 def plan_rows(plans: Sequence[CellPlan]) -> list[dict[str, Any]]:

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from emcache.datasets import Dataset
-    from emcache.extract import Extraction
-    from emcache.jobs import Job
-    from emcache.prediction_files import PlannedFile
+    from emcache.cache.extract import Extraction
+    from emcache.cache.plan import Job
+    from emcache.data.dataset import Dataset
+    from emcache.evaluation.outputs import PlannedFile
     from emcache.progress import Reporter
-    from emcache.records import Record
-    from emcache.workspace import Workspace
+    from emcache.storage.records import Record
+    from emcache.storage.workspace import Workspace
 
 
 def describe_added(dataset: Dataset) -> list[str]:
@@ -51,7 +51,7 @@ def describe_mark(record: Record) -> str:
 
 def dataset_rows(workspace: Workspace, reporter: Reporter) -> list[dict[str, Any]]:
     """One row a dataset."""
-    from emcache.datasets import load_dataset
+    from emcache.data.dataset import load_dataset
     from emcache.errors import EmcacheError
 
     rows = []
@@ -73,7 +73,7 @@ def dataset_rows(workspace: Workspace, reporter: Reporter) -> list[dict[str, Any
 
 def job_rows(job: Job) -> list[dict[str, Any]]:
     """What an extraction would make: one row for each grid shape."""
-    from emcache.shards import grid_name, positions_by_grid
+    from emcache.cache.shards import grid_name, positions_by_grid
 
     rows = []
     for grid, positions in positions_by_grid(job.places).items():
@@ -106,7 +106,7 @@ def evaluation_rows(record: Record) -> list[dict[str, Any]]:
     """One row for each dataset and split that was scored."""
     import polars as pl
 
-    from emcache.counts import Counts
+    from emcache.training.counts import Counts
 
     table = pl.read_parquet(record.file("slice_metrics.parquet"), glob=False)
     totals = table.group_by("eval_on", "split", maintain_order=True).agg(

@@ -65,10 +65,10 @@ def train_head(
     workspace: WorkspaceOption = None,
 ) -> None:
     """Train a head on cached tokens, once for each seed, and score it on the test slices."""
-    from emcache.feature_choice import FeatureRequest
-    from emcache.protocol import LINEAR_LEARNING_RATE
-    from emcache.train_head import train_head as run
-    from emcache.workspace import find_workspace
+    from emcache.cache.find import FeatureRequest
+    from emcache.storage.workspace import find_workspace
+    from emcache.training.head import train_head as run
+    from emcache.training.protocol import LINEAR_LEARNING_RATE
     from emcache_cli.console import Console
 
     if learning_rate is None and head is HeadKind.LINEAR:

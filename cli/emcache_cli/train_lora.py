@@ -86,9 +86,9 @@ def train_lora(
 
     The backbone runs at every step: nothing is read from the cache.
     """
-    from emcache.train_lora import BackboneChoice, DeviceSavings
-    from emcache.train_lora import train_lora as run
-    from emcache.workspace import find_workspace
+    from emcache.storage.workspace import find_workspace
+    from emcache.training.lora import BackboneChoice, DeviceSavings
+    from emcache.training.lora import train_lora as run
     from emcache_cli.console import Console
 
     options = training_options(

@@ -12,8 +12,8 @@ import typer
 from emcache_cli.options import Format
 
 if TYPE_CHECKING:
-    from emcache.records import Record
-    from emcache.training_setting import TrainingOptions
+    from emcache.storage.records import Record
+    from emcache.training.setting import TrainingOptions
 
 
 class Resident(StrEnum):
@@ -115,11 +115,11 @@ def training_options(
     Raises:
         UsageError: A value that cannot be.
     """
-    from emcache.examples import Residency
-    from emcache.protocol import find_protocol
-    from emcache.sampling import Sampling
-    from emcache.seeds import parse_seeds
-    from emcache.training_setting import TrainingOptions
+    from emcache.training.examples import Residency
+    from emcache.training.protocol import find_protocol
+    from emcache.training.sampling import Sampling
+    from emcache.training.seeds import parse_seeds
+    from emcache.training.setting import TrainingOptions
 
     plain = {k: v.value if isinstance(v, StrEnum) else v for k, v in changes.items()}
     return TrainingOptions(

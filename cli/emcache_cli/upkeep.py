@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from emcache.progress import Reporter
-from emcache.workspace import Workspace
+from emcache.storage.workspace import Workspace
 from emcache_cli.asking import report_sync
 from emcache_warehouse.sync import Finding, SyncReport, check, repair
 

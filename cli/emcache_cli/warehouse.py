@@ -18,7 +18,7 @@ app = typer.Typer(
 @app.command()
 def sync(workspace: WorkspaceOption = None) -> None:
     """Take in the records that are new."""
-    from emcache.workspace import find_workspace
+    from emcache.storage.workspace import find_workspace
     from emcache_cli.console import Console
     from emcache_cli.upkeep import tell
     from emcache_warehouse.sync import sync as run
@@ -30,7 +30,7 @@ def sync(workspace: WorkspaceOption = None) -> None:
 @app.command()
 def rebuild(workspace: WorkspaceOption = None) -> None:
     """Make the warehouse again from the records alone."""
-    from emcache.workspace import find_workspace
+    from emcache.storage.workspace import find_workspace
     from emcache_cli.console import Console
     from emcache_cli.upkeep import tell
     from emcache_warehouse.sync import rebuild as run
@@ -51,7 +51,7 @@ def check(
 
     Exits with 1 where a check fails.
     """
-    from emcache.workspace import find_workspace
+    from emcache.storage.workspace import find_workspace
     from emcache_cli.console import Console, show_rows
     from emcache_cli.upkeep import checked, finding_rows, has_failure
 

@@ -23,8 +23,8 @@ def add(
     workspace: WorkspaceOption = None,
 ) -> None:
     """Give a weights file a short name, to be used as --weights NAME."""
-    from emcache.weights.registering import add_weights
-    from emcache.workspace import find_workspace
+    from emcache.models.weights.registering import add_weights
+    from emcache.storage.workspace import find_workspace
     from emcache_cli.console import Console
 
     add_weights(find_workspace(workspace), name, path, backbone, Console())
@@ -36,8 +36,8 @@ def list_(chosen: FormatOption = None, workspace: WorkspaceOption = None) -> Non
 
     Exit code 1 where one changed or is missing.
     """
-    from emcache.weights.registering import list_weights
-    from emcache.workspace import find_workspace
+    from emcache.models.weights.registering import list_weights
+    from emcache.storage.workspace import find_workspace
     from emcache_cli.console import Console, show_rows
 
     listed = list_weights(find_workspace(workspace))
@@ -62,8 +62,8 @@ def remove(
     name: Annotated[str, typer.Argument(help="A short name.")], workspace: WorkspaceOption = None
 ) -> None:
     """Free a short name; the file stays."""
-    from emcache.weights.short_names import remove as remove_name
-    from emcache.workspace import find_workspace
+    from emcache.models.weights.short_names import remove as remove_name
+    from emcache.storage.workspace import find_workspace
     from emcache_cli.console import Console
 
     short = remove_name(find_workspace(workspace), name)

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
+from emcache.data.register import add_dataset
+from emcache.data.synthetic import STYLES, write_domain
 from emcache.progress import Quiet
-from emcache.registration import add_dataset
-from emcache.synthetic import STYLES, write_domain
-from emcache.workspace import Workspace, init_workspace
+from emcache.storage.workspace import Workspace, init_workspace
 from emcache_cli.main import main
 
 

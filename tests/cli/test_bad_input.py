@@ -8,10 +8,10 @@ import pytest
 import torch
 from PIL import Image
 
-from emcache.backbones.build import random_backbone
-from emcache.backbones.registry import TINY
-from emcache.canonical import json_sha256
-from emcache.workspace import Workspace
+from emcache.models.backbones.build import random_backbone
+from emcache.models.backbones.registry import TINY
+from emcache.storage.hashing import json_sha256
+from emcache.storage.workspace import Workspace
 
 TINY_OPTIONS = ("--backbone", "tiny", "--weights", "random:0", "--longest-edge", "70")
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from emcache.doctor.findings import Finding, Verdict
-from emcache.workspace import Workspace, find_workspace
+from emcache.maintenance.doctor.findings import Finding, Verdict
+from emcache.storage.workspace import Workspace, find_workspace
 from emcache_cli.diagnosis import as_lines
 
 TINY = ("--backbone", "tiny", "--weights", "random:0", "--longest-edge", "70")

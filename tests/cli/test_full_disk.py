@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from emcache.leftovers import find_leftovers
-from emcache.synthetic import STYLES, write_domain
+from emcache.data.synthetic import STYLES, write_domain
+from emcache.maintenance.leftovers import find_leftovers
 
 TINY = ("--backbone", "tiny", "--weights", "random:0", "--longest-edge", "56")
 PLACES = ("--images", "images/*.png", "--masks", "masks/*.png")
@@ -88,7 +88,7 @@ def _records(place: Path) -> set[str]:
 
 
 def _workspace(place: Path):
-    from emcache.workspace import find_workspace
+    from emcache.storage.workspace import find_workspace
 
     return find_workspace(place)
 

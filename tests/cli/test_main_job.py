@@ -15,8 +15,8 @@ import polars as pl
 import pytest
 from PIL import Image
 
-from emcache.records import list_record_ids
-from emcache.workspace import Workspace, find_workspace
+from emcache.storage.records import list_record_ids
+from emcache.storage.workspace import Workspace, find_workspace
 
 TINY = ("--backbone", "tiny", "--weights", "random:0", "--longest-edge", "70")
 TRAIN = ("--head", "linear", "--learning-rate", "0.05", "--epochs", "3")

@@ -7,21 +7,21 @@ import polars as pl
 import pytest
 from PIL import Image
 
-import emcache.training
-from emcache.datasets import Selection, load_dataset
+import emcache.training.trainer
+from emcache.cache.extract import run_extraction
+from emcache.cache.find import FeatureRequest
+from emcache.cache.plan import ExtractOptions, plan_extraction
+from emcache.data.dataset import Selection, load_dataset
+from emcache.data.register import add_dataset
+from emcache.data.synthetic import STYLES, write_domain
 from emcache.errors import StoreError, UsageError
-from emcache.extract import run_extraction
-from emcache.feature_choice import FeatureRequest
-from emcache.jobs import ExtractOptions, plan_extraction
 from emcache.progress import Quiet
-from emcache.protocol import Protocol
-from emcache.records import Record
-from emcache.registration import add_dataset
-from emcache.sampling import Sampling
-from emcache.synthetic import STYLES, write_domain
-from emcache.train_head import train_head
-from emcache.training_setting import TrainingOptions
-from emcache.workspace import Workspace
+from emcache.storage.records import Record
+from emcache.storage.workspace import Workspace
+from emcache.training.head import train_head
+from emcache.training.protocol import Protocol
+from emcache.training.sampling import Sampling
+from emcache.training.setting import TrainingOptions
 from emcache_warehouse.query import run_query
 from emcache_warehouse.sync import sync
 
@@ -80,13 +80,13 @@ def test_a_balanced_run_steps_on_one_slice_of_each(
     both: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[list[int]] = []
-    real = emcache.training.Trainer.step
+    real = emcache.training.trainer.Trainer.step
 
     def step(self, batches):
         seen.append(sorted(p for batch in batches for p in batch.positions))
         return real(self, batches)
 
-    monkeypatch.setattr(emcache.training.Trainer, "step", step)
+    monkeypatch.setattr(emcache.training.trainer.Trainer, "step", step)
     record = train(both, Sampling.BALANCED)
     assert record.config["sampling"] == "balanced"
     # cells has positions 0 to 9, wide the next seven.

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from emcache.synthetic import STYLES, write_domain
+from emcache.data.synthetic import STYLES, write_domain
 from emcache_warehouse.report.content import Figure, Section, Table
 from emcache_warehouse.report.page import report_page
 

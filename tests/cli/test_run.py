@@ -12,11 +12,11 @@ from typing import Any
 
 import polars as pl
 
+from emcache.data.register import add_dataset
+from emcache.data.synthetic import STYLES, write_domain
 from emcache.progress import Quiet
-from emcache.records import list_record_ids
-from emcache.registration import add_dataset
-from emcache.synthetic import STYLES, write_domain
-from emcache.workspace import Workspace, init_workspace
+from emcache.storage.records import list_record_ids
+from emcache.storage.workspace import Workspace, init_workspace
 from emcache_warehouse.query import run_query
 from emcache_warehouse.sync import sync
 

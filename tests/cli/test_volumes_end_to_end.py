@@ -6,7 +6,7 @@ import numpy as np
 import tifffile
 from PIL import Image
 
-from emcache.synthetic import STYLES, write_domain
+from emcache.data.synthetic import STYLES, write_domain
 
 
 def test_a_volume_with_named_classes(tmp_path: Path, run, fails) -> None:

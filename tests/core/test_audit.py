@@ -25,19 +25,19 @@ from emcache.audit.pictures import (
 )
 from emcache.audit.run import audit_dataset, ensure_audited, find_audit
 from emcache.audit.scratch import Scratch
-from emcache.datasets import Dataset, load_dataset
+from emcache.cache.find import FeatureRequest
+from emcache.data.dataset import Dataset, load_dataset
+from emcache.data.images import read_image, read_mask
+from emcache.data.plane import Plane
+from emcache.data.register import add_dataset
+from emcache.data.synthetic import STYLES, write_domain
 from emcache.errors import AuditError
-from emcache.feature_choice import FeatureRequest
-from emcache.images import read_image, read_mask
-from emcache.planes import Plane
 from emcache.progress import Quiet
-from emcache.protocol import Protocol
-from emcache.records import list_record_ids
-from emcache.registration import add_dataset
-from emcache.synthetic import STYLES, write_domain
-from emcache.train_head import train_head
-from emcache.training_setting import TrainingOptions
-from emcache.workspace import Workspace
+from emcache.storage.records import list_record_ids
+from emcache.storage.workspace import Workspace
+from emcache.training.head import train_head
+from emcache.training.protocol import Protocol
+from emcache.training.setting import TrainingOptions
 
 MASKED = {"images": "images/*.png", "masks": "masks/*.png"}
 REQUEST = FeatureRequest("tiny", "random:0", 70)

@@ -5,9 +5,9 @@ import open_clip
 import pytest
 import torch
 
-from emcache.backbones.build import build_backbone, random_backbone
-from emcache.backbones.registry import STUDY_BACKBONES, TINY, BackboneSpec, find_backbone
 from emcache.errors import BackboneError, WeightsError
+from emcache.models.backbones.build import build_backbone, random_backbone
+from emcache.models.backbones.registry import STUDY_BACKBONES, TINY, BackboneSpec, find_backbone
 
 
 @pytest.mark.parametrize("spec", STUDY_BACKBONES, ids=lambda spec: spec.name)

@@ -18,14 +18,14 @@ from emcache.bench.run import LIBRARY, BenchOptions, Suite, machine_kind, run_be
 from emcache.bench.setting import MadeUpData, Setting
 from emcache.bench.timing import interleave, quotients
 from emcache.bench.workers import Worker
-from emcache.devices import pick_layout
+from emcache.cache.shards import place_slices, plan_shards
 from emcache.errors import TrainingError, UsageError
-from emcache.examples import StreamedExamples
-from emcache.heads import build_head
-from emcache.memory_errors import advise_on_memory
+from emcache.models.device import pick_layout
+from emcache.models.heads import build_head
+from emcache.models.memory_errors import advise_on_memory
 from emcache.progress import Quiet
-from emcache.records import list_record_ids, read_record
-from emcache.shards import place_slices, plan_shards
+from emcache.storage.records import list_record_ids, read_record
+from emcache.training.examples import StreamedExamples
 
 CPU = torch.device("cpu")
 
@@ -83,7 +83,7 @@ def test_growth_compares_time_per_slice_at_the_two_largest_sizes():
 def test_our_step_is_the_references_step(layout, monkeypatch):
     """Loss and every gradient, in whichever layout, within the arithmetic's own precision."""
     monkeypatch.setattr("emcache.bench.head_worker.pick_layout", lambda device: layout)
-    monkeypatch.setattr("emcache.devices._computes_bfloat16", lambda device: False)
+    monkeypatch.setattr("emcache.models.device._computes_bfloat16", lambda device: False)
     generator = torch.Generator().manual_seed(1)
     tokens = torch.randn(2, 3, 4, DIM, generator=generator).half()
     masks = (torch.rand(2, 3 * PATCH, 4 * PATCH, generator=generator) < 0.3).to(torch.uint8)
@@ -147,7 +147,7 @@ def test_steps_with_other_losses_fail(loss, sound, monkeypatch, tmp_path):
             return {"seconds": 1.0 if self.ours else 4.0, "loss": found, "gradient": 1.0}
 
     monkeypatch.setattr("emcache.bench.head_step.Worker", Stub)
-    monkeypatch.setattr("emcache.devices._computes_bfloat16", lambda device: False)
+    monkeypatch.setattr("emcache.models.device._computes_bfloat16", lambda device: False)
     (found,) = LIBRARY.measures["head-step"](setting(tmp_path))
     assert (found.ratio, found.sound) == (4.0, sound)
     assert found.verdict is (Verdict.NA if sound else Verdict.FAIL)
@@ -222,7 +222,7 @@ def test_a_distance_is_divided_the_right_way_round(timed, tmp_path):
 KEPT = """
 import os, psutil, sys, torch
 from contextlib import nullcontext
-from emcache.host_memory import kept_memory
+from emcache.models.host_memory import kept_memory
 def held():
     return psutil.Process().memory_info().rss >> 20
 def use():

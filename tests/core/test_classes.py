@@ -9,23 +9,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from emcache.classes import IGNORED, ClassRule, class_rule, parse_classes
-from emcache.counts import Counts
-from emcache.datasets import Dataset, load_dataset
-from emcache.devices import Precision
+from emcache.cache.find import FeatureRequest
+from emcache.data.classes import IGNORED, ClassRule, class_rule, parse_classes
+from emcache.data.dataset import Dataset, load_dataset
+from emcache.data.register import add_dataset
+from emcache.data.resize import occupancy
 from emcache.errors import EmcacheError, ImageError, UsageError
-from emcache.evaluate import EvaluationOptions, evaluate_run
-from emcache.feature_choice import FeatureRequest
-from emcache.heads import build_head
-from emcache.predict import PredictionOptions, predict
-from emcache.preprocessing import occupancy
+from emcache.evaluation.evaluate import EvaluationOptions, evaluate_run
+from emcache.evaluation.predict import PredictionOptions, predict
+from emcache.models.device import Precision
+from emcache.models.heads import build_head
 from emcache.progress import Quiet
-from emcache.protocol import Protocol
-from emcache.registration import add_dataset
-from emcache.train_head import train_head
-from emcache.training import Trainer
-from emcache.training_setting import TrainingOptions
-from emcache.workspace import Workspace
+from emcache.storage.workspace import Workspace
+from emcache.training.counts import Counts
+from emcache.training.head import train_head
+from emcache.training.protocol import Protocol
+from emcache.training.setting import TrainingOptions
+from emcache.training.trainer import Trainer
 
 CLASSES = {"background": [0], "mitochondria": [191], "membrane": [32, 64], "ignore": [9]}
 OPTIONS = TrainingOptions(

@@ -7,18 +7,18 @@ import pytest
 import tifffile
 from PIL import Image
 
-from emcache.dataset_upkeep import RENAME, move_dataset, remove_dataset, rename_dataset
-from emcache.datasets import _of_the_table, load_dataset
+from emcache.cache.find import FeatureRequest
+from emcache.data.dataset import _of_the_table, load_dataset
+from emcache.data.register import add_dataset, dataset_records
+from emcache.data.synthetic import STYLES, write_domain
+from emcache.data.upkeep import RENAME, move_dataset, remove_dataset, rename_dataset
 from emcache.errors import DatasetError, UsageError
-from emcache.feature_choice import FeatureRequest
 from emcache.progress import Quiet
-from emcache.protocol import Protocol
-from emcache.records import list_record_ids
-from emcache.registration import add_dataset, dataset_records
-from emcache.synthetic import STYLES, write_domain
-from emcache.train_head import plan_head_training
-from emcache.training_setting import TrainingOptions
-from emcache.workspace import Workspace
+from emcache.storage.records import list_record_ids
+from emcache.storage.workspace import Workspace
+from emcache.training.head import plan_head_training
+from emcache.training.protocol import Protocol
+from emcache.training.setting import TrainingOptions
 
 REQUEST = FeatureRequest("tiny", "random:0", 70)
 OPTIONS = TrainingOptions([0], Protocol(head="linear", max_epochs=1))

@@ -10,16 +10,16 @@ from PIL import Image
 
 from emcache.audit.findings import Verdict
 from emcache.audit.run import audit_dataset
-from emcache.classes import IGNORED
-from emcache.datasets import Selection, load_dataset
+from emcache.data.classes import IGNORED
+from emcache.data.dataset import Selection, load_dataset
+from emcache.data.images import read_mask
+from emcache.data.layouts import FileFacts, list_slices
+from emcache.data.register import add_dataset
+from emcache.data.synthetic import STYLES, write_domain
 from emcache.errors import DatasetError, EmcacheError, ImageError, PairingError, UsageError
-from emcache.images import read_mask
-from emcache.layouts import FileFacts, list_slices
 from emcache.progress import Quiet
-from emcache.records import list_record_ids
-from emcache.registration import add_dataset
-from emcache.synthetic import STYLES, write_domain
-from emcache.workspace import Workspace
+from emcache.storage.records import list_record_ids
+from emcache.storage.workspace import Workspace
 
 ONE_PLANE = FileFacts(1, None)
 FOLDER = {"images": "images/*.png", "masks": "masks/*.png"}

@@ -20,27 +20,31 @@ import psutil
 import pytest
 import torch
 
-from emcache.backbones.registry import STUDY_BACKBONES
-from emcache.datasets import Selection
-from emcache.doctor import hardware, hub
-from emcache.doctor.examination import examine_machine, examine_workspace
-from emcache.doctor.findings import Finding, Verdict, guarded, of_sentence
-from emcache.doctor.hardware import look_at_device, look_at_device_memory, look_at_memory
-from emcache.doctor.hub import look_at_hub
-from emcache.doctor.packages import look_at_packages
-from emcache.doctor.places import (
+from emcache.cache.extract import run_extraction
+from emcache.cache.plan import ExtractOptions, plan_extraction
+from emcache.data.dataset import Selection
+from emcache.errors import WorkspaceError
+from emcache.maintenance.doctor import hardware, hub
+from emcache.maintenance.doctor.examination import examine_machine, examine_workspace
+from emcache.maintenance.doctor.findings import Finding, Verdict, guarded, of_sentence
+from emcache.maintenance.doctor.hardware import (
+    look_at_device,
+    look_at_device_memory,
+    look_at_memory,
+)
+from emcache.maintenance.doctor.hub import look_at_hub
+from emcache.maintenance.doctor.packages import look_at_packages
+from emcache.maintenance.doctor.places import (
     look_at_datasets,
     look_at_disk,
     look_at_folders,
     look_for_workspace,
 )
-from emcache.doctor.stored import look_at_cache, look_at_leftovers, look_at_locks
-from emcache.errors import WorkspaceError
-from emcache.extract import run_extraction
-from emcache.jobs import ExtractOptions, plan_extraction
-from emcache.locks import held
+from emcache.maintenance.doctor.stored import look_at_cache, look_at_leftovers, look_at_locks
+from emcache.models.backbones.registry import STUDY_BACKBONES
 from emcache.progress import Quiet
-from emcache.workspace import ENVIRONMENT_VARIABLE, Workspace, init_workspace
+from emcache.storage.locks import held
+from emcache.storage.workspace import ENVIRONMENT_VARIABLE, Workspace, init_workspace
 
 PASS, WARN, FAIL = Verdict.PASS, Verdict.WARN, Verdict.FAIL
 GB = 10**9
@@ -543,7 +547,7 @@ def test_what_a_killed_process_left_is_a_warning(workspace: Workspace) -> None:
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from emcache.locks import held
+from emcache.storage.locks import held
 from emcache.progress import Quiet
 with held(Path(sys.argv[1]), "extracting cells", Quiet()):
     os.kill(os.getpid(), signal.SIGKILL)

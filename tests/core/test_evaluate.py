@@ -5,23 +5,23 @@ import polars as pl
 import pytest
 from PIL import Image
 
-from emcache.canonical import json_sha256
-from emcache.dataset_upkeep import rename_dataset
-from emcache.datasets import load_dataset
+from emcache.cache.find import FeatureRequest
+from emcache.data.dataset import load_dataset
+from emcache.data.register import add_dataset
+from emcache.data.synthetic import STYLES, write_domain
+from emcache.data.upkeep import rename_dataset
 from emcache.errors import DatasetError, RecordError, UsageError, WeightsError
-from emcache.evaluate import EvaluationOptions, evaluate_run, evaluate_runs
-from emcache.feature_choice import FeatureRequest
+from emcache.evaluation.evaluate import EvaluationOptions, evaluate_run, evaluate_runs
+from emcache.evaluation.run_marks import mark_runs
+from emcache.evaluation.trained_run import find_run
 from emcache.progress import Quiet
-from emcache.protocol import Protocol
-from emcache.records import Record
-from emcache.registration import add_dataset
-from emcache.run_marks import mark_runs
-from emcache.synthetic import STYLES, write_domain
-from emcache.train_head import train_head
-from emcache.train_lora import BackboneChoice, DeviceSavings, train_lora
-from emcache.trained_runs import find_run
-from emcache.training_setting import TrainingOptions
-from emcache.workspace import Workspace
+from emcache.storage.hashing import json_sha256
+from emcache.storage.records import Record
+from emcache.storage.workspace import Workspace
+from emcache.training.head import train_head
+from emcache.training.lora import BackboneChoice, DeviceSavings, train_lora
+from emcache.training.protocol import Protocol
+from emcache.training.setting import TrainingOptions
 
 LINEAR = Protocol(head="linear", learning_rate=1e-2, max_epochs=6)
 PAPER = Protocol(learning_rate=1e-3, max_epochs=6)
@@ -124,8 +124,8 @@ def test_what_no_longer_matches_is_said_field_by_field(cells: Workspace) -> None
 def test_weights_from_a_file_that_is_gone_are_asked_for(two: Workspace, tmp_path: Path) -> None:
     from safetensors.torch import save_file
 
-    from emcache.backbones.build import random_backbone
-    from emcache.backbones.registry import TINY
+    from emcache.models.backbones.build import random_backbone
+    from emcache.models.backbones.registry import TINY
 
     for seed in (3, 4):
         save_file(random_backbone(TINY, seed).model.state_dict(), tmp_path / f"{seed}.safetensors")

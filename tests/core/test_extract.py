@@ -10,24 +10,25 @@ import pytest
 import torch
 from PIL import Image
 
-import emcache.extract
-import emcache.labels
-from emcache.backbones.build import random_backbone
-from emcache.backbones.registry import TINY
-from emcache.canonical import json_sha256
-from emcache.classes import ClassRule
-from emcache.datasets import Selection
+import emcache.cache.extract
+import emcache.cache.labels
+from emcache.cache.extract import Extraction, run_extraction
+from emcache.cache.feature_set import FeatureSet
+from emcache.cache.inputs import normalise
+from emcache.cache.labels import ensure_labels
+from emcache.cache.plan import ExtractOptions, Job, plan_extraction
+from emcache.data.classes import ClassRule
+from emcache.data.dataset import Selection
+from emcache.data.images import read_image
+from emcache.data.plane import Plane
+from emcache.data.resize import resize_image
 from emcache.errors import FormatVersionError, StoreError, WeightsError
-from emcache.extract import Extraction, run_extraction
-from emcache.images import read_image
-from emcache.jobs import ExtractOptions, Job, plan_extraction
-from emcache.labels import ensure_labels
-from emcache.planes import Plane
-from emcache.preprocessing import normalise, resize_image
+from emcache.models.backbones.build import random_backbone
+from emcache.models.backbones.registry import TINY
 from emcache.progress import Quiet
-from emcache.records import list_record_ids, read_record
-from emcache.store import FeatureSet
-from emcache.workspace import Workspace
+from emcache.storage.hashing import json_sha256
+from emcache.storage.records import list_record_ids, read_record
+from emcache.storage.workspace import Workspace
 
 OPTIONS = ExtractOptions("tiny", "random:0", longest_edge=70)
 
@@ -53,7 +54,7 @@ def forbid_backbone(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
         def fail(job: object) -> None:
             pytest.fail("the backbone was built")
 
-        monkeypatch.setattr(emcache.extract, "load_backbone", fail)
+        monkeypatch.setattr(emcache.cache.extract, "load_backbone", fail)
 
     return forbid
 
@@ -64,7 +65,7 @@ def forbid_computing(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
         def fail(*_: object) -> None:
             pytest.fail("slices went through the backbone")
 
-        monkeypatch.setattr(emcache.extract._Block, "compute", fail)
+        monkeypatch.setattr(emcache.cache.extract._Block, "compute", fail)
 
     return forbid
 
@@ -241,14 +242,14 @@ class TestDamage:
     def test_tokens_that_are_not_finite_name_the_slice(
         self, cells: Workspace, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        real = emcache.extract.normalise
+        real = emcache.cache.extract.normalise
 
         def poisoned(pixels: torch.Tensor) -> torch.Tensor:
             images = real(pixels)
             images[1] = float("nan")
             return images
 
-        monkeypatch.setattr(emcache.extract, "normalise", poisoned)
+        monkeypatch.setattr(emcache.cache.extract, "normalise", poisoned)
         with pytest.raises(StoreError, match="tokens of slice 1 are not finite"):
             extract(cells)
 
@@ -272,7 +273,7 @@ class TestCrash:
     def test_before_the_manifest_keeps_every_shard(
         self, job: Job, monkeypatch: pytest.MonkeyPatch, forbid_computing: Callable[[], None]
     ) -> None:
-        self.crash(job, monkeypatch, "emcache.store_writer.write_manifest")
+        self.crash(job, monkeypatch, "emcache.cache.writer.write_manifest")
         forbid_computing()
         done = run_extraction(job, Quiet())
         assert not (done.feature_set.folder / "receipts").exists()
@@ -281,7 +282,7 @@ class TestCrash:
     def test_before_the_record_loses_no_record(
         self, job: Job, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        self.crash(job, monkeypatch, "emcache.extract._write_record")
+        self.crash(job, monkeypatch, "emcache.cache.extract._write_record")
         assert len(list_record_ids(job.workspace.runs)) == 2, "the dataset and its audit"
         again = run_extraction(job, Quiet())
         assert again.record is None
@@ -294,7 +295,7 @@ class TestCrash:
     def test_what_a_crash_damaged_is_written_again(
         self, job: Job, monkeypatch: pytest.MonkeyPatch, file: str
     ) -> None:
-        self.crash(job, monkeypatch, "emcache.store_writer.write_manifest")
+        self.crash(job, monkeypatch, "emcache.cache.writer.write_manifest")
         (partial,) = job.workspace.cache.glob("*.partial")
         path = partial / file
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
@@ -305,13 +306,13 @@ class TestCrash:
     def test_labels_made_by_another_process_meanwhile_are_taken(
         self, job: Job, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        real = emcache.labels.write_manifest
+        real = emcache.cache.labels.write_manifest
 
         def overtaken(folder: Path, content: dict[str, object], known: dict[str, str]) -> None:
             real(folder, content, known)
             shutil.copytree(folder, folder.with_name(folder.name.split(".")[1]))
 
-        monkeypatch.setattr(emcache.labels, "write_manifest", overtaken)
+        monkeypatch.setattr(emcache.cache.labels, "write_manifest", overtaken)
         feature_set = run_extraction(job, Quiet()).feature_set
         assert len(list((feature_set.folder / "labels").iterdir())) == 1
 
@@ -332,10 +333,10 @@ def test_weights_that_change_after_planning_are_never_used(
 def test_a_resumed_extraction_keeps_finished_shards(
     cells: Workspace, monkeypatch: pytest.MonkeyPatch, listener
 ) -> None:
-    monkeypatch.setattr("emcache.shards._FEWEST_SLICES", 4)
-    monkeypatch.setattr("emcache.shards._MOST_SLICES", 4)
+    monkeypatch.setattr("emcache.cache.shards._FEWEST_SLICES", 4)
+    monkeypatch.setattr("emcache.cache.shards._MOST_SLICES", 4)
     job = plan_extraction(cells, Selection.parse("cells"), OPTIONS, Quiet())
-    real = emcache.extract._Block.compute
+    real = emcache.cache.extract._Block.compute
     seen: list[int] = []
 
     def compute(self, backbone, images, advance) -> None:
@@ -344,7 +345,7 @@ def test_a_resumed_extraction_keeps_finished_shards(
             raise KeyboardInterrupt
         real(self, backbone, images, advance)
 
-    monkeypatch.setattr(emcache.extract._Block, "compute", compute)
+    monkeypatch.setattr(emcache.cache.extract._Block, "compute", compute)
     with pytest.raises(KeyboardInterrupt):
         run_extraction(job, Quiet())
     done = run_extraction(job, listener)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from emcache.file_index import FileIndex
+from emcache.storage.file_index import FileIndex
 
 OLD = time.time() - 100.5
 

@@ -2,8 +2,8 @@ from dataclasses import replace
 
 import pytest
 
-from emcache.fingerprint import Recipe, feature_set_fingerprint
-from emcache.preprocessing import Preprocessing
+from emcache.cache.recipe import Recipe, feature_set_fingerprint
+from emcache.data.resize import Preprocessing
 
 RECIPE = Recipe("tiny", "tiny", "ab" * 32, Preprocessing(140, 14), "float32", "float16")
 HASHES = ["1" * 64, "2" * 64]

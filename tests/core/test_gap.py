@@ -18,8 +18,12 @@ from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
+from emcache.cache.feature_set import list_feature_sets
+from emcache.cache.find import FeatureRequest
+from emcache.cache.reuse import Donors
+from emcache.data.register import add_dataset
+from emcache.data.synthetic import STYLES, write_domain
 from emcache.errors import DatasetError, StoreError, UsageError
-from emcache.feature_choice import FeatureRequest
 from emcache.gap import probe as probe_module
 from emcache.gap.blocks import Sample
 from emcache.gap.frechet import effective_rank, frechet_distance
@@ -29,15 +33,11 @@ from emcache.gap.measure import measure
 from emcache.gap.probe import fold_of_blocks, probe
 from emcache.gap.run import GapOptions, measure_gaps
 from emcache.progress import Quiet
-from emcache.protocol import Protocol
-from emcache.registration import add_dataset
-from emcache.reuse import Donors
-from emcache.store import list_feature_sets
-from emcache.synthetic import STYLES, write_domain
-from emcache.train_head import train_head
-from emcache.train_lora import BackboneChoice, DeviceSavings, train_lora
-from emcache.training_setting import TrainingOptions
-from emcache.workspace import Workspace
+from emcache.storage.workspace import Workspace
+from emcache.training.head import train_head
+from emcache.training.lora import BackboneChoice, DeviceSavings, train_lora
+from emcache.training.protocol import Protocol
+from emcache.training.setting import TrainingOptions
 
 REQUEST = FeatureRequest("tiny", "random:0", 70)
 ONE_EPOCH = TrainingOptions([0], Protocol(head="linear", max_epochs=1, learning_rate=1e-2))

@@ -8,14 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from emcache.datasets import Dataset, load_dataset
+from emcache.data.dataset import Dataset, load_dataset
+from emcache.data.grey import GreyWindow, find_window
+from emcache.data.images import read_image
+from emcache.data.plane import Plane
+from emcache.data.register import add_dataset
 from emcache.errors import ImageError, UsageError
-from emcache.grey import GreyWindow, find_window
-from emcache.images import read_image
-from emcache.planes import Plane
 from emcache.progress import Quiet
-from emcache.registration import add_dataset
-from emcache.workspace import Workspace
+from emcache.storage.workspace import Workspace
 
 
 def add(workspace: Workspace, root: Path, images: np.ndarray, **options: object) -> Dataset:

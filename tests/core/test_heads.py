@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from emcache.heads import DeconvHead, LinearHead, build_head, count_parameters
+from emcache.models.heads import DeconvHead, LinearHead, build_head, count_parameters
 
 
 @pytest.mark.parametrize("dim", [384, 768, 1024, 1280, 1536])

@@ -12,15 +12,15 @@ from typing import ClassVar
 import pytest
 from safetensors.torch import save
 
-from emcache.backbones.build import random_backbone
-from emcache.backbones.registry import TINY, BackboneSpec, HubFile, find_backbone
-from emcache.datasets import Selection
+from emcache.cache.plan import ExtractOptions, plan_extraction
+from emcache.data.dataset import Selection
 from emcache.errors import UsageError, WeightsError
-from emcache.file_index import FileIndex
-from emcache.jobs import ExtractOptions, plan_extraction
+from emcache.models.backbones.build import random_backbone
+from emcache.models.backbones.registry import TINY, BackboneSpec, HubFile, find_backbone
+from emcache.models.weights import are_at_hand, find_weights, read_weights_file, state_sha256
 from emcache.progress import Quiet
-from emcache.weights import are_at_hand, find_weights, read_weights_file, state_sha256
-from emcache.workspace import Workspace
+from emcache.storage.file_index import FileIndex
+from emcache.storage.workspace import Workspace
 
 STATE = random_backbone(TINY, 8).model.state_dict()
 COMMIT, OLDER = "a" * 40, "b1" * 20

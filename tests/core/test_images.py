@@ -9,9 +9,9 @@ import pytest
 import tifffile
 from PIL import Image
 
+from emcache.data.images import pixel_sha256, read_image, read_mask
+from emcache.data.plane import Plane
 from emcache.errors import ImageError
-from emcache.images import pixel_sha256, read_image, read_mask
-from emcache.planes import Plane
 
 SQUARE = np.zeros((6, 8), dtype=np.uint8)
 SQUARE[1:4, 2:6] = 255
@@ -222,7 +222,7 @@ def test_a_large_section_is_no_bomb(tmp_path: Path) -> None:
 
 
 def test_size_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("emcache.volumes.picture.MOST_PIXELS", 40)
+    monkeypatch.setattr("emcache.data.volumes.picture.MOST_PIXELS", 40)
     path = save(tmp_path / "large.png", SQUARE)
     with pytest.raises(ImageError, match=r"claims 6 x 8 pixels; expected at most 40"):
         read_image(Plane(path))

@@ -1,7 +1,7 @@
 import pytest
 
+from emcache.data.pairing import Rule, pair
 from emcache.errors import PairingError
-from emcache.pairing import Rule, pair
 
 
 def test_stem_pairs_in_natural_order() -> None:

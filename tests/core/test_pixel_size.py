@@ -5,22 +5,22 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from emcache.classes import ClassRule
-from emcache.datasets import Selection, load_dataset
+from emcache.cache.extract import run_extraction
+from emcache.cache.find import FeatureRequest
+from emcache.cache.labels import ensure_labels
+from emcache.cache.plan import ExtractOptions, plan_extraction
+from emcache.data.classes import ClassRule
+from emcache.data.dataset import Selection, load_dataset
+from emcache.data.register import add_dataset
+from emcache.data.resize import Preprocessing, preprocessing_of
+from emcache.data.synthetic import STYLES, write_domain
 from emcache.errors import ImageError, UsageError
-from emcache.extract import run_extraction
-from emcache.feature_choice import FeatureRequest
-from emcache.jobs import ExtractOptions, plan_extraction
-from emcache.labels import ensure_labels
-from emcache.preprocessing import Preprocessing, preprocessing_of
 from emcache.progress import Quiet
-from emcache.protocol import Protocol
-from emcache.registration import add_dataset
-from emcache.synthetic import STYLES, write_domain
-from emcache.train_head import train_head
-from emcache.train_lora import BackboneChoice, DeviceSavings, train_lora
-from emcache.training_setting import TrainingOptions
-from emcache.workspace import Workspace
+from emcache.storage.workspace import Workspace
+from emcache.training.head import train_head
+from emcache.training.lora import BackboneChoice, DeviceSavings, train_lora
+from emcache.training.protocol import Protocol
+from emcache.training.setting import TrainingOptions
 
 MASKED = {"images": "images/*.png", "masks": "masks/*.png"}
 LINEAR = Protocol(head="linear", learning_rate=0.05, max_epochs=2)

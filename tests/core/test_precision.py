@@ -5,15 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 
-from emcache.devices import Precision, pick_precision
-from emcache.feature_choice import FeatureRequest
+from emcache.cache.find import FeatureRequest
+from emcache.data.register import add_dataset
+from emcache.models.device import Precision, pick_precision
 from emcache.progress import Quiet
-from emcache.protocol import Protocol
-from emcache.records import Record
-from emcache.registration import add_dataset
-from emcache.scoring import iou_of
-from emcache.train_head import train_head
-from emcache.training_setting import TrainingOptions
+from emcache.storage.records import Record
+from emcache.training.head import train_head
+from emcache.training.protocol import Protocol
+from emcache.training.scoring import iou_of
+from emcache.training.setting import TrainingOptions
 
 pytestmark = pytest.mark.real
 

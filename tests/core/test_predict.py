@@ -6,23 +6,23 @@ import tifffile
 import torch
 from PIL import Image
 
-import emcache.predict
-from emcache.backbones.build import random_backbone
-from emcache.backbones.registry import TINY
-from emcache.devices import autocast
+import emcache.evaluation.predict
+from emcache.cache.find import FeatureRequest
+from emcache.cache.inputs import normalise
+from emcache.data.register import add_dataset
 from emcache.errors import ImageError, UsageError
-from emcache.feature_choice import FeatureRequest
-from emcache.predict import PredictionOptions, predict
-from emcache.preprocessing import normalise
+from emcache.evaluation.predict import PredictionOptions, predict
+from emcache.evaluation.trained_run import find_run
+from emcache.models.backbones.build import random_backbone
+from emcache.models.backbones.registry import TINY
+from emcache.models.device import autocast
 from emcache.progress import Quiet
-from emcache.protocol import Protocol
-from emcache.records import Record
-from emcache.registration import add_dataset
-from emcache.train_head import train_head
-from emcache.train_lora import BackboneChoice, DeviceSavings, train_lora
-from emcache.trained_runs import find_run
-from emcache.training_setting import TrainingOptions
-from emcache.workspace import Workspace
+from emcache.storage.records import Record
+from emcache.storage.workspace import Workspace
+from emcache.training.head import train_head
+from emcache.training.lora import BackboneChoice, DeviceSavings, train_lora
+from emcache.training.protocol import Protocol
+from emcache.training.setting import TrainingOptions
 
 LINEAR = Protocol(head="linear", learning_rate=1e-2, max_epochs=6)
 PAPER = Protocol(learning_rate=1e-3, max_epochs=6)
@@ -235,7 +235,7 @@ def test_an_interrupt_in_a_stack_leaves_nothing_of_it(
     cells: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = train(cells)
-    real = emcache.predict.outline_overlay
+    real = emcache.evaluation.predict.outline_overlay
     seen: list[int] = []
 
     def interrupted(*arguments):
@@ -244,7 +244,7 @@ def test_an_interrupt_in_a_stack_leaves_nothing_of_it(
             raise KeyboardInterrupt
         return real(*arguments)
 
-    monkeypatch.setattr(emcache.predict, "outline_overlay", interrupted)
+    monkeypatch.setattr(emcache.evaluation.predict, "outline_overlay", interrupted)
     stack = image(tmp_path, "stack.tif", (5, 50, 80))
     with pytest.raises(KeyboardInterrupt):
         predict(cells, run.id, [stack], tmp_path / "out", ALL, Quiet())

@@ -4,8 +4,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from emcache.cache.inputs import normalise
+from emcache.data.resize import Preprocessing, occupancy, resize_mask
 from emcache.errors import ImageError, UsageError
-from emcache.preprocessing import Preprocessing, normalise, occupancy, resize_mask
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from emcache.canonical import json_sha256
 from emcache.errors import FormatVersionError, RecordError
-from emcache.records import Record, list_record_ids, new_record, read_record
+from emcache.storage.hashing import json_sha256
+from emcache.storage.records import Record, list_record_ids, new_record, read_record
 
 
 @pytest.fixture

@@ -5,23 +5,23 @@ import polars as pl
 import pytest
 import torch
 
-import emcache.run_study
-import emcache.training_run
-from emcache.backbones.build import random_backbone
+import emcache.studies.run
+import emcache.training.run
+from emcache.cache.feature_set import list_feature_sets
+from emcache.cache.find import FeatureRequest
+from emcache.data.register import add_dataset
+from emcache.data.synthetic import STYLES, write_domain
 from emcache.errors import EmcacheError, StudyError, TrainingError
-from emcache.evaluate import EvaluationOptions, evaluate_run
-from emcache.feature_choice import FeatureRequest
+from emcache.evaluation.evaluate import EvaluationOptions, evaluate_run
 from emcache.gap.run import GapOptions, plan_gaps
+from emcache.models.backbones.build import random_backbone
 from emcache.progress import Quiet
-from emcache.records import list_record_ids, read_record
-from emcache.registration import add_dataset
-from emcache.run_study import plan_study, run_study
-from emcache.run_study_gaps import find_gap_problems, run_study_gaps
-from emcache.store import list_feature_sets
-from emcache.studies import Study, read_study
-from emcache.study_records import StudyRecords
-from emcache.synthetic import STYLES, write_domain
-from emcache.workspace import Workspace
+from emcache.storage.records import list_record_ids, read_record
+from emcache.storage.workspace import Workspace
+from emcache.studies.file import Study, read_study
+from emcache.studies.records import StudyRecords
+from emcache.studies.run import plan_study, run_study
+from emcache.studies.run_gaps import find_gap_problems, run_study_gaps
 
 STUDY = """
 [[grid]]
@@ -115,23 +115,23 @@ def test_what_changed_is_trained_again(two: Workspace, study: Study, tmp_path: P
 
 def test_trainings_by_hand_count(two: Workspace, study: Study) -> None:
     cell = study.cells[0]
-    request = emcache.run_study._request(two, cell, "cpu")
-    options = emcache.run_study._options(cell, "cpu", [1])
-    emcache.run_study.train_head(two, ["cells"], request, options, Quiet())
+    request = emcache.studies.run._request(two, cell, "cpu")
+    options = emcache.studies.run._options(cell, "cpu", [1])
+    emcache.studies.run.train_head(two, ["cells"], request, options, Quiet())
     assert plan(two, study)[0].done == (1,)
 
 
 def test_a_cell_that_fails_does_not_stop_the_others(
     two: Workspace, study: Study, listener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = emcache.run_study.train_lora
+    real = emcache.studies.run.train_lora
 
     def fail(workspace, names, *rest):
         if len(names) == 1:
             raise TrainingError("the loss of epoch 3 is not finite; ...")
         return real(workspace, names, *rest)
 
-    monkeypatch.setattr(emcache.run_study, "train_lora", fail)
+    monkeypatch.setattr(emcache.studies.run, "train_lora", fail)
     results = list(run_study(two, study, "cpu", listener))
     assert [result.problem is None for result in results] == [True, True, False, True]
     assert any(
@@ -182,14 +182,14 @@ def test_an_evaluation_of_other_data_or_of_a_part_does_not_count(
 def test_a_seed_that_fails_does_not_stop_the_next(
     two: Workspace, study: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = emcache.training_run.fit
+    real = emcache.training.run.fit
 
     def fail(*arguments):
         if arguments[6] == 0:
             raise torch.OutOfMemoryError("no room")
         return real(*arguments)
 
-    monkeypatch.setattr(emcache.training_run, "fit", fail)
+    monkeypatch.setattr(emcache.training.run, "fit", fail)
     (result,) = run_study(two, Study("alone", study.cells[:1]), "cpu", Quiet())
     assert (result.trained, result.evaluated) == (1, 1)
     assert result.problem is not None
@@ -204,10 +204,11 @@ def test_features_of_other_bytes_under_the_same_name_are_not_taken(
     list(run_study(two, alone, "cpu", Quiet()))
     (older,) = (f for f in list_feature_sets(two.cache) if f.description["dataset"] == "cells")
     monkeypatch.setattr(
-        "emcache.weights.finding.random_backbone", lambda spec, seed: random_backbone(spec, 9)
+        "emcache.models.weights.finding.random_backbone",
+        lambda spec, seed: random_backbone(spec, 9),
     )
     monkeypatch.setattr(
-        "emcache.backbone_loading.random_backbone", lambda spec, seed: random_backbone(spec, 9)
+        "emcache.models.loading.random_backbone", lambda spec, seed: random_backbone(spec, 9)
     )
     (two.cache / "files.json").unlink()
     (result,) = run_study(two, alone, "cpu", Quiet())

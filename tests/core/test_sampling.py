@@ -4,8 +4,14 @@ import pytest
 import torch
 
 from emcache.errors import DatasetError, UsageError
-from emcache.protocol import Protocol
-from emcache.sampling import Sampling, check_sampling, chunks, epoch_order, split_validation
+from emcache.training.protocol import Protocol
+from emcache.training.sampling import (
+    Sampling,
+    check_sampling,
+    chunks,
+    epoch_order,
+    split_validation,
+)
 
 LARGE, SMALL = list(range(100, 111)), [1, 2, 3]
 

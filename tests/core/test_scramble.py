@@ -9,13 +9,13 @@ import pytest
 from PIL import Image
 
 from emcache.audit.run import AuditState, accept_audits, audit_dataset, audit_key
-from emcache.datasets import Dataset, load_dataset
+from emcache.data.dataset import Dataset, load_dataset
+from emcache.data.register import add_dataset
+from emcache.data.scramble import Scramble
+from emcache.data.synthetic import STYLES, write_domain
 from emcache.errors import AuditError, DatasetError, UsageError
 from emcache.progress import Quiet
-from emcache.registration import add_dataset
-from emcache.scramble import Scramble
-from emcache.synthetic import STYLES, write_domain
-from emcache.workspace import Workspace
+from emcache.storage.workspace import Workspace
 
 
 @pytest.fixture

@@ -7,20 +7,20 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from emcache.counts import Counts
-from emcache.datasets import Dataset, load_dataset
-from emcache.evaluate import EvaluationOptions, evaluate_run
-from emcache.feature_choice import FeatureRequest
-from emcache.nothing_learned import constant_prediction, nothing_learned
-from emcache.predict import PredictionOptions, predict
+from emcache.cache.find import FeatureRequest
+from emcache.data.dataset import Dataset, load_dataset
+from emcache.data.register import add_dataset
+from emcache.evaluation.evaluate import EvaluationOptions, evaluate_run
+from emcache.evaluation.predict import PredictionOptions, predict
 from emcache.progress import Quiet
-from emcache.protocol import Protocol
-from emcache.records import Record
-from emcache.registration import add_dataset
-from emcache.seen import Seen, seen_by
-from emcache.train_head import train_head
-from emcache.training_setting import TrainingOptions
-from emcache.workspace import Workspace
+from emcache.storage.records import Record
+from emcache.storage.workspace import Workspace
+from emcache.training.counts import Counts
+from emcache.training.head import train_head
+from emcache.training.nothing_learned import constant_prediction, nothing_learned
+from emcache.training.protocol import Protocol
+from emcache.training.seen import Seen, seen_by
+from emcache.training.setting import TrainingOptions
 
 MASKED = {"images": "images/*.png", "masks": "masks/*.png"}
 

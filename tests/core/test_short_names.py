@@ -4,25 +4,25 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from emcache.backbones.build import random_backbone
-from emcache.backbones.registry import TINY
-from emcache.datasets import Selection, load_dataset
+from emcache.cache.extract import run_extraction
+from emcache.cache.find import FeatureRequest, choose_feature_set
+from emcache.cache.plan import ExtractOptions, plan_extraction
+from emcache.data.dataset import Selection, load_dataset
 from emcache.errors import EmcacheError, UsageError, WeightsError, WorkspaceError
-from emcache.evaluate import EvaluationOptions, evaluate_run
-from emcache.extract import run_extraction
-from emcache.feature_choice import FeatureRequest, choose_feature_set
-from emcache.jobs import ExtractOptions, plan_extraction
-from emcache.predict import PredictionOptions, predict
+from emcache.evaluation.evaluate import EvaluationOptions, evaluate_run
+from emcache.evaluation.predict import PredictionOptions, predict
+from emcache.models.backbones.build import random_backbone
+from emcache.models.backbones.registry import TINY
+from emcache.models.weights import Weights, find_workspace_weights
+from emcache.models.weights.registering import add_weights, list_weights
+from emcache.models.weights.short_names import read_short_names, remove
 from emcache.progress import Quiet
-from emcache.protocol import find_protocol
-from emcache.records import Record
-from emcache.studies import read_study
-from emcache.train_head import train_head
-from emcache.training_setting import TrainingOptions
-from emcache.weights import Weights, find_workspace_weights
-from emcache.weights.registering import add_weights, list_weights
-from emcache.weights.short_names import read_short_names, remove
-from emcache.workspace import Workspace
+from emcache.storage.records import Record
+from emcache.storage.workspace import Workspace
+from emcache.studies.file import read_study
+from emcache.training.head import train_head
+from emcache.training.protocol import find_protocol
+from emcache.training.setting import TrainingOptions
 
 STATE = random_backbone(TINY, 1).model.state_dict()
 SETTING = EvaluationOptions(device="cpu")

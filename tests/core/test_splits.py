@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
+from emcache.data.splits import DEFAULT_SPLIT, assign_splits, read_split_lists
 from emcache.errors import UsageError
-from emcache.splits import DEFAULT_SPLIT, assign_splits, read_split_lists
 
 
 def test_default_is_the_published_vnc_split() -> None:

@@ -7,17 +7,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import emcache.train_head
-from emcache.feature_choice import FeatureRequest
-from emcache.heads import Head
+import emcache.training.head
+from emcache.cache.find import FeatureRequest
+from emcache.data.register import add_dataset
+from emcache.models.heads import Head
 from emcache.progress import Quiet
-from emcache.protocol import Protocol
-from emcache.registration import add_dataset
-from emcache.standstill import STANDSTILL_EPOCHS, stands_still
-from emcache.train_head import train_head
-from emcache.train_lora import BackboneChoice, DeviceSavings, train_lora
-from emcache.training_setting import TrainingOptions
-from emcache.workspace import Workspace
+from emcache.storage.workspace import Workspace
+from emcache.training.head import train_head
+from emcache.training.lora import BackboneChoice, DeviceSavings, train_lora
+from emcache.training.protocol import Protocol
+from emcache.training.setting import TrainingOptions
+from emcache.training.standstill import STANDSTILL_EPOCHS, stands_still
 
 SAID = "the loss has not moved from epoch 2 to epoch 5"
 
@@ -92,7 +92,7 @@ def test_on_tokens_of_a_pretrained_backbone(
     protocol = Protocol(head="linear", learning_rate=1e-2, max_epochs=7)
     train_head(workspace, ["vnc"], request, TrainingOptions([0], protocol), listener)
     assert not [line for line in listener.lines if SAID in line]
-    monkeypatch.setattr(emcache.train_head, "build_head", build_bare)
+    monkeypatch.setattr(emcache.training.head, "build_head", build_bare)
     train_head(workspace, ["vnc"], request, TrainingOptions([1, 2], protocol), listener)
     said = [line for line in listener.lines if SAID in line]
     assert [line.partition(":")[0] for line in said] == [

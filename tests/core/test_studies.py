@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 
 from emcache.errors import BackboneError, StudyError
-from emcache.sampling import Sampling
-from emcache.studies import read_study
+from emcache.studies.file import read_study
+from emcache.training.sampling import Sampling
 
 GRID = """
 [[grid]]

@@ -7,11 +7,11 @@ import pytest
 import tifffile
 from PIL import Image
 
-from emcache.datasets import load_dataset
+from emcache.data.dataset import load_dataset
+from emcache.data.register import add_dataset
 from emcache.errors import DatasetError, UsageError
 from emcache.progress import Quiet
-from emcache.registration import add_dataset
-from emcache.workspace import Workspace
+from emcache.storage.workspace import Workspace
 
 # As of a download with gaps: a run of neighbours, and a few further on.
 NUMBERS = [0, 1, 2, 3, 4, 5, 10, 12, 14, 16]

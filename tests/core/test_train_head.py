@@ -9,23 +9,23 @@ import pytest
 from PIL import Image
 from safetensors.torch import load_file
 
-import emcache.datasets
-import emcache.extract
-import emcache.training_run
-from emcache.datasets import Selection
+import emcache.cache.extract
+import emcache.data.dataset
+import emcache.training.run
+from emcache.cache.extract import run_extraction
+from emcache.cache.find import FeatureRequest
+from emcache.cache.plan import ExtractOptions, plan_extraction
+from emcache.data.dataset import Selection
+from emcache.data.register import add_dataset
 from emcache.errors import DatasetError, StoreError, TrainingError, UsageError
-from emcache.extract import run_extraction
-from emcache.feature_choice import FeatureRequest
-from emcache.file_index import FileIndex
-from emcache.heads import build_head
-from emcache.jobs import ExtractOptions, plan_extraction
+from emcache.models.heads import build_head
 from emcache.progress import Quiet, Reporter
-from emcache.protocol import Protocol
-from emcache.records import list_record_ids, read_record
-from emcache.registration import add_dataset
-from emcache.train_head import train_head
-from emcache.training_setting import TrainingOptions
-from emcache.workspace import Workspace
+from emcache.storage.file_index import FileIndex
+from emcache.storage.records import list_record_ids, read_record
+from emcache.storage.workspace import Workspace
+from emcache.training.head import train_head
+from emcache.training.protocol import Protocol
+from emcache.training.setting import TrainingOptions
 
 LINEAR = Protocol(head="linear", learning_rate=0.05, max_epochs=2)
 
@@ -52,7 +52,7 @@ def test_scores_equal_a_count_of_the_saved_predictions(cells: Workspace, cells_r
     )
     rows = pl.read_parquet(record.file("slice_metrics.parquet"))
     assert rows["slice_id"].to_list() == [
-        s.id for s in emcache.datasets.load_dataset(cells, "cells").slices if s.split == "test"
+        s.id for s in emcache.data.dataset.load_dataset(cells, "cells").slices if s.split == "test"
     ]
     for row in rows.iter_rows(named=True):
         predicted = (
@@ -70,18 +70,18 @@ def test_scores_equal_a_count_of_the_saved_predictions(cells: Workspace, cells_r
 def test_no_image_is_decoded_and_no_backbone_built(
     cells: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("emcache.file_index.is_settled", lambda stamp: True)
+    monkeypatch.setattr("emcache.storage.file_index.is_settled", lambda stamp: True)
     extract(cells)
     train_head(cells, ["cells"], FeatureRequest(), options(), Quiet())
 
     def fail(*_: object) -> None:
         pytest.fail("an image was decoded or a backbone built")
 
-    for module in ("emcache.plane_facts", "emcache.training_pixels"):
+    for module in ("emcache.data.plane_facts", "emcache.data.training_pixels"):
         monkeypatch.setattr(f"{module}.read_image", fail)
         monkeypatch.setattr(f"{module}.read_mask", fail)
-    monkeypatch.setattr("emcache.extract.load_backbone", fail)
-    monkeypatch.setattr("emcache.weights.finding.random_backbone", fail)
+    monkeypatch.setattr("emcache.cache.extract.load_backbone", fail)
+    monkeypatch.setattr("emcache.models.weights.finding.random_backbone", fail)
     request = FeatureRequest(backbone="tiny", weights="random:0", longest_edge=70)
     train_head(cells, ["cells"], request, options(), Quiet())
 
@@ -116,7 +116,7 @@ def test_a_corrected_mask_is_trained_on_without_the_backbone(
     (before,) = train_head(cells, ["cells"], FeatureRequest(), options(), Quiet())
     for path in (cells_root / "masks").iterdir():
         Image.fromarray(255 - np.asarray(Image.open(path))).save(path)
-    monkeypatch.setattr("emcache.extract.load_backbone", lambda *_: pytest.fail("built"))
+    monkeypatch.setattr("emcache.cache.extract.load_backbone", lambda *_: pytest.fail("built"))
     # The audit fails: the masks are inverted.
     (after,) = train_head(cells, ["cells"], FeatureRequest(), options(accept_audit=True), Quiet())
     assert before.config["feature_sets"] == after.config["feature_sets"]
@@ -167,7 +167,7 @@ def test_a_loss_that_is_not_finite_ends_with_a_sentence(cells: Workspace) -> Non
     protocol = Protocol(head="linear", learning_rate=9e5, max_epochs=40, patience=40)
     before = list_record_ids(cells.runs)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("emcache.training.Trainer.train_epoch", lambda *_: [float("nan")])
+        patch.setattr("emcache.training.trainer.Trainer.train_epoch", lambda *_: [float("nan")])
         with pytest.raises(TrainingError, match="loss of epoch 1 is not finite"):
             train_head(cells, ["cells"], FeatureRequest(), options(protocol=protocol), Quiet())
     assert list_record_ids(cells.runs) == before
@@ -186,14 +186,14 @@ def test_an_interrupt_names_the_seeds_that_are_left(
     cells: Workspace, listener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     extract(cells)
-    real = emcache.training_run.fit
+    real = emcache.training.run.fit
 
     def run(*arguments):
         if arguments[6] == 2:
             raise KeyboardInterrupt
         return real(*arguments)
 
-    monkeypatch.setattr(emcache.training_run, "fit", run)
+    monkeypatch.setattr(emcache.training.run, "fit", run)
     with pytest.raises(KeyboardInterrupt):
         train_head(cells, ["cells"], FeatureRequest(), options(seeds=[0, 2, 5]), listener)
     assert listener.lines[-1] == "1 of 3 seeds are done; the same command goes on from there."
@@ -203,7 +203,7 @@ def test_the_same_command_at_the_same_time_waits_and_takes_the_records(
     cells: Workspace, listener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     extract(cells)
-    real = emcache.training_run.fit
+    real = emcache.training.run.fit
     started, go_on = threading.Event(), threading.Event()
 
     def run(*arguments):
@@ -211,7 +211,7 @@ def test_the_same_command_at_the_same_time_waits_and_takes_the_records(
         assert go_on.wait(60)
         return real(*arguments)
 
-    monkeypatch.setattr(emcache.training_run, "fit", run)
+    monkeypatch.setattr(emcache.training.run, "fit", run)
 
     def train(reporter: Reporter) -> list[str]:
         chosen = options(seeds=[0, 2])

@@ -7,20 +7,20 @@ import torch
 from peft import PeftModel
 from safetensors.torch import load_file
 
-from emcache.backbones.build import random_backbone
-from emcache.backbones.registry import find_backbone
+from emcache.cache.find import FeatureRequest
+from emcache.data.register import add_dataset
 from emcache.errors import AdapterError, TrainingError, UsageError
-from emcache.feature_choice import FeatureRequest
+from emcache.models.backbones.build import random_backbone
+from emcache.models.backbones.registry import find_backbone
 from emcache.progress import Quiet
-from emcache.protocol import Protocol
-from emcache.records import Record
-from emcache.registration import add_dataset
-from emcache.train_head import train_head
-from emcache.train_lora import BackboneChoice, DeviceSavings, train_lora
-from emcache.training import Trainer
-from emcache.training_model import Model
-from emcache.training_setting import TrainingOptions
-from emcache.workspace import Workspace
+from emcache.storage.records import Record
+from emcache.storage.workspace import Workspace
+from emcache.training.head import train_head
+from emcache.training.lora import BackboneChoice, DeviceSavings, train_lora
+from emcache.training.model import Model
+from emcache.training.protocol import Protocol
+from emcache.training.setting import TrainingOptions
+from emcache.training.trainer import Trainer
 
 LINEAR = Protocol(head="linear", learning_rate=1e-3, max_epochs=2)
 TINY = BackboneChoice("tiny", "random:0", 70)

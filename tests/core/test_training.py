@@ -7,28 +7,29 @@ import torch
 from monai.losses import DiceLoss
 from PIL import Image
 
-from emcache.backbones.build import random_backbone
-from emcache.backbones.registry import TINY
-from emcache.checkpoints import Progress
-from emcache.classes import ClassRule
-from emcache.counts import Counts
-from emcache.datasets import Selection
-from emcache.devices import Precision
+from emcache.cache.extract import run_extraction
+from emcache.cache.feature_set import FeatureSet
+from emcache.cache.inputs import normalise
+from emcache.cache.labels import LabelSet, ensure_labels
+from emcache.cache.plan import ExtractOptions, Job, plan_extraction
+from emcache.data.classes import ClassRule
+from emcache.data.dataset import Selection
+from emcache.data.images import read_image
+from emcache.data.resize import resize_image
 from emcache.errors import UsageError
-from emcache.examples import Batch, Residency, open_examples
-from emcache.extract import run_extraction
-from emcache.heads import build_head
-from emcache.images import read_image
-from emcache.jobs import ExtractOptions, Job, plan_extraction
-from emcache.labels import LabelSet, ensure_labels
-from emcache.preprocessing import normalise, resize_image
+from emcache.models.backbones.build import random_backbone
+from emcache.models.backbones.registry import TINY
+from emcache.models.device import Precision
+from emcache.models.heads import build_head
 from emcache.progress import Quiet
-from emcache.protocol import Protocol, read_protocol
-from emcache.readers import LabelledFeatures, TokenReader
-from emcache.sampling import Sampling, split_validation
-from emcache.store import FeatureSet
-from emcache.training import Trainer, fit
-from emcache.workspace import Workspace
+from emcache.storage.workspace import Workspace
+from emcache.training.checkpoints import Progress
+from emcache.training.counts import Counts
+from emcache.training.examples import Batch, Residency, open_examples
+from emcache.training.protocol import Protocol, read_protocol
+from emcache.training.readers import LabelledFeatures, TokenReader
+from emcache.training.sampling import Sampling, split_validation
+from emcache.training.trainer import Trainer, fit
 
 CPU = torch.device("cpu")
 POSITIONS = list(range(10))
@@ -164,7 +165,7 @@ def test_same_seed_same_bits(features: tuple[Job, FeatureSet, LabelSet]) -> None
 def scripted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Validation losses that go down, up, down and up again."""
     losses = iter([0.9, 0.5, 0.7, 0.3, 0.4, 0.8, 0.35, 0.3, 0.2])
-    monkeypatch.setattr("emcache.training._validate", lambda *_: (next(losses), 0.0))
+    monkeypatch.setattr("emcache.training.trainer._validate", lambda *_: (next(losses), 0.0))
 
 
 def test_the_best_epoch_is_kept(

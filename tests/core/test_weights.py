@@ -10,14 +10,14 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from emcache.backbone_loading import describe_loaded, fit_weights, load_backbone
-from emcache.backbones.build import build_backbone, random_backbone
-from emcache.backbones.registry import TINY, BackboneSpec
-from emcache.canonical import file_sha256
 from emcache.errors import UsageError, WeightsError
-from emcache.file_index import FileIndex
-from emcache.weights import find_weights, is_untrained, read_weights_file, state_sha256
-from emcache.weights.files import choose, locate
+from emcache.models.backbones.build import build_backbone, random_backbone
+from emcache.models.backbones.registry import TINY, BackboneSpec
+from emcache.models.loading import describe_loaded, fit_weights, load_backbone
+from emcache.models.weights import find_weights, is_untrained, read_weights_file, state_sha256
+from emcache.models.weights.files import choose, locate
+from emcache.storage.file_index import FileIndex
+from emcache.storage.hashing import file_sha256
 
 
 @pytest.fixture
@@ -305,10 +305,10 @@ def test_no_file_is_hashed_twice(
         read.append(file.name)
         return file_sha256(file)
 
-    monkeypatch.setattr("emcache.weights.files.file_sha256", count)
+    monkeypatch.setattr("emcache.models.weights.files.file_sha256", count)
     # A file that was written within the clock's grain could change unseen.
-    monkeypatch.setattr("emcache.file_index.is_settled", lambda _: True)
-    monkeypatch.setattr("emcache.weights.files.is_settled", lambda _: True)
+    monkeypatch.setattr("emcache.storage.file_index.is_settled", lambda _: True)
+    monkeypatch.setattr("emcache.models.weights.files.is_settled", lambda _: True)
     loaded(path, index)
     loaded(path, index)
     assert sorted(read) == [f"model-0000{n}-of-00003.safetensors" for n in (1, 2, 3)]

@@ -4,7 +4,12 @@ from pathlib import Path
 import pytest
 
 from emcache.errors import DatasetError, UsageError, WorkspaceError
-from emcache.workspace import ENVIRONMENT_VARIABLE, Workspace, find_workspace, init_workspace
+from emcache.storage.workspace import (
+    ENVIRONMENT_VARIABLE,
+    Workspace,
+    find_workspace,
+    init_workspace,
+)
 
 
 def test_comments_and_order_survive_an_edit(workspace: Workspace) -> None:

@@ -24,8 +24,8 @@ import torch
 from emcache_cli.main import main
 
 PRELOADED = (
-    "emcache.adapters",
-    "emcache.run_study",
+    "emcache.models.lora",
+    "emcache.studies.run",
     "emcache_cli.cache_tables",
     "emcache_cli.study_summaries",
     "emcache_cli.summaries",

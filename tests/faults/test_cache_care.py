@@ -12,18 +12,18 @@ from types import SimpleNamespace
 
 import pytest
 
-from emcache.cache_care import verify_cache, verify_feature_set
-from emcache.cache_pruning import prune_cache
-from emcache.cache_repair import repair_feature_set
-from emcache.canonical import json_sha256
-from emcache.datasets import Selection
-from emcache.extract import run_extraction
-from emcache.jobs import ExtractOptions, Job, plan_extraction
-from emcache.leftovers import find_leftovers, folder_bytes, remove_leftovers
-from emcache.locks import held
-from emcache.manifest import MANIFEST_NAME
+from emcache.cache.extract import run_extraction
+from emcache.cache.plan import ExtractOptions, Job, plan_extraction
+from emcache.data.dataset import Selection
+from emcache.maintenance.leftovers import find_leftovers, folder_bytes, remove_leftovers
+from emcache.maintenance.prune import prune_cache
+from emcache.maintenance.repair import repair_feature_set
+from emcache.maintenance.verify import verify_cache, verify_feature_set
 from emcache.progress import Quiet
-from emcache.workspace import Workspace
+from emcache.storage.hashing import json_sha256
+from emcache.storage.locks import held
+from emcache.storage.manifest import MANIFEST_NAME
+from emcache.storage.workspace import Workspace
 
 
 @pytest.fixture
@@ -141,7 +141,7 @@ def test_a_shard_that_cannot_be_read_just_now_is_kept(
         def fail(path: Path) -> str:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-        patch.setattr("emcache.cache_care.file_sha256", fail)
+        patch.setattr("emcache.maintenance.verify.file_sha256", fail)
         damages = verify_feature_set(folder)
         outcome = repair_feature_set(job.workspace, folder.name, damages, Quiet())
     assert not outcome.repaired
@@ -165,7 +165,7 @@ def kill_a_repair(job: Job, folder: Path, monkeypatch: pytest.MonkeyPatch) -> No
     shard_of(folder).write_bytes(b"")
     damages = verify_feature_set(folder)
     with monkeypatch.context() as patch:
-        patch.setattr("emcache.cache_repair.compute_tokens", end)
+        patch.setattr("emcache.maintenance.repair.compute_tokens", end)
         with pytest.raises(Killed):
             repair_feature_set(job.workspace, folder.name, damages, Quiet())
 

@@ -11,24 +11,24 @@ from typing import Any
 import pytest
 import torch
 
-from emcache.cache_care import verify_cache, verify_feature_set
-from emcache.cache_repair import repair_feature_set
-from emcache.checkpoints import CheckpointFolder, Progress
-from emcache.datasets import Selection
+from emcache.cache.extract import run_extraction
+from emcache.cache.feature_set import FeatureSet, list_feature_sets
+from emcache.cache.find import FeatureRequest
+from emcache.cache.labels import ensure_labels
+from emcache.cache.plan import ExtractOptions, Job, plan_extraction
+from emcache.data.dataset import Selection
+from emcache.data.register import add_dataset
+from emcache.data.synthetic import STYLES, write_domain
 from emcache.errors import EmcacheError, RecordError, StoreError
-from emcache.extract import run_extraction
-from emcache.feature_choice import FeatureRequest
-from emcache.jobs import ExtractOptions, Job, plan_extraction
-from emcache.labels import ensure_labels
+from emcache.maintenance.repair import repair_feature_set
+from emcache.maintenance.verify import verify_cache, verify_feature_set
 from emcache.progress import Quiet
-from emcache.protocol import Protocol
-from emcache.records import Record, read_record
-from emcache.registration import add_dataset
-from emcache.store import FeatureSet, list_feature_sets
-from emcache.synthetic import STYLES, write_domain
-from emcache.train_head import train_head
-from emcache.training_setting import TrainingOptions
-from emcache.workspace import Workspace, init_workspace
+from emcache.storage.records import Record, read_record
+from emcache.storage.workspace import Workspace, init_workspace
+from emcache.training.checkpoints import CheckpointFolder, Progress
+from emcache.training.head import train_head
+from emcache.training.protocol import Protocol
+from emcache.training.setting import TrainingOptions
 from emcache_warehouse.sync import check, repair, sync
 
 SLICES = 20
@@ -65,7 +65,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> tuple[Workspace, Job, Rec
     places = {"images": "images/*.png", "masks": "masks/*.png"}
     add_dataset(workspace, "cells", "folder", root / "slices", places, Quiet())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("emcache.shards._MOST_SLICES", 8)
+        patch.setattr("emcache.cache.shards._MOST_SLICES", 8)
         options = ExtractOptions("tiny", "random:0", 56)
         job = plan_extraction(workspace, Selection("cells", None), options, Quiet())
         run_extraction(job, Quiet())
@@ -78,7 +78,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> tuple[Workspace, Job, Rec
 
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch):
-    monkeypatch.setattr("emcache.shards._MOST_SLICES", 8)
+    monkeypatch.setattr("emcache.cache.shards._MOST_SLICES", 8)
 
 
 def bytes_below(folder: Path) -> dict[str, str]:
@@ -156,8 +156,8 @@ def hit_slices(path: Path, sound: bytes) -> list[str]:
 def _open_all(folder: Path, job: Job) -> None:
     feature_set = FeatureSet.open(folder)
     for label_set in (folder / "labels").iterdir():
-        from emcache.labels import LABEL_FORMAT
-        from emcache.manifest import read_manifest
+        from emcache.cache.labels import LABEL_FORMAT
+        from emcache.storage.manifest import read_manifest
 
         read_manifest(label_set, LABEL_FORMAT)
     feature_set.pooled(), feature_set.cls()

@@ -42,39 +42,39 @@ from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import save, save_file
 
-from emcache import study_records
-from emcache.adapter_files import CONFIG_FILE, WEIGHTS_FILE, check_adapter_config
-from emcache.backbone_loading import fit_weights
-from emcache.backbones.build import random_backbone
-from emcache.backbones.registry import TINY
-from emcache.canonical import json_sha256
-from emcache.classes import parse_classes
-from emcache.datasets import Selection, list_dataset, load_dataset
+from emcache.cache.feature_set import FeatureSet, list_feature_sets
+from emcache.cache.plan import ExtractOptions, plan_extraction
+from emcache.cache.recipe import Recipe
+from emcache.data.classes import parse_classes
+from emcache.data.dataset import Selection, list_dataset, load_dataset
+from emcache.data.grey import GreyWindow, find_window
+from emcache.data.images import page_sizes, read_image, read_mask, read_values
+from emcache.data.listing import glob_images, locate
+from emcache.data.plane import Plane
+from emcache.data.register import add_dataset
+from emcache.data.resize import preprocessing_of
+from emcache.data.splits import assign_splits, read_split_lists
+from emcache.data.synthetic import STYLES, write_domain
+from emcache.data.volumes.open import open_volume
 from emcache.errors import EmcacheError, WarehouseError
-from emcache.file_index import open_file_index
-from emcache.fingerprint import Recipe
-from emcache.grey import GreyWindow, find_window
-from emcache.heads import build_head
-from emcache.images import page_sizes, read_image, read_mask, read_values
-from emcache.jobs import ExtractOptions, plan_extraction
-from emcache.listing import glob_images, locate
-from emcache.planes import Plane
-from emcache.preprocessing import preprocessing_of
+from emcache.evaluation.trained_run import find_run
+from emcache.models.backbones.build import random_backbone
+from emcache.models.backbones.registry import TINY
+from emcache.models.heads import build_head
+from emcache.models.loading import fit_weights
+from emcache.models.lora_files import CONFIG_FILE, WEIGHTS_FILE, check_adapter_config
+from emcache.models.weights import find_weights, find_workspace_weights, read_weights_file
+from emcache.models.weights.files import locate as locate_weights
+from emcache.models.weights.registering import list_weights
 from emcache.progress import Quiet
-from emcache.protocol import Protocol
-from emcache.records import Record, list_record_ids, new_record, read_record
-from emcache.registration import add_dataset
-from emcache.seeds import parse_seeds
-from emcache.splits import assign_splits, read_split_lists
-from emcache.store import FeatureSet, list_feature_sets
-from emcache.studies import read_study
-from emcache.synthetic import STYLES, write_domain
-from emcache.trained_runs import find_run
-from emcache.volumes.opening import open_volume
-from emcache.weights import find_weights, find_workspace_weights, read_weights_file
-from emcache.weights.files import locate as locate_weights
-from emcache.weights.registering import list_weights
-from emcache.workspace import Workspace, init_workspace
+from emcache.storage.file_index import open_file_index
+from emcache.storage.hashing import json_sha256
+from emcache.storage.records import Record, list_record_ids, new_record, read_record
+from emcache.storage.workspace import Workspace, init_workspace
+from emcache.studies import records as study_records
+from emcache.studies.file import read_study
+from emcache.training.protocol import Protocol
+from emcache.training.seeds import parse_seeds
 from emcache_warehouse.named import list_queries
 from emcache_warehouse.query import run_named_query, run_query
 from emcache_warehouse.reading import read_records
@@ -823,7 +823,7 @@ def test_tables_of_a_record_in_the_warehouse(
 def features(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """A workspace with a feature set."""
     # Local: it imports what models need.
-    from emcache.extract import run_extraction
+    from emcache.cache.extract import run_extraction
 
     place = tmp_path_factory.mktemp("features")
     write_domain(place / "cells", STYLES["sharp"], slices=6, size=56, seed=3)
@@ -1048,7 +1048,7 @@ def test_pickles(place: Path, data: st.DataObject) -> None:
 @pytest.fixture(scope="module")
 def adapter_folder(place: Path) -> Path:
     """An adapter of the small backbone, as training saves it."""
-    from emcache.adapters import attach_adapter
+    from emcache.models.lora import attach_adapter
 
     folder = place / "adapter"
     attach_adapter(random_backbone(TINY, 0), 4, 8.0, ("attn.qkv", "attn.proj"), 0).save(folder)
@@ -1058,7 +1058,7 @@ def adapter_folder(place: Path) -> Path:
 @cases(15, 150)
 @given(data=st.data())
 def test_adapters(adapter_folder: Path, data: st.DataObject) -> None:
-    from emcache.adapters import load_adapter
+    from emcache.models.lora import load_adapter
 
     file = adapter_folder / data.draw(st.sampled_from([CONFIG_FILE, CONFIG_FILE, WEIGHTS_FILE]))
     if file.name == CONFIG_FILE:

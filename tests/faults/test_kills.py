@@ -14,10 +14,10 @@ from typing import Any
 import polars as pl
 import pytest
 
-from emcache.leftovers import find_leftovers, remove_leftovers
-from emcache.records import list_record_ids, read_record
-from emcache.synthetic import STYLES, write_domain
-from emcache.workspace import find_workspace
+from emcache.data.synthetic import STYLES, write_domain
+from emcache.maintenance.leftovers import find_leftovers, remove_leftovers
+from emcache.storage.records import list_record_ids, read_record
+from emcache.storage.workspace import find_workspace
 from emcache_warehouse.query import run_query
 from emcache_warehouse.sync import check, sync
 

@@ -19,8 +19,14 @@ import torch
 import zarr
 from PIL import Image
 
-from emcache.adapter_files import CONFIG_FILE, WEIGHTS_FILE, check_adapter_config
-from emcache.classes import class_rule
+from emcache.data.classes import class_rule
+from emcache.data.grey import GreyWindow, find_window
+from emcache.data.images import page_sizes, read_image, read_mask
+from emcache.data.listing import glob_images, locate
+from emcache.data.plane import Plane
+from emcache.data.register import add_dataset
+from emcache.data.splits import read_split_lists
+from emcache.data.volumes.open import open_volume
 from emcache.errors import (
     AdapterError,
     DatasetError,
@@ -32,21 +38,15 @@ from emcache.errors import (
     WeightsError,
     WorkspaceError,
 )
-from emcache.file_index import FileIndex
-from emcache.grey import GreyWindow, find_window
-from emcache.images import page_sizes, read_image, read_mask
-from emcache.listing import glob_images, locate
-from emcache.planes import Plane
-from emcache.prediction_files import plan_files, writers
+from emcache.evaluation.outputs import plan_files, writers
+from emcache.models.lora_files import CONFIG_FILE, WEIGHTS_FILE, check_adapter_config
+from emcache.models.weights import read_weights_file
 from emcache.progress import Quiet
-from emcache.protocol import Protocol, read_protocol
-from emcache.records import new_record
-from emcache.registration import add_dataset
-from emcache.splits import read_split_lists
-from emcache.studies import read_study
-from emcache.volumes.opening import open_volume
-from emcache.weights import read_weights_file
-from emcache.workspace import Workspace, init_workspace
+from emcache.storage.file_index import FileIndex
+from emcache.storage.records import new_record
+from emcache.storage.workspace import Workspace, init_workspace
+from emcache.studies.file import read_study
+from emcache.training.protocol import Protocol, read_protocol
 from emcache_warehouse.charts.audit import worst_slices
 from emcache_warehouse.pages import Picture, gallery_page
 from emcache_warehouse.query import parse_value, run_query
@@ -552,7 +552,7 @@ def test_a_slice_that_has_gone_is_left_out(cells: Workspace) -> None:
 
 
 def test_an_mrc_file_cannot_claim_a_header_that_it_does_not_have(tmp_path):
-    from emcache.volumes.mrc import open_mrc
+    from emcache.data.volumes.mrc import open_mrc
 
     mrcfile = pytest.importorskip("mrcfile")
     path = tmp_path / "small.mrc"

@@ -10,15 +10,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-import emcache.checkpoints
-from emcache.feature_choice import FeatureRequest
-from emcache.protocol import Protocol
-from emcache.records import Record, list_record_ids
-from emcache.train_head import train_head
-from emcache.train_lora import BackboneChoice, DeviceSavings, train_lora
-from emcache.training import Trainer
-from emcache.training_setting import TrainingOptions
-from emcache.workspace import Workspace
+import emcache.training.checkpoints
+from emcache.cache.find import FeatureRequest
+from emcache.storage.records import Record, list_record_ids
+from emcache.storage.workspace import Workspace
+from emcache.training.head import train_head
+from emcache.training.lora import BackboneChoice, DeviceSavings, train_lora
+from emcache.training.protocol import Protocol
+from emcache.training.setting import TrainingOptions
+from emcache.training.trainer import Trainer
 
 TINY = FeatureRequest("tiny", "random:0", 28)
 PROTOCOL = Protocol(max_epochs=4, learning_rate=1e-2)
@@ -52,7 +52,7 @@ def result(record: Record) -> tuple[object, ...]:
 def test_to_the_same_bits(regime, layout, cells, listener, monkeypatch):
     for module in ("train_head", "train_lora"):
         monkeypatch.setattr(f"emcache.{module}.pick_layout", lambda device: layout)
-    monkeypatch.setattr(emcache.checkpoints, "_LEAST_PAUSE", 0)
+    monkeypatch.setattr(emcache.training.checkpoints, "_LEAST_PAUSE", 0)
     whole = list(map(result, train(cells, listener, regime)))
     before = list_record_ids(cells.runs)
 
@@ -86,7 +86,7 @@ def test_to_the_same_bits(regime, layout, cells, listener, monkeypatch):
 
 
 def test_ctrl_c_says_what_is_kept(cells, listener, monkeypatch):
-    monkeypatch.setattr(emcache.checkpoints, "_LEAST_PAUSE", 0)
+    monkeypatch.setattr(emcache.training.checkpoints, "_LEAST_PAUSE", 0)
     real, calls = Trainer.train_epoch, 0
 
     def epoch(self, steps):
@@ -129,7 +129,7 @@ def test_a_command_that_ended_trains_anew(cells, listener):
 
 
 def test_another_command_does_not_go_on_from_it(cells, listener, monkeypatch):
-    monkeypatch.setattr(emcache.checkpoints, "_LEAST_PAUSE", 0)
+    monkeypatch.setattr(emcache.training.checkpoints, "_LEAST_PAUSE", 0)
     real = Trainer.train_epoch
     monkeypatch.setattr(Trainer, "train_epoch", lambda *_: (_ for _ in ()).throw(PulledPlug()))
     with pytest.raises(PulledPlug):
@@ -143,10 +143,10 @@ def test_another_command_does_not_go_on_from_it(cells, listener, monkeypatch):
 
 def test_checkpoints_cost_little(tmp_path: Path, monkeypatch):
     """Where writing takes long against an epoch, most epochs go by without."""
-    from emcache.checkpoints import CheckpointFolder, Progress
+    from emcache.training.checkpoints import CheckpointFolder, Progress
 
     clock = [0.0]
-    monkeypatch.setattr("emcache.checkpoints.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("emcache.training.checkpoints.time.monotonic", lambda: clock[0])
     folder, saved = CheckpointFolder(tmp_path / "c"), []
 
     def progress(epoch: int) -> Progress:

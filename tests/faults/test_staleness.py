@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 import shutil
 
-from emcache.datasets import Selection
-from emcache.extract import run_extraction
-from emcache.feature_choice import FeatureRequest
-from emcache.jobs import ExtractOptions, plan_extraction
+from emcache.cache.extract import run_extraction
+from emcache.cache.find import FeatureRequest
+from emcache.cache.plan import ExtractOptions, plan_extraction
+from emcache.data.dataset import Selection
 from emcache.progress import Quiet
-from emcache.protocol import Protocol
-from emcache.records import read_record
-from emcache.train_head import train_head
-from emcache.training_setting import TrainingOptions
+from emcache.storage.records import read_record
+from emcache.training.head import train_head
+from emcache.training.protocol import Protocol
+from emcache.training.setting import TrainingOptions
 from emcache_warehouse.query import run_query
 from emcache_warehouse.sync import check, sync
 

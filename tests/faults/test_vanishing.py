@@ -11,27 +11,27 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from emcache.cache_care import verify_feature_set
-from emcache.cache_pruning import prune_cache
-from emcache.datasets import Selection
+from emcache.cache.extract import compute_tokens, load_job_backbone, run_extraction
+from emcache.cache.feature_set import FeatureSet
+from emcache.cache.find import FeatureRequest
+from emcache.cache.labels import LABEL_FOLDER, ensure_labels
+from emcache.cache.plan import ExtractOptions, Job, plan_extraction
+from emcache.cache.reuse import Donors
+from emcache.cache.writer import FeatureSetWriter
+from emcache.data.dataset import Selection
+from emcache.data.register import add_dataset
+from emcache.data.synthetic import STYLES, write_domain
 from emcache.errors import FormatVersionError, RecordError, StoreError
-from emcache.extract import compute_tokens, load_job_backbone, run_extraction
-from emcache.feature_choice import FeatureRequest
 from emcache.gap.run import GapOptions, measure_gaps
-from emcache.jobs import ExtractOptions, Job, plan_extraction
-from emcache.labels import LABEL_FOLDER, ensure_labels
+from emcache.maintenance.prune import prune_cache
+from emcache.maintenance.verify import verify_feature_set
 from emcache.progress import Quiet
-from emcache.protocol import Protocol
-from emcache.records import list_record_ids, new_record, new_record_id, read_record
-from emcache.registration import add_dataset
-from emcache.reuse import Donors
-from emcache.store import FeatureSet
-from emcache.store_writer import FeatureSetWriter
-from emcache.synthetic import STYLES, write_domain
-from emcache.train_head import train_head
-from emcache.training_setting import TrainingOptions
-from emcache.unfinished import unfinished_command
-from emcache.workspace import Workspace, init_workspace
+from emcache.storage.records import list_record_ids, new_record, new_record_id, read_record
+from emcache.storage.workspace import Workspace, init_workspace
+from emcache.training.head import train_head
+from emcache.training.protocol import Protocol
+from emcache.training.setting import TrainingOptions
+from emcache.training.unfinished import unfinished_command
 
 SLICES = 4
 OPTIONS = ExtractOptions("tiny", "random:0", 56)
@@ -176,7 +176,7 @@ def test_receipts_that_a_kill_left_in_a_finished_feature_set_go(way, cells, monk
         real(path, **how)
 
     with monkeypatch.context() as patch:
-        patch.setattr("emcache.store_writer.shutil.rmtree", killed)
+        patch.setattr("emcache.cache.writer.shutil.rmtree", killed)
         with pytest.raises(SystemExit):
             run_extraction(job, Quiet())
     folder = cells.cache / job.name
@@ -241,7 +241,7 @@ def test_what_another_name_just_made_is_not_recorded_twice(cells, monkeypatch):
     assert done.record is not None
     shutil.rmtree(done.record.folder)
     asked: list[str] = []
-    from emcache import extract
+    from emcache.cache import extract
 
     real = extract.held
 

@@ -10,16 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from emcache.datasets import Selection
-from emcache.extract import run_extraction
-from emcache.jobs import ExtractOptions, plan_extraction
-from emcache.locks import held, held_if_free, lock_holders
+from emcache.cache.extract import run_extraction
+from emcache.cache.plan import ExtractOptions, plan_extraction
+from emcache.cache.writer import FeatureSetWriter
+from emcache.data.dataset import Selection
+from emcache.data.register import add_dataset
+from emcache.data.synthetic import STYLES, write_domain
 from emcache.progress import Quiet
-from emcache.records import list_record_ids
-from emcache.registration import add_dataset
-from emcache.store_writer import FeatureSetWriter
-from emcache.synthetic import STYLES, write_domain
-from emcache.workspace import init_workspace
+from emcache.storage.locks import held, held_if_free, lock_holders
+from emcache.storage.records import list_record_ids
+from emcache.storage.workspace import init_workspace
 from emcache_warehouse.database import open_readonly
 from emcache_warehouse.made_up_records import write_training_records
 from emcache_warehouse.query import run_query
@@ -29,7 +29,7 @@ from emcache_warehouse.sync import check, sync
 WRITER = """
 import sys, time
 from pathlib import Path
-from emcache.workspace import find_workspace
+from emcache.storage.workspace import find_workspace
 from emcache_warehouse.made_up_records import write_training_records
 from emcache_warehouse.query import run_named_query
 from emcache_warehouse.sync import sync
@@ -176,7 +176,7 @@ def test_of_two_extractions_one_works_and_the_other_finds(job, monkeypatch):
 HOLD = """
 import sys, time
 from pathlib import Path
-from emcache.locks import held
+from emcache.storage.locks import held
 from emcache.progress import Quiet
 with held(Path(sys.argv[1]), "extracting cells", Quiet()):
     print("ready", flush=True)

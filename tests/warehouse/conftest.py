@@ -14,10 +14,10 @@ import numpy as np
 import polars as pl
 import pytest
 
-from emcache.embeddings import embedding_table
+from emcache.cache.embeddings import embedding_table
 from emcache.gap.blocks import Sample
 from emcache.gap.measure import measure
-from emcache.records import Record, new_record, read_record
+from emcache.storage.records import Record, new_record, read_record
 from emcache_warehouse.sync import SyncReport, sync
 
 SLICE_PIXELS = 64 * 64

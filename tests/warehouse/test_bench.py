@@ -16,7 +16,7 @@ from emcache.bench.run import BenchOptions, Suite, run_benchmarks
 from emcache.bench.setting import Setting
 from emcache.errors import WarehouseError
 from emcache.progress import Quiet
-from emcache.workspace import init_workspace
+from emcache.storage.workspace import init_workspace
 from emcache_warehouse.bench import growth_of_warehouse, measure_ingest
 from emcache_warehouse.charts.bench import BenchRows, bench_chart, bench_rows
 from emcache_warehouse.charts.render import save_chart

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from emcache.errors import UsageError, WarehouseError
-from emcache.records import new_record
+from emcache.storage.records import new_record
 from emcache_warehouse.charts.audit import audit_chart, audit_rows, worst_slices
 from emcache_warehouse.charts.curves import curve_rows, curves_chart
 from emcache_warehouse.charts.custom import MARKS, mark_chart

@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 
 from emcache.errors import UsageError, WorkspaceError
-from emcache.workspace import init_workspace
+from emcache.storage.workspace import init_workspace
 from emcache_warehouse.export import export_warehouse
 from emcache_warehouse.notebook import CHARTS, connect
 from emcache_warehouse.query import run_query

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from emcache.canonical import json_sha256
-from emcache.doctor.findings import Verdict
+from emcache.maintenance.doctor.findings import Verdict
+from emcache.storage.hashing import json_sha256
 from emcache_warehouse.health import examine_warehouse
 
 PASS, WARN, FAIL = Verdict.PASS, Verdict.WARN, Verdict.FAIL

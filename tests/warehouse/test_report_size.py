@@ -10,8 +10,8 @@ import polars as pl
 import pytest
 from PIL import Image
 
-from emcache.records import new_record
-from emcache.workspace import init_workspace
+from emcache.storage.records import new_record
+from emcache.storage.workspace import init_workspace
 from emcache_warehouse.report.content import table_of
 from emcache_warehouse.report.page import write_report
 

@@ -7,7 +7,7 @@ import math
 import polars as pl
 from scene import PAGE, Scene
 
-from emcache.records import new_record
+from emcache.storage.records import new_record
 from emcache_warehouse.charts.audit import audit_chart, audit_rows
 from emcache_warehouse.charts.bench import bench_chart, bench_rows
 from emcache_warehouse.charts.custom import mark_chart

@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from emcache.records import new_record
+from emcache.storage.records import new_record
 from emcache_warehouse.query import run_named_query, run_query
 
 

@@ -17,7 +17,7 @@ import polars as pl
 import pytest
 
 from emcache.errors import WarehouseError
-from emcache.records import new_record
+from emcache.storage.records import new_record
 from emcache_warehouse import migrate
 from emcache_warehouse.build import fill
 from emcache_warehouse.database import open_readonly

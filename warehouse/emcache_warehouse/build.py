@@ -9,7 +9,7 @@ from pathlib import Path
 import duckdb
 
 from emcache.errors import WarehouseError
-from emcache.records import list_record_ids
+from emcache.storage.records import list_record_ids
 from emcache_warehouse.database import (
     DamagedDatabaseError,
     attach_readonly,

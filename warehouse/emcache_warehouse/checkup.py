@@ -11,7 +11,7 @@ from typing import Literal
 import duckdb
 
 from emcache.errors import EmcacheError
-from emcache.records import list_record_ids
+from emcache.storage.records import list_record_ids
 from emcache_warehouse.build import DatabaseState, database_state, fill
 from emcache_warehouse.database import CATALOG, attach_readonly, first_line, identifier, quote
 from emcache_warehouse.ingest import Ingestion

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import polars as pl
 
-from emcache import atomic
 from emcache.errors import UsageError
+from emcache.storage import atomic
 from emcache_warehouse.database import identifier
 from emcache_warehouse.query import run_query
 from emcache_warehouse.schema import describe_schema

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from emcache.doctor.findings import Finding, Verdict, guarded, of_error, of_sentence
 from emcache.errors import EmcacheError
-from emcache.records import list_record_ids, read_record
+from emcache.maintenance.doctor.findings import Finding, Verdict, guarded, of_error, of_sentence
+from emcache.storage.records import list_record_ids, read_record
 from emcache_warehouse import checkup
 from emcache_warehouse.build import database_state
 from emcache_warehouse.migrate import SchemaState

@@ -11,7 +11,7 @@ from typing import Any
 
 import polars as pl
 
-from emcache.records import new_record
+from emcache.storage.records import new_record
 
 
 def write_training_records(runs: Path, seeds: Iterable[int], slices: int) -> None:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emcache.errors import UsageError
-from emcache.workspace import Workspace, find_workspace
+from emcache.storage.workspace import Workspace, find_workspace
 
 if TYPE_CHECKING:
     import polars as pl

@@ -14,9 +14,9 @@ from typing import Any
 
 import duckdb
 
-from emcache.canonical import canonical_json
 from emcache.errors import EmcacheError, RecordError
-from emcache.records import Record, read_record
+from emcache.storage.hashing import canonical_json
+from emcache.storage.records import Record, read_record
 from emcache_warehouse.database import first_line, literal_path, memory_database
 from emcache_warehouse.kinds import KINDS
 

@@ -20,11 +20,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from emcache import atomic
 from emcache.errors import WarehouseError
-from emcache.locks import held
 from emcache.progress import Quiet
-from emcache.records import list_record_ids
+from emcache.storage import atomic
+from emcache.storage.locks import held
+from emcache.storage.records import list_record_ids
 from emcache_warehouse.build import build, database_state, fill
 from emcache_warehouse.checkup import Finding, check
 from emcache_warehouse.database import DamagedDatabaseError, write_ahead_logs

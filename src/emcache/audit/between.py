@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import combinations
 
-from emcache.datasets import Dataset
+from emcache.data.dataset import Dataset
 
 
 def compare_datasets(datasets: Sequence[Dataset], same_scale: bool) -> list[str]:

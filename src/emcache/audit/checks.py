@@ -10,9 +10,9 @@ from statistics import mean, median, stdev
 from emcache.audit.alignment import CLEAR, FITS, Placement
 from emcache.audit.findings import Check, Verdict
 from emcache.audit.looks import Looks, MaskAreas, check_looks
-from emcache.classes import DEFAULT_THRESHOLD
-from emcache.datasets import Dataset, Slice
-from emcache.scramble import Scramble
+from emcache.data.classes import DEFAULT_THRESHOLD
+from emcache.data.dataset import Dataset, Slice
+from emcache.data.scramble import Scramble
 
 _NAMED = 3
 _MUCH_BRIGHTER = 3.0

@@ -18,8 +18,8 @@ from jaxtyping import Bool, Integer
 from scipy import ndimage
 
 from emcache.audit.findings import Check, Verdict
-from emcache.datasets import Dataset, Slice
-from emcache.images import read_image, read_mask
+from emcache.data.dataset import Dataset, Slice
+from emcache.data.images import read_image, read_mask
 
 MOST = 8
 """Slices that are looked at, at even distances."""

@@ -22,15 +22,15 @@ from emcache.audit.pictures import EDGE, EDGE_OF_MANY
 from emcache.audit.scratch import Scratch
 from emcache.audit.search import MOST_AT_ONCE
 from emcache.audit.weighing import FEWEST
-from emcache.canonical import json_sha256
-from emcache.datasets import Dataset, Slice
+from emcache.data.dataset import Dataset, Slice
+from emcache.data.images import read_image, read_mask
+from emcache.data.overlays import outline_overlay
+from emcache.data.plane import Plane
 from emcache.errors import AuditError, RecordError
-from emcache.images import read_image, read_mask
-from emcache.overlays import outline_overlay
-from emcache.planes import Plane
 from emcache.progress import Reporter
-from emcache.records import Draft, Record, list_record_ids, new_record, read_record
-from emcache.workspace import Workspace
+from emcache.storage.hashing import json_sha256
+from emcache.storage.records import Draft, Record, list_record_ids, new_record, read_record
+from emcache.storage.workspace import Workspace
 
 AUDIT_VERSION = 3
 """Changes whenever the same data might be judged otherwise."""

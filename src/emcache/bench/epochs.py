@@ -6,19 +6,19 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 
-from emcache.backbone_loading import load_backbone
 from emcache.bench.ratio import Measurement, Target, of_rounds
 from emcache.bench.setting import MadeUpData, Setting
 from emcache.bench.timing import Work, interleave, quotients
-from emcache.devices import autocast, pick_layout, pick_precision
-from emcache.examples import Batch, Examples, Residency, open_examples
-from emcache.heads import build_head
-from emcache.host_memory import kept_memory
-from emcache.protocol import Protocol
-from emcache.readers import PixelReader, SizedSlice, TokenReader
-from emcache.sampling import chunks
-from emcache.segmenter import Segmenter
-from emcache.training import Trainer
+from emcache.models.device import autocast, pick_layout, pick_precision
+from emcache.models.heads import build_head
+from emcache.models.host_memory import kept_memory
+from emcache.models.loading import load_backbone
+from emcache.models.segmenter import Segmenter
+from emcache.training.examples import Batch, Examples, Residency, open_examples
+from emcache.training.protocol import Protocol
+from emcache.training.readers import PixelReader, SizedSlice, TokenReader
+from emcache.training.sampling import chunks
+from emcache.training.trainer import Trainer
 
 _EDGE, _QUICK_EDGE = 266, 126
 _ALMOST_ALL = Target(0.95, at_least=True)

@@ -8,17 +8,17 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from emcache.backbone_loading import load_backbone
 from emcache.bench.ratio import Measurement, Target, of_rounds
 from emcache.bench.setting import MadeUpData, Setting
 from emcache.bench.timing import interleave, quotients
-from emcache.devices import Precision, autocast
-from emcache.extract import compute_tokens
-from emcache.host_memory import kept_memory
-from emcache.preprocessing import normalise
+from emcache.cache.extract import compute_tokens
+from emcache.cache.inputs import normalise
+from emcache.cache.reuse import Donors
+from emcache.data.training_pixels import training_image
+from emcache.models.device import Precision, autocast
+from emcache.models.host_memory import kept_memory
+from emcache.models.loading import load_backbone
 from emcache.progress import Quiet
-from emcache.reuse import Donors
-from emcache.training_pixels import training_image
 
 _SIDE = 1024
 _ALMOST_ALL = Target(0.95, at_least=True)

@@ -14,15 +14,15 @@ from emcache.audit.run import audit_dataset
 from emcache.bench.ratio import Measurement, Target, of_rounds
 from emcache.bench.setting import MadeUpData, Setting
 from emcache.bench.timing import Work, seconds_of
-from emcache.devices import Precision, pick_layout
-from emcache.examples import Residency, open_examples
-from emcache.extract import run_extraction
-from emcache.heads import build_head
+from emcache.cache.extract import run_extraction
+from emcache.models.device import Precision, pick_layout
+from emcache.models.heads import build_head
 from emcache.progress import Quiet
-from emcache.protocol import Protocol
-from emcache.readers import TokenReader
-from emcache.sampling import chunks
-from emcache.training import Trainer
+from emcache.training.examples import Residency, open_examples
+from emcache.training.protocol import Protocol
+from emcache.training.readers import TokenReader
+from emcache.training.sampling import chunks
+from emcache.training.trainer import Trainer
 
 _EDGE = 42
 _ROUNDS = 3

@@ -11,7 +11,7 @@ from emcache.bench.ratio import Measurement, Target, of_rounds
 from emcache.bench.setting import Setting
 from emcache.bench.timing import in_turn, quotients
 from emcache.bench.workers import Worker
-from emcache.devices import Precision, pick_precision
+from emcache.models.device import Precision, pick_precision
 
 # How far losses and lengths of gradients of the first steps may be apart, as a share of their size:
 # bfloat16 keeps 8 bits, and they agree to a few times that.

@@ -16,12 +16,12 @@ from torch import Tensor, nn
 
 from emcache.bench.timing import seconds_of
 from emcache.bench.workers import answer_requests
-from emcache.devices import pick_layout, pick_precision
-from emcache.examples import Batch
-from emcache.heads import DeconvHead, build_head
-from emcache.host_memory import kept_memory
-from emcache.protocol import Protocol
-from emcache.training import Trainer
+from emcache.models.device import pick_layout, pick_precision
+from emcache.models.heads import DeconvHead, build_head
+from emcache.models.host_memory import kept_memory
+from emcache.training.examples import Batch
+from emcache.training.protocol import Protocol
+from emcache.training.trainer import Trainer
 
 DIM = 384
 """Channels of a token."""

@@ -15,12 +15,12 @@ from emcache.bench.ratio import Measurement, Target, of_rounds
 from emcache.bench.setting import MadeUpData, Setting
 from emcache.bench.timing import in_turn, quotients
 from emcache.bench.workers import Worker
-from emcache.datasets import Slice
-from emcache.labels import ensure_labels
+from emcache.cache.labels import ensure_labels
+from emcache.cache.shards import place_slices
+from emcache.cache.writer import FeatureSetWriter
+from emcache.data.dataset import Slice
 from emcache.progress import Quiet
-from emcache.readers import LabelledFeatures
-from emcache.shards import place_slices
-from emcache.store_writer import FeatureSetWriter
+from emcache.training.readers import LabelledFeatures
 
 TIMES = 10
 """How often the limit goes into the feature set."""

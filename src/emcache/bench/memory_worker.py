@@ -18,16 +18,16 @@ import torch
 
 from emcache.bench.timing import seconds_of
 from emcache.bench.workers import answer_requests
-from emcache.devices import pick_layout, pick_precision
-from emcache.examples import Residency, open_examples
-from emcache.heads import build_head
-from emcache.host_memory import kept_memory
-from emcache.labels import LabelSet
-from emcache.protocol import Protocol
-from emcache.readers import LabelledFeatures, TokenReader
-from emcache.sampling import chunks
-from emcache.store import FeatureSet
-from emcache.training import Trainer
+from emcache.cache.feature_set import FeatureSet
+from emcache.cache.labels import LabelSet
+from emcache.models.device import pick_layout, pick_precision
+from emcache.models.heads import build_head
+from emcache.models.host_memory import kept_memory
+from emcache.training.examples import Residency, open_examples
+from emcache.training.protocol import Protocol
+from emcache.training.readers import LabelledFeatures, TokenReader
+from emcache.training.sampling import chunks
+from emcache.training.trainer import Trainer
 
 _STEPS = 6
 

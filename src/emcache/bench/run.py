@@ -22,11 +22,11 @@ from emcache.bench.head_step import measure_head_steps
 from emcache.bench.memory import measure_memory
 from emcache.bench.ratio import Measurement
 from emcache.bench.setting import Setting
-from emcache.devices import pick_device
 from emcache.errors import UsageError
+from emcache.models.device import pick_device
 from emcache.progress import Reporter
-from emcache.records import Record, new_record
-from emcache.workspace import Workspace
+from emcache.storage.records import Record, new_record
+from emcache.storage.workspace import Workspace
 
 KIND = "bench"
 

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import torch
 
-from emcache.datasets import Selection
-from emcache.extract import run_extraction
-from emcache.jobs import ExtractOptions, Job, plan_extraction
-from emcache.labels import ensure_labels
+from emcache.cache.extract import run_extraction
+from emcache.cache.labels import ensure_labels
+from emcache.cache.plan import ExtractOptions, Job, plan_extraction
+from emcache.data.dataset import Selection
+from emcache.data.register import add_dataset
+from emcache.data.synthetic import STYLES, write_domain
 from emcache.progress import Quiet, Reporter
-from emcache.readers import LabelledFeatures
-from emcache.registration import add_dataset
-from emcache.synthetic import STYLES, write_domain
-from emcache.workspace import init_workspace
+from emcache.storage.workspace import init_workspace
+from emcache.training.readers import LabelledFeatures
 
 BACKBONE = "dinov2-small"
 """Backbone of every benchmark that runs one; its weights are random, which costs the same time."""

@@ -12,8 +12,8 @@ from jaxtyping import UInt8
 from PIL import Image
 from sklearn.decomposition import PCA
 
+from emcache.data.images import read_image
 from emcache.gap.samples import SelectedFeatures
-from emcache.images import read_image
 
 _THUMBNAIL = 96
 

@@ -9,26 +9,26 @@ from typing import Any
 
 import polars as pl
 
-from emcache.adapter_files import ADAPTER_FOLDER, AdapterChoice, adapter_sha256
-from emcache.canonical import json_sha256
-from emcache.datasets import Selection, load_dataset
-from emcache.embeddings import embedding_table
+from emcache.cache.embeddings import embedding_table
+from emcache.cache.extract import run_extraction
+from emcache.cache.feature_jobs import ensure_recorded
+from emcache.cache.feature_set import FeatureSet, list_feature_sets
+from emcache.cache.find import FeatureRequest, fits
+from emcache.cache.plan import ExtractOptions, Job, plan_extraction
+from emcache.cache.reuse import Donors
+from emcache.data.dataset import Selection, load_dataset
 from emcache.errors import StoreError, UsageError
-from emcache.extract import run_extraction
-from emcache.feature_choice import FeatureRequest, fits
-from emcache.feature_jobs import ensure_recorded
+from emcache.evaluation.trained_run import TrainedRun, find_run
 from emcache.gap.blocks import Sample
 from emcache.gap.measure import measure
 from emcache.gap.projection import project
 from emcache.gap.samples import CLASSES, LEVELS, SelectedFeatures
-from emcache.jobs import ExtractOptions, Job, plan_extraction
+from emcache.models.lora_files import ADAPTER_FOLDER, AdapterChoice, adapter_sha256
+from emcache.models.weights import describe_untrained, is_untrained
 from emcache.progress import Reporter
-from emcache.records import Record, new_record
-from emcache.reuse import Donors
-from emcache.store import FeatureSet, list_feature_sets
-from emcache.trained_runs import TrainedRun, find_run
-from emcache.weights import describe_untrained, is_untrained
-from emcache.workspace import Workspace
+from emcache.storage.hashing import json_sha256
+from emcache.storage.records import Record, new_record
+from emcache.storage.workspace import Workspace
 
 KIND = "gap"
 """Kind of the records."""

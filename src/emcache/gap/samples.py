@@ -8,12 +8,12 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float32, Int64
 
+from emcache.cache.plan import Job
+from emcache.cache.reuse import Donors
+from emcache.data.resize import occupancy
+from emcache.data.training_pixels import training_mask
 from emcache.errors import DatasetError, StoreError
 from emcache.gap.blocks import Sample
-from emcache.jobs import Job
-from emcache.preprocessing import occupancy
-from emcache.reuse import Donors
-from emcache.training_pixels import training_mask
 
 LEVELS = ("slice", "cls", "token")
 """Mean of the patch tokens, class token, single patch tokens."""

@@ -10,8 +10,8 @@ from pathlib import Path
 import altair as alt
 import polars as pl
 
-from emcache.canonical import is_inside
 from emcache.errors import WarehouseError
+from emcache.storage.hashing import is_inside
 from emcache_warehouse.charts import theme
 from emcache_warehouse.query import run_named_query
 

@@ -11,8 +11,8 @@ from typing import Any
 import altair as alt
 import vl_convert
 
-from emcache import atomic
 from emcache.errors import UsageError
+from emcache.storage import atomic
 from emcache_warehouse.charts.theme import Whole
 
 _PAGE = """\

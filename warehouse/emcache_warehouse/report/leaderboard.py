@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from emcache.workspace import Workspace
+from emcache.storage.workspace import Workspace
 from emcache_warehouse.charts.iou import iou_chart, iou_rows
 from emcache_warehouse.choice import Choice, chosen_rows
 from emcache_warehouse.report.content import Section, table_of

@@ -12,9 +12,10 @@ import vl_convert
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from emcache import __version__, atomic
+from emcache import __version__
 from emcache.errors import UsageError
-from emcache.workspace import Workspace
+from emcache.storage import atomic
+from emcache.storage.workspace import Workspace
 from emcache_warehouse.charts.render import VEGA_LITE
 from emcache_warehouse.choice import EVERYTHING, Choice, of_runs
 from emcache_warehouse.packaged import packaged_text

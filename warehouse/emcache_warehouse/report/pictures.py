@@ -12,13 +12,13 @@ import numpy as np
 import polars as pl
 from PIL import Image
 
-from emcache.datasets import Dataset, load_dataset
+from emcache.data.dataset import Dataset, load_dataset
+from emcache.data.images import read_image, read_mask
+from emcache.data.overlays import outline_overlay
+from emcache.data.plane import Plane
 from emcache.errors import DatasetError, EmcacheError, RecordError
-from emcache.images import read_image, read_mask
-from emcache.overlays import outline_overlay
-from emcache.planes import Plane
-from emcache.records import read_record
-from emcache.workspace import Workspace
+from emcache.storage.records import read_record
+from emcache.storage.workspace import Workspace
 from emcache_warehouse.pages import Picture
 
 JPEG = "image/jpeg"

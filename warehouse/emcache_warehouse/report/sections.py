@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import polars as pl
 
-from emcache.workspace import Workspace
+from emcache.storage.workspace import Workspace
 from emcache_warehouse.charts.audit import Worst, audit_chart, audit_rows, worst_slices
 from emcache_warehouse.charts.bench import bench_chart, bench_rows
 from emcache_warehouse.charts.cost import cost_chart, cost_rows

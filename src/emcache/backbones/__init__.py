@@ -1,6 +1,0 @@
-"""Frozen vision transformers: one protocol, adapters at the edge."""
-
-from emcache.backbones.protocol import Backbone, Features
-from emcache.backbones.registry import BackboneSpec, find_backbone
-
-__all__ = ["Backbone", "BackboneSpec", "Features", "find_backbone"]

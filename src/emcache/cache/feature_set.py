@@ -1,0 +1,206 @@
+"""Feature sets: the tokens of a dataset's slices in one Zarr v3 group.
+
+::
+
+    cache/<feature-set>/
+        manifest.json                  recipe, slices, every file's checksum; written last
+        zarr.json                      the group
+        pooled, cls                    (slice, channel) float32
+        grids/19x19/tokens             (slice, row, col, channel) float16, one slice a chunk
+        labels/<key>/...               see emcache.cache.labels
+
+Slices of one size share a grid; a dataset of slices of several sizes has one array per grid shape.
+Tokens are stored as the backbone makes them, channels last, without compression: they shrink by no
+more than a twentieth, and reading would take five times as long.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from jaxtyping import Float, Float32
+
+from emcache.cache.manifest import read_feature_manifest
+from emcache.cache.shards import StoredSlice, grid_name
+from emcache.errors import StoreError
+from emcache.storage.manifest import MANIFEST_NAME
+from emcache.storage.whole_arrays import PLAIN, open_whole
+from emcache.storage.zarr_damage import ZARR_DAMAGE
+
+RECEIPTS = "receipts"
+"""Folder of what an extraction goes on from; without use where the feature set is finished."""
+PARTIAL_SUFFIX = ".partial"
+"""Ending of a feature set that is still being extracted."""
+TRASH_PREFIX = ".removed-"
+"""Beginning of one that is being removed."""
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureSet:
+    """A complete feature set, open for reading."""
+
+    folder: Path
+    """Where it stands."""
+    manifest: Mapping[str, Any]
+    """What its manifest states."""
+    slices: tuple[StoredSlice, ...]
+    """Its slices, in the dataset's order."""
+    _arrays: dict[str, zarr.Array[Any]] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def open(cls, folder: Path) -> FeatureSet:
+        """Open a feature set, checking that every file is there with its size.
+
+        Raises:
+            StoreError: Incomplete or damaged.
+            FormatVersionError: Written by a newer emcache.
+        """
+        return cls(folder, *read_feature_manifest(folder))
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.folder.name
+
+    @property
+    def fingerprint(self) -> str:
+        """Key over recipe and slices."""
+        return str(self.manifest["fingerprint"])
+
+    @property
+    def description(self) -> Mapping[str, Any]:
+        """``backbone``, ``weights``, ``longest_edge``, ``patch``, ``dim`` and their kin."""
+        description: Mapping[str, Any] = self.manifest["description"]
+        return description
+
+    @property
+    def token_bytes(self) -> int:
+        """Bytes of all tokens, uncompressed."""
+        item = np.dtype(self.description["dtype"]).itemsize
+        return sum(s.grid[0] * s.grid[1] * self.description["dim"] * item for s in self.slices)
+
+    def tokens(self, position: int) -> Float[np.ndarray, "row col channel"]:
+        """Patch tokens of the slice at ``position``, in the stored type.
+
+        Raises:
+            StoreError: The bytes fail their checksum, or have gone; the slice is named.
+        """
+        place = self.slices[position]
+        shape = (*place.grid, self.description["dim"])
+        try:
+            array = self._array(f"grids/{grid_name(place.grid)}/tokens")
+            # A description that states another shape or type would give other tokens, and one that
+            # states larger chunks would take memory for them.
+            stated = {array.shape[1:], array.chunks[1:]}
+            if stated != {shape} or array.dtype != self.description["dtype"]:
+                raise ValueError(f"they are {array.dtype} of shape {array.shape[1:]}")
+            tokens: Float[np.ndarray, "row col channel"] = np.asarray(array[place.index])
+        except ZARR_DAMAGE as error:
+            check_still_there(self.folder)
+            raise StoreError(
+                f"the tokens of slice {place.id} in {self.name} are damaged ({error!s:.400}); run "
+                f"`emcache cache verify --repair`, which computes them again.",
+                subject=place.id,
+            ) from error
+        return tokens
+
+    def pooled(self) -> Float32[np.ndarray, "slice channel"]:
+        """Mean of each slice's patch tokens, taken before they were rounded to the stored type.
+
+        Raises:
+            StoreError: Damaged.
+        """
+        return self._vectors("pooled")
+
+    def cls(self) -> Float32[np.ndarray, "slice channel"]:
+        """Class token of each slice.
+
+        Raises:
+            StoreError: Damaged.
+        """
+        return self._vectors("cls")
+
+    def _vectors(self, name: str) -> Float32[np.ndarray, "slice channel"]:
+        shape = (len(self.slices), self.description["dim"])
+        try:
+            array = self._array(name)
+            if array.shape != shape or array.dtype != np.float32:
+                raise ValueError(f"they are {array.dtype} of shape {array.shape}")
+            return np.asarray(array[:], dtype=np.float32)
+        except ZARR_DAMAGE as error:
+            check_still_there(self.folder)
+            raise StoreError(
+                f"the {name} vectors of {self.name} are damaged ({error!s:.400}); run `emcache "
+                f"cache verify --repair`, which computes them again.",
+                subject=self.folder,
+            ) from error
+
+    def _array(self, path: str) -> zarr.Array[Any]:
+        # Opening an array parses JSON; training asks for the same one thousands of times.
+        if path not in self._arrays:
+            self._arrays[path] = open_whole(self.folder / path, PLAIN)
+        return self._arrays[path]
+
+
+def check_still_there(folder: Path) -> None:
+    """Say of a feature set that could not be read whether it has gone.
+
+    Args:
+        folder: Of one that was open.
+
+    Raises:
+        StoreError: It was removed, or is being repaired.
+    """
+    if not (folder / MANIFEST_NAME).is_file():
+        raise StoreError(
+            f"{folder.name} was removed or put aside for repair while it was being read; run the "
+            f"command again, which looks for it anew.",
+            subject=folder,
+        )
+
+
+def feature_set_folders(cache: Path) -> list[Path]:
+    """Folder of every feature set that was completed, in the order of names."""
+    if not cache.is_dir():
+        return []
+    return [
+        folder
+        for folder in sorted(cache.iterdir())
+        if folder.is_dir() and folder.name[0] != "." and folder.suffix != PARTIAL_SUFFIX
+    ]
+
+
+def list_feature_sets(cache: Path) -> list[FeatureSet]:
+    """Every sound feature set of a cache, in the order of names.
+
+    One that is damaged must not keep the others from being used; see :func:`first_damage`.
+    """
+    sound = []
+    for folder in feature_set_folders(cache):
+        with suppress(StoreError):
+            sound.append(FeatureSet.open(folder))
+    return sound
+
+
+def first_damage(cache: Path) -> StoreError | None:
+    """What is wrong with the first feature set that cannot be opened; None where all can."""
+    for folder in feature_set_folders(cache):
+        try:
+            FeatureSet.open(folder)
+        except StoreError as error:
+            return error
+    return None
+
+
+def find_feature_set(cache: Path, fingerprint: str) -> FeatureSet | None:
+    """The complete feature set of that fingerprint, if there is one."""
+    for feature_set in list_feature_sets(cache):
+        if feature_set.fingerprint == fingerprint:
+            return feature_set
+    return None

@@ -1,0 +1,171 @@
+"""Which feature set a command means, when the user names little or nothing of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from emcache.cache.feature_set import FeatureSet, first_damage, list_feature_sets
+from emcache.cache.plan import ExtractOptions
+from emcache.data.dataset import Dataset
+from emcache.data.resize import preprocessing_of
+from emcache.errors import StoreError, UsageError
+from emcache.models.backbones.registry import find_backbone
+from emcache.models.weights import PRETRAINED, find_workspace_weights, is_untrained
+from emcache.models.weights.files import is_there
+from emcache.models.weights.hub import find_in_cache
+from emcache.models.weights.labels import HUB, is_file_label
+from emcache.models.weights.short_names import read_short_names
+from emcache.storage.workspace import Workspace
+
+_FIELDS = ("backbone", "longest_edge", "pixel_size_nm", "dtype", "precision", "weights_sha256")
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureRequest:
+    """What the user said of the features; None means: whatever there is."""
+
+    backbone: str | None = None
+    weights: str | None = None
+    longest_edge: int | None = None
+    dtype: str | None = None
+    feature_set: str | None = None
+    """Name of one feature set, where the others do not tell them apart."""
+    pixel_size_nm: float | None = None
+    precision: str | None = None
+    weights_sha256: str | None = None
+    """Hash of the weights, where it is known which bytes are meant."""
+
+    def extract_options(self, dataset: str, device: str) -> ExtractOptions:
+        """How to extract what was asked for.
+
+        Raises:
+            UsageError: No backbone was named.
+        """
+        if self.backbone is None:
+            raise UsageError(
+                f"there are no features of {dataset} as it is now, and no backbone was named; name "
+                f"one with --backbone, or run `emcache extract {dataset} --backbone ...` first.",
+                subject=dataset,
+            )
+        given = {
+            "weights": self.weights,
+            "longest_edge": self.longest_edge,
+            "dtype": self.dtype,
+            "pixel_size_nm": self.pixel_size_nm,
+            "precision": self.precision,
+        }
+        return ExtractOptions(
+            self.backbone,
+            device=device,
+            **{key: value for key, value in given.items() if value is not None},  # type: ignore[arg-type]
+        )
+
+
+def choose_feature_set(
+    workspace: Workspace, dataset: Dataset, request: FeatureRequest
+) -> FeatureSet | None:
+    """The one feature set of the dataset's labelled slices, as they are now, that fits the request.
+
+    Returns:
+        None where there is none.
+
+    Raises:
+        StoreError: Several fit; they are listed with what tells them apart.
+        BackboneError: The named backbone is unknown.
+        WeightsError: The named weights are not there.
+    """
+    if request.backbone is not None:
+        find_backbone(request.backbone)
+    hashes = [item.pixel_sha256 for item in dataset.labelled]
+    fitting = [
+        feature_set
+        for feature_set in list_feature_sets(workspace.cache)
+        if [item.pixel_sha256 for item in feature_set.slices] == hashes
+        and fits(workspace, feature_set, request)
+        and _of_this_scale(feature_set, dataset)
+    ]
+    if len(fitting) > 1:
+        listed = "; ".join(
+            f"--feature-set {f.name} ({f.description['backbone']}, {f.description['weights']}, "
+            f"{_size_in_words(f.description)}, {f.description['dtype']} computed in "
+            f"{f.description['precision']})"
+            for f in fitting
+        )
+        raise StoreError(
+            f"{len(fitting)} feature sets of {dataset.name} fit; say which one: {listed}.",
+            subject=[f.name for f in fitting],
+        )
+    if not fitting and request.backbone is None and (damage := first_damage(workspace.cache)):
+        raise damage
+    if not fitting and request.feature_set is not None:
+        raise StoreError(
+            f"there is no feature set {request.feature_set} of {dataset.name} as it is now; leave "
+            f"--feature-set out, or extract again.",
+            subject=request.feature_set,
+        )
+    return fitting[0] if fitting else None
+
+
+def fits(workspace: Workspace, feature_set: FeatureSet, request: FeatureRequest) -> bool:
+    """Whether a feature set of a bare backbone is one that was asked for."""
+    facts = feature_set.description
+    if request.feature_set not in (None, feature_set.name):
+        return False
+    for name in _FIELDS:
+        asked = getattr(request, name)
+        if asked is not None and facts.get(name) != asked:
+            return False
+    if facts.get("adapter_sha256") is not None:
+        # Tokens of an adapted backbone are measured, and no head is trained on them.
+        return False
+    return request.weights is None or _same_weights(workspace, feature_set, request.weights)
+
+
+def _of_this_scale(feature_set: FeatureSet, dataset: Dataset) -> bool:
+    """Whether tokens at one physical scale are those of the dataset's own.
+
+    The same pixels may stand in two datasets of different voxel sizes.
+    """
+    nanometres, patch = (
+        feature_set.description.get("pixel_size_nm"),
+        feature_set.description["patch"],
+    )
+    if nanometres is None:
+        return True
+    if dataset.voxel_size_nm is None:
+        return False
+    preprocessing = preprocessing_of(patch, None, nanometres, dataset.voxel_size_nm, dataset.name)
+    grids = [preprocessing.grid_of(item.height, item.width) for item in dataset.labelled]
+    return grids == [item.grid for item in feature_set.slices]
+
+
+def _size_in_words(facts: Mapping[str, Any]) -> str:
+    nanometres = facts.get("pixel_size_nm")
+    return f"{facts['longest_edge']} px" if nanometres is None else f"{nanometres:g} nm a pixel"
+
+
+def _same_weights(workspace: Workspace, feature_set: FeatureSet, text: str) -> bool:
+    facts = feature_set.description
+    spec, label, sha256 = (
+        find_backbone(facts["backbone"]),
+        facts["weights"],
+        facts["weights_sha256"],
+    )
+    if text == PRETRAINED or is_untrained(text):
+        # A name: `pretrained` stands for what the hub serves, and asking it would need a network;
+        # hashing a seed would build a backbone.
+        return bool(label == text)
+    if is_file_label(text):
+        return str(sha256).startswith(text.rpartition("@")[2])
+    if text.startswith(HUB) and find_in_cache(text, spec) is None:
+        return bool(label == text or str(label).startswith(f"{text}@"))
+    if not text.startswith(HUB):
+        short = read_short_names(workspace).get(text)
+        if short is not None and not is_there(str(short.path)):
+            # Tokens of weights that are elsewhere today are still theirs.
+            return bool(short.sha256 == sha256)
+        if short is None and label == text and not is_there(text):
+            return True
+    return bool(find_workspace_weights(workspace, text, spec).sha256 == sha256)

@@ -1,0 +1,160 @@
+"""Extraction jobs: everything that decides a feature set, resolved before anything is computed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from emcache.cache.recipe import Recipe, TokenType, feature_set_fingerprint
+from emcache.cache.shards import StoredSlice, place_slices, plan_shards
+from emcache.data.dataset import Dataset, Selection, Slice, load_dataset
+from emcache.data.resize import preprocessing_of
+from emcache.errors import UsageError
+from emcache.models.backbones.registry import BackboneSpec, find_backbone
+from emcache.models.device import pick_device, pick_precision
+from emcache.models.lora_files import AdapterChoice
+from emcache.models.weights import Weights, find_workspace_weights
+from emcache.progress import Reporter
+from emcache.storage.workspace import Workspace
+
+_NAME_HASH = 12
+# zarr.json of the group, of grids, pooled and cls; the chunks of the latter two; the manifest.
+_FIXED_FILES = 7
+
+
+@dataclass(frozen=True, slots=True)
+class ExtractOptions:
+    """What the user may choose about an extraction."""
+
+    backbone: str
+    weights: str = "pretrained"
+    longest_edge: int | None = 1022
+    dtype: TokenType = "float16"
+    precision: str = "auto"
+    device: str = "auto"
+    batch: int = 4
+    """Slices in one forward pass; it does not enter the fingerprint."""
+    pixel_size_nm: float | None = None
+    """Pitch that every dataset is brought to, in place of ``longest_edge``."""
+    adapter: AdapterChoice | None = None
+    """A trained adapter that the tokens go through."""
+
+    def __post_init__(self) -> None:
+        if self.batch < 1:
+            raise UsageError(f"--batch {self.batch} is no batch; expected 1 or more.")
+        if self.dtype not in ("float16", "float32"):
+            raise UsageError(f"--dtype {self.dtype!r} is unknown; expected float16 or float32.")
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """An extraction, resolved."""
+
+    workspace: Workspace
+    selection: Selection
+    dataset: Dataset
+    slices: tuple[Slice, ...]
+    spec: BackboneSpec
+    weights: Weights
+    recipe: Recipe
+    device: torch.device
+    batch: int
+    places: tuple[StoredSlice, ...]
+    fingerprint: str
+    adapter: AdapterChoice | None = None
+
+    @property
+    def name(self) -> str:
+        """Folder name of the feature set, readable first and unique at its end."""
+        weights = "".join(c if c.isalnum() or c in ".-" else "-" for c in self.weights.label)
+        selection = str(self.selection).replace(":", "-")
+        # A backbone of any library may be named with a colon, which some file systems refuse.
+        backbone = self.spec.name.replace(":", "-")
+        size = self.recipe.preprocessing.words
+        adapted = "" if self.adapter is None else "-lora"
+        return f"{selection}-{backbone}{adapted}-{weights}-{size}-{self.fingerprint[:_NAME_HASH]}"
+
+    @property
+    def token_bytes(self) -> int:
+        """Bytes of all tokens."""
+        item = np.dtype(self.recipe.dtype).itemsize
+        return sum(p.grid[0] * p.grid[1] * self.spec.dim * item for p in self.places)
+
+    @property
+    def n_files(self) -> int:
+        """How many files the feature set will have, labels left out."""
+        shards = plan_shards(self.places, self.spec.dim, self.recipe.dtype)
+        return len(shards) + 2 * len({shard.grid for shard in shards}) + _FIXED_FILES
+
+    def description(self) -> dict[str, Any]:
+        """What the feature set's manifest and every record say of it."""
+        return {
+            "dataset": self.selection.dataset,
+            "split": self.selection.split,
+            "backbone": self.spec.name,
+            "weights": self.weights.label,
+            "weights_sha256": self.weights.sha256,
+            "weights_revision": self.weights.revision,
+            "longest_edge": self.recipe.preprocessing.longest_edge,
+            "pixel_size_nm": self.recipe.preprocessing.pixel_size_nm,
+            "patch": self.spec.patch,
+            "dim": self.spec.dim,
+            "layer": self.recipe.layer,
+            "dtype": self.recipe.dtype,
+            "precision": self.recipe.precision,
+            "device": self.device.type,
+            "adapter_run": None if self.adapter is None else self.adapter.run_id,
+            "adapter_sha256": self.recipe.adapter_sha256,
+        }
+
+
+def plan_extraction(
+    workspace: Workspace, selection: Selection, options: ExtractOptions, reporter: Reporter
+) -> Job:
+    """Resolve an extraction without running it.
+
+    Raises:
+        EmcacheError: Of the dataset, backbone, weights, size or device.
+    """
+    spec = find_backbone(options.backbone)
+    device = pick_device(options.device)
+    precision = pick_precision(options.precision, device)
+    dataset = load_dataset(workspace, selection.dataset, reporter)
+    preprocessing = preprocessing_of(
+        spec.patch,
+        options.longest_edge,
+        options.pixel_size_nm,
+        dataset.voxel_size_nm,
+        dataset.name,
+    )
+    slices = selection.of(dataset)
+    grids = [preprocessing.grid_of(item.height, item.width) for item in slices]
+    weights = find_workspace_weights(workspace, options.weights, spec)
+    recipe = Recipe(
+        spec.name,
+        spec.architecture,
+        weights.sha256,
+        preprocessing,
+        precision,
+        options.dtype,
+        adapter_sha256=None if options.adapter is None else options.adapter.sha256,
+    )
+    hashes = [item.pixel_sha256 for item in slices]
+    places = place_slices([item.id for item in slices], hashes, grids)
+    return Job(
+        workspace,
+        selection,
+        dataset,
+        slices,
+        spec,
+        weights,
+        recipe,
+        device,
+        options.batch,
+        places,
+        feature_set_fingerprint(recipe, hashes, grids),
+        options.adapter,
+    )

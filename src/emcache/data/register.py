@@ -1,0 +1,215 @@
+"""Adding a dataset to a workspace: read everything first, then write its table and its record."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from emcache.data.dataset import (
+    Dataset,
+    list_dataset,
+    read_dataset,
+    slice_table_rows,
+)
+from emcache.data.grey import DEFAULT_PERCENTILES, find_window
+from emcache.data.images import read_grey
+from emcache.data.volumes.open import open_volume
+from emcache.errors import DatasetError, EmcacheError
+from emcache.progress import Reporter
+from emcache.storage.file_index import FileIndex, open_file_index
+from emcache.storage.hashing import is_utf8
+from emcache.storage.records import Draft, Record, list_record_ids, new_record, read_record
+from emcache.storage.workspace import CONFIG_NAME, Workspace, check_dataset_name
+
+
+def add_dataset(
+    workspace: Workspace,
+    name: str,
+    layout: str,
+    root: Path,
+    extras: Mapping[str, Any],
+    reporter: Reporter,
+    percentiles: tuple[float, float] = DEFAULT_PERCENTILES,
+) -> tuple[Dataset, Record]:
+    """Check every slice and mask of a dataset and add it; a failure leaves nothing behind.
+
+    Added once more, from the same files by the same options, it is as it was: a process that was
+    killed may have been done, and whoever started it cannot know.
+
+    Args:
+        workspace: Where to add it.
+        name: Its name.
+        layout: One of :data:`emcache.data.layouts.LAYOUTS`.
+        root: Its folder; stored absolute, or relative where it lies in the workspace.
+        extras: Further options of the layout; None values are left out.
+        reporter: Hears of the reading.
+        percentiles: Of all values, become black and white where slices have more than 8 bits and
+            ``grey_window`` is not given.
+
+    Raises:
+        UsageError: A name or layout that cannot be.
+        DatasetError: The name is taken, the root holds nothing that fits, or two slices have the
+            same pixels.
+        PairingError: Leftovers on either side.
+        ImageError: A file that cannot be read, or a mask of another size.
+    """
+    check_dataset_name(name)
+    listed = name in workspace.dataset_names()
+    options = {
+        "layout": layout,
+        "root": stored_root(workspace, root),
+        **{key: value for key, value in extras.items() if value is not None},
+    }
+    if listed and not _agree(workspace.dataset_options(name), options):
+        raise _taken(workspace, name)
+    index = open_file_index(workspace)
+    grey_rule = _settle_greys(name, options, workspace.root, index, percentiles, reporter)
+    dataset = read_dataset(name, options, workspace.root, index, reporter)
+    _check_distinct(dataset)
+    if listed:
+        if dict(workspace.dataset_options(name)) != options:
+            raise _taken(workspace, name)
+        # A table without a record is what a process leaves that was killed between the two.
+        if (record := next(dataset_records(workspace, name), None)) is not None:
+            before = pl.read_parquet(record.file("slices.parquet"), glob=False)
+            if before.rows() != _slice_table(dataset).rows():
+                raise _taken(workspace, name)
+            reporter.say(f"Dataset {name} is there already, from the same files; nothing changes.")
+            return dataset, record
+    with new_record(workspace.runs, "dataset") as draft:
+        describe_in(draft, dataset, options, grey_rule)
+        if not listed:
+            workspace.add_dataset(name, options)
+        record = draft.finish()
+    return dataset, record
+
+
+def describe_in(
+    draft: Draft, dataset: Dataset, options: Mapping[str, Any], grey_rule: str | None
+) -> None:
+    """Write what the record of a dataset says of it.
+
+    Args:
+        draft: The record.
+        dataset: The dataset.
+        options: Of its table in ``emcache.toml``.
+        grey_rule: How its grey window was found, where it was.
+    """
+    draft.config = {
+        "dataset": dataset.name,
+        "layout": dataset.layout,
+        "root": options["root"],
+        "pairing": dataset.pairing,
+        "n_slices": len(dataset.slices),
+        "n_labelled": len(dataset.labelled),
+        "grey_pixels": dataset.grey_pixels,
+        "mask_threshold": dataset.classes.threshold,
+        "classes": _listed_classes(dataset),
+        "grey_window": options.get("grey_window"),
+        "grey_rule": grey_rule,
+        "voxel_size_nm": None if dataset.voxel_size_nm is None else list(dataset.voxel_size_nm),
+    }
+    draft.write_table("slices.parquet", _slice_table(dataset))
+
+
+def _slice_table(dataset: Dataset) -> pl.DataFrame:
+    rows = slice_table_rows(dataset.slices, dataset.root)
+    return pl.DataFrame(rows, infer_schema_length=None)
+
+
+def _listed_classes(dataset: Dataset) -> dict[str, list[int]] | None:
+    """The values of each class; None where a threshold divides."""
+    values = dataset.classes.values
+    return None if values is None else {name: list(ids) for name, ids in values.items()}
+
+
+def _taken(workspace: Workspace, name: str) -> DatasetError:
+    return DatasetError(
+        f"there is a dataset {name!r} already in {workspace.config_path}; choose another name, or "
+        f"run `emcache dataset remove {name}` first.",
+        subject=name,
+    )
+
+
+def _agree(stored: Mapping[str, Any], given: Mapping[str, Any]) -> bool:
+    """Whether a table says what was given; a grey window may have been found for it."""
+    found = {"grey_window"} - given.keys()
+    return {key: value for key, value in stored.items() if key not in found} == given
+
+
+def dataset_records(workspace: Workspace, name: str) -> Iterator[Record]:
+    """The sound records of a dataset of that name, newest first."""
+    for record_id in reversed(list_record_ids(workspace.runs)):
+        if record_id[:-7].endswith("-dataset"):
+            with suppress(EmcacheError):
+                record = read_record(workspace.runs / record_id)
+                if record.config.get("dataset") == name and record.has("slices.parquet"):
+                    yield record
+
+
+def _settle_greys(
+    name: str,
+    options: dict[str, Any],
+    base: Path,
+    index: FileIndex,
+    percentiles: tuple[float, float],
+    reporter: Reporter,
+) -> str | None:
+    """Find the dataset's grey window where it needs one; what was done, in words.
+
+    The window goes into the options, so that it stands in ``emcache.toml`` from now on and does not
+    move when slices are added.
+    """
+    if "grey_window" in options:
+        return "stated"
+    _, _, listing = list_dataset(name, options, base, index)
+    planes = [entry.image for entry in listing.entries]
+    first = open_volume(planes[0].path, planes[0].inner)
+    if first.dtype in (np.uint8, np.bool_):
+        return None
+
+    def read() -> Iterator[tuple[str, Any]]:
+        with reporter.task(f"Finding the greys of {name}", len(planes), "slices") as task:
+            for plane in planes:
+                yield str(plane), read_grey(plane)
+                task.advance()
+
+    window, rule = find_window(read, percentiles)
+    options["grey_window"] = [window.black, window.white]
+    return rule
+
+
+def _check_distinct(dataset: Dataset) -> None:
+    """A dataset holds each slice once: a copy is scored twice, or tested on what was trained."""
+    names: dict[str, str] = {}
+    for item in dataset.slices:
+        if item.pixel_sha256 in names:
+            raise DatasetError(
+                f"slices {names[item.pixel_sha256]} and {item.id} of {dataset.name} have the same "
+                f"pixels; expected each slice once: remove one of them.",
+                subject=(names[item.pixel_sha256], item.id),
+            )
+        names[item.pixel_sha256] = item.id
+
+
+def stored_root(workspace: Workspace, root: Path) -> str:
+    """A dataset's folder as ``emcache.toml`` holds it: relative where it lies in the workspace.
+
+    Raises:
+        DatasetError: Its name is not UTF-8.
+    """
+    resolved = root.resolve()
+    if not is_utf8(str(resolved)):
+        raise DatasetError(
+            f"the name of the folder {str(resolved)!r} is not UTF-8, as {CONFIG_NAME} must be; "
+            f"rename it.",
+            subject=resolved,
+        )
+    if resolved.is_relative_to(workspace.root):
+        return resolved.relative_to(workspace.root).as_posix()
+    return str(resolved)

@@ -1,0 +1,193 @@
+"""From a slice to what a backbone sees, and from its mask to what a head learns.
+
+Sizes follow the study (arXiv 2602.08505): the longest edge is scaled to a target, the aspect ratio
+kept, each side floored to a multiple of the patch; images bicubic, masks nearest; grey replicated
+to three channels and normalised with ImageNet's mean and standard deviation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32, UInt8
+from PIL import Image
+
+from emcache.data.classes import IGNORED
+from emcache.errors import ImageError, UsageError
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+_COARSEST_NM = 1e6
+
+
+@dataclass(frozen=True, slots=True)
+class Preprocessing:
+    """Everything about preprocessing that could change a token.
+
+    Sizes are set by one of two rules: ``longest_edge`` scales every slice to one length, whatever
+    it shows; ``pixel_size_nm`` brings every dataset to one physical scale.
+    """
+
+    longest_edge: int | None
+    """Target of the longest edge in pixels, before flooring to whole patches."""
+    patch: int
+    """Side of a patch in pixels."""
+    pixel_size_nm: float | None = None
+    """Target pitch of rows and columns in nanometres, in place of ``longest_edge``."""
+    pitch_nm: tuple[float, float] | None = None
+    """Pitch of the dataset's rows and columns in nanometres; for ``pixel_size_nm``."""
+
+    def __post_init__(self) -> None:
+        if self.pixel_size_nm is not None:
+            if not 0 < self.pixel_size_nm < _COARSEST_NM:
+                raise UsageError(
+                    f"--pixel-size {self.pixel_size_nm} is no pitch of pixels; expected nanometres "
+                    f"above 0 and below {_COARSEST_NM}.",
+                    subject=self.pixel_size_nm,
+                )
+            assert self.pitch_nm is not None  # noqa: S101 - preprocessing_of sees to it
+        elif self.longest_edge is not None and self.longest_edge < self.patch:
+            raise UsageError(
+                f"--longest-edge {self.longest_edge} is below one patch of {self.patch} px; the "
+                f"nearest valid size is {self.patch}.",
+                subject=self.longest_edge,
+            )
+
+    @property
+    def words(self) -> str:
+        """``1022 px``, or ``8 nm`` a pixel."""
+        if self.pixel_size_nm is not None:
+            return f"{self.pixel_size_nm:g}nm"
+        return f"{self.longest_edge}px"
+
+    def identity(self) -> dict[str, Any]:
+        """Canonical JSON value that enters a feature set's fingerprint.
+
+        The dataset's own pitch is no part of it: it decides the sizes, which are keyed beside it.
+        """
+        rule = (
+            {"resize": "longest-edge-floor-to-patch", "longest_edge": self.longest_edge}
+            if self.pixel_size_nm is None
+            else {"resize": "pixel-size-floor-to-patch", "pixel_size_nm": self.pixel_size_nm}
+        )
+        return {
+            **rule,
+            "patch": self.patch,
+            "image_filter": "pillow-bicubic",
+            "mean": list(IMAGENET_MEAN),
+            "std": list(IMAGENET_STD),
+        }
+
+    def size_of(self, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns in pixels that a slice is resized to.
+
+        Raises:
+            ImageError: The slice is so narrow that not one patch would fit.
+        """
+        grid = self.grid_of(height, width)
+        return grid[0] * self.patch, grid[1] * self.patch
+
+    def grid_of(self, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns of patch tokens.
+
+        Raises:
+            ImageError: The slice is so narrow that not one patch would fit.
+        """
+        if self.pixel_size_nm is not None and self.pitch_nm is not None:
+            scales = tuple(pitch / self.pixel_size_nm for pitch in self.pitch_nm)
+        else:
+            assert self.longest_edge is not None  # noqa: S101 - one of the two rules is set
+            scales = (self.longest_edge / max(height, width),) * 2
+        rows, columns = (
+            int(side * scale + 1e-9) // self.patch
+            for side, scale in zip((height, width), scales, strict=True)
+        )
+        if not rows or not columns:
+            option = "--longest-edge" if self.pixel_size_nm is None else "--pixel-size"
+            better = "larger" if self.pixel_size_nm is None else "smaller"
+            raise ImageError(
+                f"a slice of {height} x {width} pixels has a side below one patch of {self.patch} "
+                f"px at {option} {self.words.rstrip('pxnm')}; choose a {better} one.",
+                subject=(height, width),
+            )
+        return rows, columns
+
+
+def preprocessing_of(
+    patch: int,
+    longest_edge: int | None,
+    pixel_size_nm: float | None,
+    voxel_size_nm: tuple[float, float, float] | None,
+    dataset: str,
+) -> Preprocessing:
+    """The preprocessing of one dataset's slices.
+
+    Args:
+        patch: Side of the backbone's patch in pixels.
+        longest_edge: The one rule.
+        pixel_size_nm: The other; it wins.
+        voxel_size_nm: The dataset's, where it is known.
+        dataset: The dataset's name, for the error.
+
+    Raises:
+        UsageError: A size that cannot be, or one in nanometres where the voxel size is unknown.
+    """
+    if pixel_size_nm is None:
+        return Preprocessing(longest_edge, patch)
+    if voxel_size_nm is None:
+        raise UsageError(
+            f"the voxel size of {dataset} is unknown, and --pixel-size {pixel_size_nm:g} needs it; "
+            f"set voxel_size_nm = [z, y, x] in its table of emcache.toml (nanometres), or use "
+            f"--longest-edge.",
+            subject=dataset,
+        )
+    return Preprocessing(None, patch, pixel_size_nm, voxel_size_nm[1:])
+
+
+def resize_image(
+    pixels: UInt8[np.ndarray, "row col"], size: tuple[int, int]
+) -> UInt8[np.ndarray, "new_row new_col"]:
+    """Resize a slice to rows x columns, bicubic with antialiasing."""
+    return _resize(pixels, size, Image.Resampling.BICUBIC)
+
+
+def resize_mask(
+    pixels: UInt8[np.ndarray, "row col"], size: tuple[int, int]
+) -> UInt8[np.ndarray, "new_row new_col"]:
+    """Resize a decoded mask to rows x columns, nearest neighbour."""
+    return _resize(pixels, size, Image.Resampling.NEAREST)
+
+
+def occupancy(
+    labels: UInt8[np.ndarray, "row col"], patch: int
+) -> Float32[np.ndarray, "token_row token_col"]:
+    """Share of each patch's pixels that are foreground, of those that are not ignored.
+
+    Args:
+        labels: 0 background, :data:`emcache.data.classes.IGNORED`, anything else foreground.
+        patch: Side of a patch in pixels.
+
+    Returns:
+        NaN for a patch whose pixels are all ignored.
+    """
+    rows, columns = (side // patch for side in labels.shape)
+    patches = labels.reshape(rows, patch, columns, patch)
+    ignored = (patches == IGNORED).sum(axis=(1, 3))
+    foreground = (patches != 0).sum(axis=(1, 3)) - ignored
+    with np.errstate(invalid="ignore"):
+        share: Float32[np.ndarray, "token_row token_col"] = (
+            foreground / (patch * patch - ignored)
+        ).astype(np.float32)
+    return share
+
+
+def _resize(
+    pixels: UInt8[np.ndarray, "row col"], size: tuple[int, int], resampling: Image.Resampling
+) -> UInt8[np.ndarray, "new_row new_col"]:
+    rows, columns = size
+    if pixels.shape == size:
+        return pixels
+    return np.array(Image.fromarray(pixels).resize((columns, rows), resampling))

@@ -1,0 +1,150 @@
+"""PNG and JPEG, by Pillow: one picture a file."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Shaped
+from PIL import Image, ImageFile, UnidentifiedImageError
+
+from emcache.data.volumes.base import MOST_PIXELS, PageSize, Volume, missing_file
+from emcache.errors import ImageError
+
+# Sections of 100 megapixels are everyday here; MOST_PIXELS stands in for Pillow's own limit.
+Image.MAX_IMAGE_PIXELS = None
+
+# A byte of a PNG holds no more: DEFLATE gives at most 1032 bytes for one, of 8 pixels each.
+_MOST_PER_BYTE = 8 * 1032
+_ALWAYS_PLAUSIBLE = 1 << 24
+
+_COLOUR = ("LA", "RGB", "RGBA")
+# What Pillow keeps of each channel in colour, whatever the file has.
+_COLOUR_BITS = 8
+
+_DTYPES = {
+    "1": "bool",
+    "L": "uint8",
+    "LA": "uint8",
+    "P": "uint8",
+    "RGB": "uint8",
+    "RGBA": "uint8",
+    "I;16": "uint16",
+    "I;16B": "uint16",
+    "I": "int32",
+    "F": "float32",
+}
+
+
+class Picture(Volume):
+    """A file with one picture; it is opened again for every reading."""
+
+    def __init__(self, path: Path) -> None:
+        with _opened(path) as picture:
+            if picture.mode not in _DTYPES:
+                raise ImageError(
+                    f"{path} has pixels of mode {picture.mode}; expected grey: convert it to grey.",
+                    subject=path,
+                )
+            if getattr(picture, "n_frames", 1) != 1:
+                raise ImageError(
+                    f"{path} is animated ({getattr(picture, 'n_frames', 1)} frames); expected one "
+                    f"picture: save its frames as files, or as a TIFF of many pages.",
+                    subject=path,
+                )
+            if picture.mode in _COLOUR and _bits(picture) > _COLOUR_BITS:
+                raise ImageError(
+                    f"{path} has {_bits(picture)} bits in each of several channels, of which only "
+                    f"{_COLOUR_BITS} would be read; expected one channel, or {_COLOUR_BITS} bits: "
+                    f"save it as 16-bit grey.",
+                    subject=path,
+                )
+            size, dtype = PageSize(picture.height, picture.width), _DTYPES[picture.mode]
+        super().__init__(str(path), (size,), np.dtype(dtype), None)
+        self._path = path
+
+    def _read(self, axis: int, index: int) -> np.ndarray:
+        with _opened(self._path) as picture:
+            picture.load()
+            if picture.mode == "P":
+                _check_grey_palette(picture, self._path)
+            plane = _values(picture)
+        # Rows (y) or columns (x) of the only section.
+        return plane if axis == 0 else plane[None].take(index, axis=axis)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[ImageFile.ImageFile]:
+    """An image file, with whatever goes wrong in it turned into a sentence."""
+    try:
+        with Image.open(path, formats=("PNG", "JPEG")) as picture:
+            columns, rows = picture.size
+            if rows * columns > MOST_PIXELS:
+                raise ImageError(
+                    f"{path} claims {rows} x {columns} pixels; expected at most {MOST_PIXELS}: cut "
+                    f"it into smaller images.",
+                    subject=path,
+                )
+            size = path.stat().st_size
+            if rows * columns > max(_ALWAYS_PLAUSIBLE, _MOST_PER_BYTE * size):
+                raise ImageError(
+                    f"{path} claims {rows} x {columns} pixels in {size} bytes, which cannot hold "
+                    f"as many; restore the file.",
+                    subject=path,
+                )
+            yield picture
+    except FileNotFoundError:
+        raise missing_file(path) from None
+    except UnidentifiedImageError:
+        size = path.stat().st_size
+        what = "is empty (0 bytes)" if size == 0 else "is no image that can be recognised"
+        raise ImageError(
+            f"{path} {what}; expected PNG or JPEG as its name says: restore the file.",
+            subject=path,
+        ) from None
+    except (OSError, EOFError, SyntaxError, ValueError, struct.error) as error:
+        # Pillow reports damaged files by any of these, depending on the format.
+        raise ImageError(
+            f"{path} cannot be decoded ({error}); restore the file.", subject=path
+        ) from None
+
+
+def _values(picture: Image.Image) -> Shaped[np.ndarray, "row col *channel"]:
+    """Greys, or colours; with alpha behind them where the file has any."""
+    transparent = picture.info.get("transparency")
+    if transparent is not None and picture.mode.startswith("I;16"):
+        # One value counts as transparent. Pillow converts this for 8 bits, and not for 16.
+        values = np.array(picture)
+        return np.stack([values, np.where(values == transparent, 0, 255).astype(values.dtype)], -1)
+    if transparent is not None and picture.mode in ("1", "L", "P", "RGB"):
+        return np.array(picture.convert("RGBA" if picture.mode == "RGB" else "LA"))
+    return np.array(picture.convert("L") if picture.mode == "P" else picture)
+
+
+def _bits(picture: ImageFile.ImageFile) -> int:
+    """Bits of a channel in the file; Pillow's mode says only what it makes of them."""
+    raw = picture.tile[0].args if picture.tile else None
+    return 16 if isinstance(raw, str) and ";16" in raw else 8
+
+
+def _check_grey_palette(picture: Image.Image, path: Path) -> None:
+    """Refuse colours, whose brightness says nothing about the label they stand for.
+
+    Likewise pixels that the palette has no entry for, which Pillow shows as black.
+    """
+    used = np.unique(np.asarray(picture))
+    colours = np.asarray(picture.getpalette("RGB"), dtype=np.uint8).reshape(-1, 3)
+    if used[-1] >= len(colours):
+        raise ImageError(
+            f"{path} has a palette of {len(colours)} entries, and pixels of entry {used[-1]}; "
+            f"expected an entry for each pixel: restore the file, or save it as 8-bit grey.",
+            subject=path,
+        )
+    if (colours[used] != colours[used, :1]).any():
+        raise ImageError(
+            f"{path} has a palette of colours; expected greys: save it as 8-bit grey.",
+            subject=path,
+        )

@@ -1,0 +1,1 @@
+"""Trained runs: how they are opened, scored on other data, and used to predict masks."""

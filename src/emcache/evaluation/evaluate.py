@@ -1,0 +1,277 @@
+"""Evaluation: how a trained run scores on other datasets, or on other splits of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from emcache.audit.run import ensure_audited
+from emcache.cache.find import FeatureRequest
+from emcache.cache.plan import ExtractOptions, plan_extraction
+from emcache.data.dataset import Dataset, Selection, load_dataset
+from emcache.errors import DatasetError, UsageError
+from emcache.evaluation.run_marks import named_runs
+from emcache.evaluation.trained_run import TrainedRun, find_run, warn_of_nothing_learned
+from emcache.models.device import pick_device
+from emcache.models.segmenter import Segmenter
+from emcache.models.weights import describe_untrained, is_untrained
+from emcache.progress import Reporter
+from emcache.storage.hashing import json_sha256
+from emcache.storage.records import Record, new_record
+from emcache.storage.workspace import Workspace
+from emcache.training.examples import Residency, open_examples
+from emcache.training.features import plan_features
+from emcache.training.readers import PixelReader, Reader, SizedSlice, TokenReader
+from emcache.training.scoring import score_slices, slice_table
+from emcache.training.seen import seen_by
+from emcache.training.sources import Sources, check_classes
+from emcache.training.trainer import Trainer
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationOptions:
+    """What the user may choose about an evaluation."""
+
+    weights: str | None = None
+    """Where the backbone's weights are, if not where they were when the run was trained."""
+    device: str = "auto"
+    save_predictions: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What predicts, and from what."""
+
+    reader: Reader
+    model: torch.nn.Module
+
+
+def evaluate_runs(
+    workspace: Workspace,
+    names: Sequence[str],
+    on: Sequence[str],
+    options: EvaluationOptions,
+    reporter: Reporter,
+) -> list[Record]:
+    """Score several trained runs, one after the other; a record each.
+
+    Args:
+        workspace: Where.
+        names: Identifiers of runs, parts of them, or what runs were trained on.
+        on: As for :func:`evaluate_run`, likewise the others.
+        options: How.
+        reporter: Hears of everything that takes long.
+
+    Raises:
+        RecordError: No such run.
+        DatasetError: A dataset without masks, or without the split.
+    """
+    runs = named_runs(workspace, names)
+    if len(runs) > 1:
+        reporter.say(f"Scoring {len(runs)} runs on {', '.join(on)}.")
+    return [evaluate_run(workspace, run, on, options, reporter) for run in runs]
+
+
+def evaluate_run(
+    workspace: Workspace,
+    run: str,
+    on: Sequence[str],
+    options: EvaluationOptions,
+    reporter: Reporter,
+) -> Record:
+    """Score a trained run on labelled slices, with the backbone and size it was trained with.
+
+    Args:
+        workspace: Where.
+        run: Identifier of the run, or a part of it.
+        on: ``NAME`` for every labelled slice of a dataset, ``NAME:SPLIT`` for one split.
+        options: How.
+        reporter: Hears of everything that takes long.
+
+    Returns:
+        The record; its ``slice_metrics.parquet`` holds the counts.
+
+    Raises:
+        RecordError: No such run, or the tokens of today are not those it was trained on.
+        DatasetError: A dataset without masks, or without the split.
+    """
+    trained = find_run(workspace, run)
+    device = pick_device(options.device)
+    chosen = _select(workspace, on, reporter)
+    for dataset, _ in chosen:
+        check_classes(trained.classes.names, f"run {trained.id}", dataset)
+    sources = Sources.of([(dataset, dataset.labelled) for dataset, _ in chosen])
+    positions = [
+        source.first + place
+        for source, (_, splits) in zip(sources.items, chosen, strict=True)
+        for place, item in enumerate(source.slices)
+        if not splits or item.split in splits
+    ]
+    make = _plan_lora if trained.is_lora else _plan_head
+    plan = make(workspace, trained, sources, options, device, reporter)
+    failed = _warn_of_failed_audits(workspace, sources, reporter)
+    warn_of_nothing_learned(trained, reporter)
+    seen = seen_by(trained.record)
+    if is_untrained(trained.config["weights"]):
+        reporter.say(describe_untrained(trained.config["weights"]))
+    examples, _ = open_examples(plan.reader, device, Residency.DISK, positions)
+    with new_record(workspace.runs, "evaluate") as draft:
+        trainer = Trainer(
+            plan.model, trained.protocol, device, trained.precision, ignores=sources.ignores
+        )
+        pictures = draft if options.save_predictions else None
+        batch = trained.protocol.batch
+        rows = score_slices(trainer, examples, sources, positions, batch, pictures, seen)
+        _tell_seen(rows, reporter)
+        draft.config = {
+            "run_id": trained.id,
+            "regime": trained.config["regime"],
+            "train_on": trained.config["train_on"],
+            "eval_on": [source.dataset.name for source in sources.items],
+            "data_keys": [evaluation_key(s.dataset, trained.recipe) for s in sources.items],
+            "audits_failed": failed,
+            "whole": [dataset.name for dataset, splits in chosen if not splits],
+            "splits": [sorted(splits) for _, splits in chosen],
+            "device": device.type,
+        }
+        draft.write_table("slice_metrics.parquet", slice_table(rows))
+        return draft.finish()
+
+
+def evaluation_key(dataset: Dataset, recipe: Mapping[str, Any]) -> str:
+    """Hash of everything on the data's side that a score of a run depends on.
+
+    Args:
+        dataset: Whose labelled slices are scored.
+        recipe: How the run makes tokens.
+    """
+    return json_sha256(
+        {
+            "recipe": recipe,
+            **dataset.classes.key(),
+            "voxel_size_nm": dataset.voxel_size_nm,
+            "slices": [[s.id, s.split, s.pixel_sha256, s.mask_sha256] for s in dataset.labelled],
+        }
+    )
+
+
+def _warn_of_failed_audits(
+    workspace: Workspace, sources: Sources, reporter: Reporter
+) -> list[bool]:
+    """Whether the audit of each source failed.
+
+    A score on masks that belong to other slices says nothing of the run.
+    """
+    states = [ensure_audited(workspace, item.dataset, reporter) for item in sources.items]
+    for source, state in zip(sources.items, states, strict=True):
+        if state is not None and state.failed:
+            reporter.say(
+                f"Warning: the audit of {source.dataset.name} failed, and scores on it mean "
+                f"little: {state.failed[0]}"
+            )
+    return [state is not None and bool(state.failed) for state in states]
+
+
+def _tell_seen(rows: Sequence[Mapping[str, Any]], reporter: Reporter) -> None:
+    """Scores on what the run has learned from are no test, and stand apart everywhere."""
+    places = {(row["eval_on"], row["slice_id"]): row["slices_from_training"] for row in rows}
+    seen = [name for name, place in places.items() if place == 0]
+    if seen:
+        dataset, slice_id = seen[0]
+        reporter.say(
+            f"Warning: the run has learned from the pixels of {len(seen)} of {len(places)} slices "
+            f"({dataset}/{slice_id} ...): their scores are no test, and are marked as seen."
+        )
+
+
+def _select(
+    workspace: Workspace, on: Sequence[str], reporter: Reporter
+) -> list[tuple[Dataset, set[str]]]:
+    """Datasets once each, with the splits that were named; none means all."""
+    wanted: dict[str, list[str | None]] = {}
+    for selection in (Selection.parse(text) for text in on):
+        wanted.setdefault(selection.dataset, []).append(selection.split)
+    chosen = []
+    for name, splits in wanted.items():
+        dataset = load_dataset(workspace, name, reporter)
+        if len(set(splits)) < len(splits) or (None in splits and len(splits) > 1):
+            raise UsageError(f"dataset {name} is named twice; name each once.", subject=tuple(on))
+        if not dataset.labelled:
+            raise DatasetError(
+                f"dataset {name} has no masks; a score needs them: use `emcache predict` for "
+                f"unlabelled slices.",
+                subject=name,
+            )
+        named = {split for split in splits if split is not None}
+        for split in named:
+            slices = Selection(name, split).of(dataset)
+            if not all(item.mask for item in slices):
+                raise DatasetError(
+                    f"split {split} of dataset {name} has no masks; a score needs them: use "
+                    f"`emcache predict` for unlabelled slices.",
+                    subject=split,
+                )
+        chosen.append((dataset, named))
+    return chosen
+
+
+def _plan_head(
+    workspace: Workspace,
+    trained: TrainedRun,
+    sources: Sources,
+    options: EvaluationOptions,
+    device: torch.device,
+    reporter: Reporter,
+) -> _Plan:
+    """Tokens from the cache; what is not there is extracted as the run's own were."""
+    config = trained.config
+    request = FeatureRequest(
+        config["backbone"],
+        options.weights or config["weights"],
+        config["longest_edge"],
+        trained.token_type,
+        pixel_size_nm=config["pixel_size_nm"],
+        precision=trained.token_precision,
+        weights_sha256=config["weights_sha256"],
+    )
+    planned = plan_features(workspace, sources, request, options.device, reporter)
+    for item in planned:
+        trained.check_recipe(item.recipe, f"the features of {item.source.dataset.name}")
+    features = [item.make(reporter) for item in planned]
+    return _Plan(TokenReader(features), trained.load_head(device))
+
+
+def _plan_lora(
+    workspace: Workspace,
+    trained: TrainedRun,
+    sources: Sources,
+    options: EvaluationOptions,
+    device: torch.device,
+    reporter: Reporter,
+) -> _Plan:
+    """The slices themselves, through backbone and adapter."""
+    config = trained.config
+    tokens = ExtractOptions(
+        config["backbone"],
+        options.weights or config["weights"],
+        config["longest_edge"],
+        trained.token_type,
+        trained.token_precision,
+        options.device,
+        pixel_size_nm=config["pixel_size_nm"],
+    )
+    slices: list[SizedSlice] = []
+    for source in sources.items:
+        job = plan_extraction(workspace, Selection(source.dataset.name, None), tokens, reporter)
+        trained.check_recipe(job.recipe.identity(), "the backbone")
+        classes, grids = source.dataset.classes, [place.grid for place in job.places]
+        slices += [
+            SizedSlice(item, grid, classes) for item, grid in zip(source.slices, grids, strict=True)
+        ]
+    backbone = trained.load_backbone(job.weights, device, reporter)
+    model = Segmenter(backbone, trained.load_head(device))
+    reader = PixelReader(slices, trained.spec.patch)
+    return _Plan(reader, model)

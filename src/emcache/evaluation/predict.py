@@ -1,0 +1,246 @@
+"""Prediction: masks of unseen slices, at their own size."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32, UInt8
+
+from emcache.cache.inputs import normalise
+from emcache.cache.recipe import Recipe
+from emcache.data.grey import GreyWindow
+from emcache.data.images import read_image
+from emcache.data.overlays import outline_overlay
+from emcache.data.plane import Plane
+from emcache.data.resize import Preprocessing, preprocessing_of, resize_image
+from emcache.data.volumes.open import open_volume
+from emcache.errors import ImageError, UsageError
+from emcache.evaluation.outputs import PlannedFile, plan_files, writers
+from emcache.evaluation.trained_run import TrainedRun, find_run, warn_of_nothing_learned
+from emcache.models.backbones.module import BackboneModule
+from emcache.models.device import autocast, pick_device
+from emcache.models.heads import Head
+from emcache.models.weights import Weights, describe_untrained, find_workspace_weights, is_untrained
+from emcache.progress import Reporter
+from emcache.storage.records import Record, new_record
+from emcache.storage.workspace import Workspace
+
+
+@dataclass(frozen=True, slots=True)
+class PredictionOptions:
+    """What the user may choose about a prediction."""
+
+    probabilities: bool = False
+    """Write the foreground's probability beside each mask."""
+    overlays: bool = True
+    """Write a picture of each slice with the predicted outline."""
+    voxel_size_nm: Sequence[float] | None = None
+    """Of the inputs, for a run that was trained at one physical scale."""
+    overwrite: bool = False
+    """Replace results that are there already; inputs never are."""
+    grey_window: GreyWindow | None = None
+    """For inputs of more than 8 bits, in place of the window that the run was trained with."""
+    weights: str | None = None
+    """Where the backbone's weights are, if not where they were when the run was trained."""
+    device: str = "auto"
+
+
+class Prediction(NamedTuple):
+    """What a run makes of one slice."""
+
+    image: UInt8[np.ndarray, "row col"]
+    labels: UInt8[np.ndarray, "row col"]
+    """The likeliest class of each pixel; 0 is the background."""
+    mask: UInt8[np.ndarray, "row col"]
+    """The same as the training's masks have it: 0 and 255, or the values of named classes."""
+    probability: Float32[np.ndarray, "row col"]
+    """Of all classes but the background, at the slice's own size."""
+
+
+def predict(
+    workspace: Workspace,
+    run: str,
+    inputs: Sequence[Path],
+    out: Path,
+    options: PredictionOptions,
+    reporter: Reporter,
+) -> tuple[tuple[PlannedFile, ...], Record]:
+    """Segment images by a trained run.
+
+    Masks are written at each image's own size: the logits are resized to it, not the mask. A
+    multi-page file gives one multi-page mask.
+
+    Args:
+        workspace: Where the run is.
+        run: Its identifier, or a part of it.
+        inputs: Image files, and folders of them.
+        out: Folder to write into.
+        options: What to write.
+        reporter: Hears of the progress.
+
+    Returns:
+        The inputs with where their results are, and the record.
+
+    Raises:
+        RecordError: No such run, or today's weights are not those it was trained with.
+        ImageError: An input that cannot be read.
+        UsageError: Inputs whose masks would have the same name, or overwrite an input.
+    """
+    trained = find_run(workspace, run)
+    device = pick_device(options.device)
+    files = plan_files(
+        inputs,
+        out,
+        probabilities=options.probabilities,
+        overlays=options.overlays,
+        overwrite=options.overwrite,
+    )
+    preprocessing = _preprocessing(trained, options)
+    window = options.grey_window or trained.grey_window
+    for file in files:
+        _check_sizes(file, preprocessing)
+        _check_depth(file, window, trained)
+    weights = _find_weights(workspace, trained, preprocessing, options)
+    if is_untrained(trained.config["weights"]):
+        reporter.say(describe_untrained(trained.config["weights"]))
+    warn_of_nothing_learned(trained, reporter)
+    predictor = _Predictor(trained, weights, preprocessing, window, device, reporter)
+    with (
+        new_record(workspace.runs, "predict") as draft,
+        reporter.task("Predicting", sum(len(f.pages) for f in files), "slices") as task,
+    ):
+        for file in files:
+            with writers(file) as write:
+                for page in predictor.pages(file):
+                    write.mask(page.mask)
+                    if write.probability is not None:
+                        write.probability(page.probability)
+                    if write.overlay is not None:
+                        write.overlay(outline_overlay(page.image, None, page.labels))
+                    task.advance()
+        draft.config = {
+            "run_id": trained.id,
+            "out": str(out.resolve()),
+            "inputs": [str(file.input) for file in files],
+            "n_slices": sum(len(file.pages) for file in files),
+            "device": device.type,
+        }
+        record = draft.finish()
+    return files, record
+
+
+class _Predictor:
+    """A trained run, ready to segment."""
+
+    def __init__(
+        self,
+        trained: TrainedRun,
+        weights: Weights,
+        preprocessing: Preprocessing,
+        window: GreyWindow | None,
+        device: torch.device,
+        reporter: Reporter,
+    ) -> None:
+        self._window = window
+        self._trained = trained
+        self._preprocessing = preprocessing
+        self._device = device
+        self._backbone: BackboneModule = trained.load_backbone(weights, device, reporter)
+        self._head: Head = trained.load_head(device)
+
+    def pages(self, file: PlannedFile) -> Iterator[Prediction]:
+        """Every page of a file, one after the other."""
+        for plane in file.planes:
+            yield self._predict(read_image(plane, self._window if _is_deep(plane) else None))
+
+    def _predict(self, image: UInt8[np.ndarray, "row col"]) -> Prediction:
+        height, width = image.shape
+        pixels = resize_image(image, self._preprocessing.size_of(height, width))
+        inputs = normalise(torch.from_numpy(pixels)[None].to(self._device))
+        trained = self._trained
+        with torch.inference_mode():
+            with autocast(self._device, trained.token_precision):
+                tokens = self._backbone(inputs).tokens.float()
+            # As the head has seen them: tokens from the cache were rounded.
+            tokens = tokens.to(getattr(torch, trained.token_type)).float()
+            with autocast(self._device, trained.precision):
+                logits: Float[torch.Tensor, "1 class row col"] = self._head(tokens, (height, width))
+            labels = logits[0].argmax(dim=0).to(torch.uint8)
+            foreground = 1 - logits.float().softmax(dim=1)[0, 0]
+        mask = self._trained.classes.shown(labels.cpu().numpy())
+        return Prediction(image, labels.cpu().numpy(), mask, foreground.cpu().numpy())
+
+
+def _check_sizes(file: PlannedFile, preprocessing: Preprocessing) -> None:
+    """Every slice must have room for a patch, and that is known before the first is predicted."""
+    for size in file.pages:
+        try:
+            preprocessing.grid_of(*size)
+        except ImageError as error:
+            raise ImageError(f"{file.input}: {error}", subject=file.input) from error
+
+
+def _is_deep(plane: Plane) -> bool:
+    """Whether a file holds more than 8 bits."""
+    return open_volume(plane.path, plane.inner).dtype not in (np.uint8, np.bool_)
+
+
+def _check_depth(file: PlannedFile, window: GreyWindow | None, trained: TrainedRun) -> None:
+    if window is None and _is_deep(file.planes[0]):
+        raise ImageError(
+            f"{file.input} has more than 8 bits, and run {trained.id} was trained on 8 bits; say "
+            f"which values are black and white with --grey-window.",
+            subject=file.input,
+        )
+
+
+def _preprocessing(trained: TrainedRun, options: PredictionOptions) -> Preprocessing:
+    voxel: tuple[float, float, float] | None = None
+    if options.voxel_size_nm is None and trained.config["pixel_size_nm"] is not None:
+        raise UsageError(
+            f"run {trained.id} was trained at {trained.config['pixel_size_nm']:g} nm a pixel; say "
+            f"what the inputs have with --voxel-size Z,Y,X.",
+            subject=trained.id,
+        )
+    if options.voxel_size_nm is not None:
+        z, y, x = options.voxel_size_nm
+        voxel = (z, y, x)
+    config = trained.config
+    return preprocessing_of(
+        trained.spec.patch,
+        config["longest_edge"],
+        config["pixel_size_nm"],
+        voxel,
+        "the inputs",
+    )
+
+
+def _find_weights(
+    workspace: Workspace,
+    trained: TrainedRun,
+    preprocessing: Preprocessing,
+    options: PredictionOptions,
+) -> Weights:
+    """The weights that the run was trained with.
+
+    Raises:
+        RecordError: What is there today differs; every field is named.
+    """
+    spec = trained.spec
+    text = options.weights or trained.config["weights"]
+    weights = find_workspace_weights(workspace, text, spec)
+    recipe: dict[str, Any] = Recipe(
+        spec.name,
+        spec.architecture,
+        weights.sha256,
+        preprocessing,
+        trained.token_precision,
+        trained.token_type,
+    ).identity()
+    trained.check_recipe(recipe, "the backbone")
+    return weights

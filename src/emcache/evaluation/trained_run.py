@@ -1,0 +1,313 @@
+"""Trained runs: found by their names, checked against what is there today, and loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, get_args
+
+import torch
+
+from emcache.cache.recipe import TokenType
+from emcache.data.classes import ClassRule, class_rule
+from emcache.data.grey import GreyWindow
+from emcache.errors import RecordError, UsageError
+from emcache.models.backbones.module import BackboneModule
+from emcache.models.backbones.registry import BackboneSpec, find_backbone
+from emcache.models.device import Precision, pick_layout
+from emcache.models.heads import Head, build_head
+from emcache.models.loading import load_backbone
+from emcache.models.lora_files import ADAPTER_FOLDER, check_adapter_config
+from emcache.models.weights import Weights, read_weights_file
+from emcache.progress import Reporter
+from emcache.storage.records import Record, list_record_ids, read_record
+from emcache.storage.workspace import Workspace
+from emcache.training.model import HEAD_FILE
+from emcache.training.protocol import Protocol, read_protocol
+
+_KINDS = ("train-head", "train-lora")
+_NAMED_RUNS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class TrainedRun:
+    """A finished run of either regime, with what its record says of it."""
+
+    record: Record
+    protocol: Protocol
+
+    @property
+    def id(self) -> str:
+        """Identifier of the record."""
+        return self.record.id
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """The record's own values."""
+        return self.record.config
+
+    @property
+    def is_lora(self) -> bool:
+        """Whether the run has an adapter of its own."""
+        return bool(self.config["regime"] == "lora")
+
+    @property
+    def recipe(self) -> Mapping[str, Any]:
+        """Everything that decided the tokens that its head was trained on."""
+        recipe: Mapping[str, Any] = self.config["recipe"]
+        return recipe
+
+    @property
+    def spec(self) -> BackboneSpec:
+        """Its backbone."""
+        return find_backbone(self.config["backbone"])
+
+    @property
+    def classes(self) -> ClassRule:
+        """The classes that its head tells apart; records of older versions know only two."""
+        values = self.config.get("classes")
+        return class_rule(None, None if values is None else dict(values))
+
+    @property
+    def grey_window(self) -> GreyWindow | None:
+        """The one that all the slices it was trained on were scaled by."""
+        window = self.config.get("grey_window")
+        return None if window is None else GreyWindow(*map(float, window))
+
+    @property
+    def precision(self) -> Precision:
+        """Arithmetic of the training."""
+        return Precision(self.config["precision"])
+
+    @property
+    def token_precision(self) -> Precision:
+        """Arithmetic of the backbone."""
+        return Precision(self.recipe["precision"])
+
+    @property
+    def token_type(self) -> TokenType:
+        """Type that tokens had when the head read them."""
+        token_type: TokenType = self.recipe["dtype"]
+        return token_type
+
+    def load_head(self, device: torch.device) -> Head:
+        """The trained head, ready for inference.
+
+        Raises:
+            RecordError: The record holds no head, or one that is not as it says.
+            WeightsError: The head's file cannot be read.
+        """
+        classes, dim = len(self.classes.names), self.config["dim"]
+        if dim != self.spec.dim:
+            raise _unusable(
+                self.record, f"its tokens have {dim} channels, and {self.spec.name} {self.spec.dim}"
+            )
+        state = read_weights_file(self.record.file(HEAD_FILE))
+        head = build_head(self.protocol.head, dim, 0, classes, pick_layout(device))
+        try:
+            head.load_state_dict(dict(state))
+        except RuntimeError as error:
+            raise _unusable(
+                self.record, f"{HEAD_FILE} is no head of the kind {self.protocol.head}"
+            ) from error
+        return head.eval().to(device)
+
+    def load_backbone(
+        self, weights: Weights, device: torch.device, reporter: Reporter
+    ) -> BackboneModule:
+        """The backbone that the head belongs to, with the run's adapter where it has one.
+
+        Raises:
+            WeightsError: The weights do not fit, or changed since they were hashed.
+            AdapterError: The adapter is for another backbone.
+        """
+        backbone = load_backbone(self.spec, weights, device, reporter)
+        if self.is_lora:
+            # PEFT takes seconds to import, and a bare backbone needs none of it.
+            from emcache.models.lora import load_adapter
+
+            folder = self.record.folder / ADAPTER_FOLDER
+            check_adapter_config(folder)
+            load_adapter(backbone, folder)
+            backbone.eval().requires_grad_(False).to(device)
+        return backbone
+
+    def check_recipe(self, found: Mapping[str, Any], where: str) -> None:
+        """Refuse tokens that the head was not trained on.
+
+        Args:
+            found: The recipe of the tokens at hand.
+            where: What to call them in the error.
+
+        Raises:
+            RecordError: They are made in another way; every field that differs is named.
+        """
+        if differing := _differences(self.recipe, found):
+            raise RecordError(
+                f"run {self.id} no longer matches {where}: {'; '.join(differing)}; restore what "
+                f"changed (--weights names the file of the weights), or train again.",
+                subject=self.record,
+            )
+
+
+def list_run_ids(workspace: Workspace) -> list[str]:
+    """Identifiers of the trained runs, oldest first."""
+    return [name for name in list_record_ids(workspace.runs) if any(k in name for k in _KINDS)]
+
+
+def find_run_id(workspace: Workspace, text: str) -> str:
+    """The identifier of a run, from it or from a part of it that no other run has.
+
+    Raises:
+        RecordError: There is none, or there are several.
+    """
+    runs = list_run_ids(workspace)
+    found = [text] if text in runs else [name for name in runs if text and text in name]
+    if len(found) != 1:
+        shown = _listed(found or runs)
+        what = (
+            f"{len(found)} runs match {text!r:.200}" if found else f"there is no run {text!r:.200}"
+        )
+        raise RecordError(
+            f"{what}; {'say which one' if found else 'trained runs here'}: {shown}.", subject=text
+        )
+    return found[0]
+
+
+def find_run(workspace: Workspace, text: str) -> TrainedRun:
+    """The trained run of that identifier, or of a part of it that no other run has.
+
+    Raises:
+        RecordError: There is none, there are several, or it is damaged.
+    """
+    record = read_record(workspace.runs / find_run_id(workspace, text))
+    missing = [key for key in _NEEDED if key not in record.config]
+    if record.kind not in _KINDS or missing:
+        raise RecordError(
+            f"run {record.id} says nothing of its {' and '.join(missing) or 'training'}, as runs "
+            f"of older versions do not; train it again.",
+            subject=record,
+        )
+    for key, (what, fits) in (_NEEDED | _MAYBE).items():
+        if key in record.config and not fits(record.config[key]):
+            raise _unusable(record, f"its {key} is {record.config[key]!r:.80}, and no {what}")
+    try:
+        return TrainedRun(record, read_protocol(record.config["protocol_fields"]))
+    except UsageError as error:
+        raise _unusable(record, str(error).rstrip(".")) from error
+
+
+def warn_of_nothing_learned(trained: TrainedRun, reporter: Reporter) -> None:
+    """Say so where the training is known to have come to nothing."""
+    reason = trained.config.get("nothing_learned")
+    if reason is not None:
+        reporter.say(
+            f"Warning: run {trained.id} learned nothing ({reason}), and so its masks say nothing; "
+            f"choose another run, or train again with another --learning-rate."
+        )
+
+
+def _unusable(record: Record, why: str) -> RecordError:
+    return RecordError(
+        f"run {record.id} cannot be used: {why}; restore its folder from a copy, or train it "
+        f"again.",
+        subject=record,
+    )
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and 0 < value < 1 << 31
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
+
+
+def _are_texts(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+
+
+def _is_window(value: object) -> bool:
+    return value is None or (
+        isinstance(value, list) and len(value) == 2 and all(_is_number(item) for item in value)
+    )
+
+
+def _are_classes(value: object) -> bool:
+    # Pairs of a name and its values, since JSON objects have no order.
+    return value is None or (
+        isinstance(value, list)
+        and all(
+            isinstance(pair, list)
+            and len(pair) == 2
+            and isinstance(pair[0], str)
+            and isinstance(pair[1], list)
+            and pair[1]
+            and all(type(number) is int for number in pair[1])
+            for pair in value
+        )
+    )
+
+
+def _is_recipe(value: object) -> bool:
+    return (
+        isinstance(value, dict)
+        and value.get("precision") in list(Precision)
+        and value.get("dtype") in get_args(TokenType)
+        and isinstance(value.get("preprocessing"), dict)
+    )
+
+
+# What evaluation, prediction and gaps ask of a run's configuration.
+_NEEDED: dict[str, tuple[str, Callable[[object], bool]]] = {
+    "recipe": ("recipe of tokens", _is_recipe),
+    "dim": ("number of channels", _is_count),
+    "regime": ("regime", lambda value: value in ("frozen", "lora")),
+    "backbone": ("name", _is_text),
+    "weights": ("name", _is_text),
+    "weights_sha256": ("hash", _is_text),
+    "longest_edge": ("number of pixels", lambda value: value is None or _is_count(value)),
+    "pixel_size_nm": (
+        "positive number",
+        lambda value: value is None or (_is_number(value) and value > 0),  # type: ignore[operator]
+    ),
+    "protocol_fields": ("table of a protocol's fields", lambda value: isinstance(value, dict)),
+    "train_on": ("name", _is_text),
+    "precision": ("precision", lambda value: value in list(Precision)),
+    "val_slices": ("list of slices", _are_texts),
+}
+_MAYBE: dict[str, tuple[str, Callable[[object], bool]]] = {
+    "train_slices": ("list of slices", _are_texts),
+    "nothing_learned": ("reason", lambda value: value is None or _is_text(value)),
+    "classes": ("list of classes", _are_classes),
+    "grey_window": ("pair of numbers", _is_window),
+}
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = len(names) - _NAMED_RUNS
+    listed = ", ".join(reversed(names[-_NAMED_RUNS:]))
+    return (listed or "none") + (f" and {more} more" if more > 0 else "")
+
+
+def _differences(
+    expected: Mapping[str, Any], found: Mapping[str, Any], prefix: str = ""
+) -> list[str]:
+    """Every field that differs, as ``name was A, is B``."""
+    differing: list[str] = []
+    for name in dict.fromkeys([*expected, *found]):
+        before, now = expected.get(name), found.get(name)
+        if isinstance(before, dict) and isinstance(now, dict):
+            differing += _differences(before, now, f"{prefix}{name}.")
+        elif before != now:
+            differing.append(f"{prefix}{name} was {_short(before)}, is {_short(now)}")
+    return differing
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return f"{text[:8]}..." if len(text) == 64 else text

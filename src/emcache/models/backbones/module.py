@@ -1,0 +1,166 @@
+"""What the adapters of all libraries share: a module with a spec, and strict loading of weights."""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from emcache.errors import WeightsError
+from emcache.models.backbones.protocol import Features
+from emcache.models.backbones.provenance import plain, sources_of, trace
+from emcache.models.backbones.registry import BackboneSpec
+
+_NAMED_KEYS = 3
+_NAMED_SPARE = 2
+_HALVES = (torch.float16, torch.bfloat16)
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What became of the tensors of a file."""
+
+    used: tuple[str, ...]
+    """Names, in the file, of those that the backbone was made of."""
+    spare: Mapping[str, str]
+    """All others by their names, each with why the backbone has no use for it."""
+    remarks: tuple[str, ...]
+    """What was done to them beyond another name or an order of numbers."""
+
+    def describe_spare(self) -> str | None:
+        """What was left out, in words; None where everything was used."""
+        reasons: dict[str, list[str]] = {}
+        for name, why in self.spare.items():
+            reasons.setdefault(why, []).append(name)
+        parts = []
+        for why, names in reasons.items():
+            more = len(names) - _NAMED_SPARE
+            listed = ", ".join(names[:_NAMED_SPARE]) + (f" and {more} more" if more > 0 else "")
+            parts.append(f"{why} ({listed})")
+        return "; ".join(parts) or None
+
+
+class BackboneModule(nn.Module, ABC):
+    """A vision transformer of some library, behind the protocol of all backbones."""
+
+    model: Any
+    """The library's own ``nn.Module``; each library names its parts in its own way."""
+
+    def __init__(self, spec: BackboneSpec) -> None:
+        super().__init__()
+        self.spec = spec
+
+    @property
+    def patch(self) -> int:
+        """Side of a patch in pixels."""
+        return self.spec.patch
+
+    @property
+    def dim(self) -> int:
+        """Channels of a token."""
+        return self.spec.dim
+
+    @property
+    @abstractmethod
+    def blocks(self) -> nn.Module:
+        """The transformer's blocks, in order; it has a length."""
+
+    @abstractmethod
+    def forward(self, images: Float[Tensor, "batch 3 height width"]) -> Features:
+        """Patch tokens and class token of the last layer, after its normalisation."""
+
+    @abstractmethod
+    def convert(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """A state in any of the family's official formats, under the library's own names."""
+
+    def make_adaptable(self) -> None:
+        """Bring the layers that adapters go on into a form that PEFT can wrap; once weights are in.
+
+        Tokens stay the same to within rounding; names of parameters may change.
+        """
+
+    def checkpoint_activations(self) -> None:
+        """Keep only each block's input for the backward pass, and compute the rest again."""
+        self.model.set_grad_checkpointing(True)
+
+    spare_rules: ClassVar[tuple[tuple[str, str], ...]] = ()
+    """Patterns of names, in a file, of tensors without which tokens are the same, and what they
+    are."""
+    unneeded: ClassVar[frozenset[str]] = frozenset()
+    """Parts of the library's model that tokens do not go through; a file need not have them."""
+
+    def find_spare(self, name: str, state: Mapping[str, Tensor]) -> str | None:
+        """What a tensor of a file is that tokens do not depend on; None where they may."""
+        return next((why for rule, why in self.spare_rules if re.search(rule, name)), None)
+
+    def remark(self, given: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> tuple[str, ...]:
+        """What conversion did to a file's numbers, in sentences without their full stop."""
+        return ()
+
+    def traits(self) -> Mapping[str, object]:
+        """What decides tokens and no tensor shows, under the names of ``transformers``' configs."""
+        return {}
+
+    def load(self, state: Mapping[str, Tensor], source: str) -> Loaded:
+        """Load weights in any of the family's published formats, all of them or none.
+
+        Args:
+            state: Tensors by name.
+            source: What to call the weights in an error.
+
+        Returns:
+            Which tensors were used; every other one is named with the reason.
+
+        Raises:
+            WeightsError: A tensor is missing, has another size, or is neither used nor known to be
+                of no use; the first that differ are named.
+        """
+        expected: Mapping[str, Tensor] = self.model.state_dict()
+        # Where two tensors become one, their sum must not be rounded to half precision.
+        traced = trace({k: t.float() if t.dtype in _HALVES else t for k, t in state.items()})
+        converted = self.convert(traced)
+        # A tensor that a converter made of nothing is as good as missing.
+        given = {k: t for k, t in converted.items() if k in expected and sources_of(t)}
+        used = frozenset[str]().union(*map(sources_of, given.values()))
+        left = [name for name in state if name not in used]
+        spare = {name: self.find_spare(name, state) for name in left}
+        differing = self._missing(expected, given)
+        differing += [f"{n} is not part of the backbone" for n, why in spare.items() if why is None]
+        if differing:
+            more = len(differing) - _NAMED_KEYS
+            raise WeightsError(
+                f"{source} does not fit {self.spec.name}: {'; '.join(differing[:_NAMED_KEYS])}"
+                f"{f' (and {more} more)' if more > 0 else ''}; choose the weights of "
+                f"{self.spec.architecture}.",
+                subject=source,
+            )
+        remarks = self.remark(given, state)
+        for key in expected.keys() - given.keys():
+            # Nothing goes through it; zeros say so, and what it was drawn as does not stay.
+            given[key] = expected[key].new_zeros(expected[key].shape)
+        self.model.load_state_dict({key: plain(tensor) for key, tensor in given.items()})
+        reasons = {name: why for name, why in spare.items() if why is not None}
+        return Loaded(tuple(name for name in state if name in used), reasons, remarks)
+
+    def _missing(self, expected: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[str]:
+        differing = []
+        for key, tensor in expected.items():
+            if key not in given and key not in self.unneeded:
+                differing.append(f"{key} is missing")
+            elif key in given and given[key].shape != tensor.shape:
+                have, want = tuple(given[key].shape), tuple(tensor.shape)
+                called = _called(key, sources_of(given[key]))
+                differing.append(f"{called} has shape {have} instead of {want}")
+        return differing
+
+
+def _called(key: str, sources: Iterable[str]) -> str:
+    """The name of a tensor, with that in the file where it is another."""
+    names = sorted(sources)
+    return key if names == [key] or not names else f"{key} ({names[0]} in the file)"

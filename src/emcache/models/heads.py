@@ -1,0 +1,134 @@
+"""Heads: from a grid of patch tokens to logits for every pixel."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from itertools import pairwise
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+_STEM = 512
+_WIDTHS = (512, 256, 128, 64, 64)
+
+
+class Head(nn.Module, ABC):
+    """A head: token grid in, logits at the mask's size out."""
+
+    layout: torch.memory_format = torch.contiguous_format
+    """How its weights and activations lie in memory (:func:`emcache.models.device.pick_layout`)."""
+
+    @abstractmethod
+    def logits(
+        self, tokens: Float[Tensor, "batch channel row col"]
+    ) -> Float[Tensor, "batch classes r c"]:
+        """Logits at the head's own resolution."""
+
+    def forward(
+        self, tokens: Float[Tensor, "batch channel row col"], size: tuple[int, int]
+    ) -> Float[Tensor, "batch classes height width"]:
+        """Logits in float32, resized bilinearly (``align_corners=False``) to ``size``."""
+        # Resizing in float32 keeps neighbouring logits apart that bfloat16 would round together.
+        logits = self.logits(tokens.contiguous(memory_format=self.layout))
+        return functional.interpolate(
+            logits.float(), size=size, mode="bilinear", align_corners=False
+        )
+
+
+class DeconvHead(Head):
+    """The study's head (arXiv 2602.08505): a stem and four upsampling blocks.
+
+    1x1 stem to 512 channels; blocks 512 -> 256 -> 128 -> 64 -> 64, each a transposed convolution
+    (k=4, s=2, p=1) and a 3x3 convolution, both without bias and followed by batch norm and GELU;
+    1x1 logits. For two classes it has 3,632,258 + 512 D parameters.
+    """
+
+    def __init__(self, dim: int, classes: int = 2) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(dim, _STEM, 1, bias=False), *_norm(_STEM))
+        self.blocks = nn.Sequential(
+            *(
+                nn.Sequential(
+                    nn.ConvTranspose2d(before, after, 4, stride=2, padding=1, bias=False),
+                    *_norm(after),
+                    nn.Conv2d(after, after, 3, padding=1, bias=False),
+                    *_norm(after),
+                )
+                for before, after in pairwise(_WIDTHS)
+            )
+        )
+        self.classifier = nn.Conv2d(_WIDTHS[-1], classes, 1)
+
+    def logits(
+        self, tokens: Float[Tensor, "batch channel row col"]
+    ) -> Float[Tensor, "batch classes r c"]:
+        """Logits at 16 times the grid."""
+        logits: Tensor = self.classifier(self.blocks(self.stem(tokens)))
+        return logits
+
+
+class LinearHead(Head):
+    """Batch norm and one 1x1 convolution: what the tokens tell without a decoder.
+
+    It is the head of DINOv2's own evaluation (``BNHead`` in ``dinov2/eval/segmentation``). Tokens
+    of a pretrained backbone are large and nearly parallel within a slice; the same learning rate
+    suits them and others once their mean and scale are gone. For two classes it has 4 D + 2
+    parameters, of which 2 D are the batch norm's.
+    """
+
+    _MOMENTUM = 0.1
+
+    def __init__(self, dim: int, classes: int = 2) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(dim, momentum=self._MOMENTUM)
+        self.classifier = nn.Conv2d(dim, classes, 1)
+
+    def logits(
+        self, tokens: Float[Tensor, "batch channel row col"]
+    ) -> Float[Tensor, "batch classes r c"]:
+        """Logits at the grid's own size."""
+        if self.training:
+            # The plain mean of the first steps, then PyTorch's moving average. From a mean of 0 and
+            # a variance of 1 it would come near the tokens' own only after some epochs, and the
+            # validation loss of the first ones would say nothing: at a low learning rate training
+            # then stops with the weights of the first epoch.
+            steps = int(self.norm.num_batches_tracked or 0) + 1
+            self.norm.momentum = max(self._MOMENTUM, 1 / steps)
+        # In float32 whatever the arithmetic: what tells tokens apart is small beside their mean.
+        logits: Tensor = self.classifier(self.norm(tokens.float()))
+        return logits
+
+
+def build_head(
+    kind: Literal["deconv", "linear"],
+    dim: int,
+    seed: int,
+    classes: int = 2,
+    layout: torch.memory_format = torch.contiguous_format,
+) -> Head:
+    """An untrained head, the same for the same seed.
+
+    Args:
+        kind: The study's, or batch norm and one convolution.
+        dim: Channels of a token.
+        seed: Of its weights.
+        classes: Outputs.
+        layout: How weights and activations lie in memory; it changes results by rounding only.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        head = DeconvHead(dim, classes) if kind == "deconv" else LinearHead(dim, classes)
+    head.layout = layout
+    return head.to(memory_format=layout)
+
+
+def count_parameters(module: nn.Module) -> int:
+    """Number of trainable values."""
+    return sum(p.numel() for p in module.parameters() if p.requires_grad)
+
+
+def _norm(channels: int) -> tuple[nn.Module, nn.Module]:
+    return nn.BatchNorm2d(channels), nn.GELU()

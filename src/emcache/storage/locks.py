@@ -1,0 +1,145 @@
+"""Locks between processes, with a note of who holds each.
+
+The operating system lets go of a lock when its process ends, however it ends, so no lock outlives a
+killed command and nobody need ever remove one. The note beside it does outlive it: that is how the
+next command can say that an earlier one was killed. Nothing rests on a lock but the sparing of work
+done twice: what is written appears by renaming, and of two that write the same, one wins.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import psutil
+from filelock import FileLock, Timeout
+
+from emcache.progress import Reporter
+from emcache.storage import atomic
+
+_NOTE = ".holder"
+# Start times of a process, read twice, agree to about a clock tick.
+_SAME_START = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who holds a lock, or held it when it was killed."""
+
+    path: Path
+    """The lock."""
+    what: str
+    """What it does: ``extracting vnc-dinov2-small-...``."""
+    pid: int
+    host: str
+    since: str
+    """ISO 8601, UTC."""
+    alive: bool | None
+    """Whether the process still runs; None on another host, where nobody here can know."""
+
+    @property
+    def words(self) -> str:
+        """``process 12 on host since ...``."""
+        return f"process {self.pid} on {self.host}, since {self.since[:19]} UTC,"
+
+
+@contextmanager
+def held(path: Path, what: str, reporter: Reporter) -> Iterator[bool]:
+    """Hold a lock; wait for whoever holds it, and say so.
+
+    Args:
+        path: The lock's file; made where it is not there.
+        what: What is done under it, as ``extracting vnc``.
+        reporter: Hears who is waited for, and whose work is taken over.
+
+    Yields:
+        Whether somebody was waited for.
+    """
+    lock = FileLock(path)
+    waited = False
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        holder = _holder(path)
+        who = holder.words if holder else "another process"
+        reporter.say(f"{who[0].upper()}{who[1:]} is {what}: waiting for it.")
+        lock.acquire()
+        waited = True
+    with _noted(lock, path, what, reporter):
+        yield waited
+
+
+@contextmanager
+def held_if_free(path: Path, what: str, reporter: Reporter) -> Iterator[bool]:
+    """Hold a lock if nobody else does; whether it is held."""
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        yield False
+        return
+    with _noted(lock, path, what, reporter):
+        yield True
+
+
+def lock_holders(folder: Path) -> list[Holder]:
+    """Who holds the locks in a folder, those included that were killed."""
+    notes = sorted(folder.glob(f".*{_NOTE}")) if folder.is_dir() else []
+    found = (_holder(note.with_name(note.name.removesuffix(_NOTE))) for note in notes)
+    return [holder for holder in found if holder is not None]
+
+
+@contextmanager
+def _noted(lock: FileLock, path: Path, what: str, reporter: Reporter) -> Iterator[None]:
+    note = path.with_name(path.name + _NOTE)
+    try:
+        before = _holder(path)
+        if before is not None:
+            reporter.say(
+                f"Process {before.pid} was {before.what} and ended before it was done: going on "
+                f"from what it kept."
+            )
+        own = Holder(
+            path,
+            what,
+            os.getpid(),
+            socket.gethostname(),
+            datetime.now(UTC).isoformat(),
+            alive=True,
+        )
+        facts = {
+            name: value for name, value in asdict(own).items() if name not in ("path", "alive")
+        }
+        # A note that cannot be written costs a sentence, no more.
+        with suppress(OSError):
+            atomic.write_json(note, {**facts, "started": psutil.Process().create_time()})
+        yield
+    finally:
+        with suppress(OSError):
+            note.unlink(missing_ok=True)
+        lock.release()
+
+
+def _holder(path: Path) -> Holder | None:
+    """What the note beside a lock says; None where there is none that can be read."""
+    try:
+        facts = json.loads(path.with_name(path.name + _NOTE).read_bytes())
+        pid, host = int(facts["pid"]), str(facts["host"])
+        alive = _is_alive(pid, float(facts["started"])) if host == socket.gethostname() else None
+        return Holder(path, str(facts["what"]), pid, host, str(facts["since"]), alive)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+
+
+def _is_alive(pid: int, started: float) -> bool:
+    """Whether that very process runs; its number may have gone to another."""
+    try:
+        return bool(abs(psutil.Process(pid).create_time() - started) < _SAME_START)
+    except (psutil.Error, ValueError, OverflowError):
+        return False

@@ -1,0 +1,1 @@
+"""Grids of trainings, evaluations and distances in one TOML file."""

@@ -1,0 +1,380 @@
+"""Carrying out a study: what is done already is skipped, what is left is trained.
+
+A training counts as done when some record has its fingerprint, which holds everything that could
+change the result but the machine. So a study that was killed goes on where it stopped, one that
+grew trains what is new, and trainings made by hand count too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from emcache.audit.run import accept_audits, refuse_known_failures
+from emcache.cache.find import FeatureRequest, choose_feature_set
+from emcache.data.dataset import Dataset, Selection, load_dataset
+from emcache.data.resize import preprocessing_of
+from emcache.errors import AuditError, DatasetError, EmcacheError, StudyError
+from emcache.evaluation.evaluate import EvaluationOptions, evaluate_run
+from emcache.models.backbones.registry import find_backbone
+from emcache.models.device import pick_device, pick_precision
+from emcache.models.weights import PRETRAINED, are_at_hand, find_workspace_weights, is_named
+from emcache.progress import Quiet, Reporter
+from emcache.storage.records import Record
+from emcache.storage.workspace import Workspace
+from emcache.studies.datasets import add_study_datasets, with_study_datasets
+from emcache.studies.file import Cell, Study
+from emcache.studies.gaps import StudyGap
+from emcache.studies.records import StudyRecords
+from emcache.training.head import plan_head_training, train_head
+from emcache.training.lora import BackboneChoice, DeviceSavings, plan_lora_training, train_lora
+from emcache.training.sampling import epoch_steps, split_validation
+from emcache.training.setting import Setting, TrainingOptions
+from emcache.training.sources import training_sources
+
+
+@dataclass(frozen=True, slots=True)
+class CellPlan:
+    """What is left of a cell, and what it costs."""
+
+    cell: Cell
+    done: tuple[int, ...] | None
+    """Seeds that a record holds; None where it cannot be known yet."""
+    extract_slices: int
+    """Slices that go through the backbone once, to be cached."""
+    token_bytes: int
+    """Of those slices' tokens."""
+    steps_per_epoch: int
+    """Of one seed."""
+    seconds_per_epoch: float | None
+    """As earlier runs of this workspace took, or None where there is none."""
+    problem: str | None
+    """Why it cannot run yet."""
+
+    @property
+    def left(self) -> tuple[int, ...]:
+        """Seeds to train."""
+        return tuple(seed for seed in self.cell.seeds if seed not in (self.done or ()))
+
+    @property
+    def most_steps(self) -> int:
+        """Training steps, if no seed stops early."""
+        return len(self.left) * self.cell.protocol.max_epochs * self.steps_per_epoch
+
+    @property
+    def most_hours(self) -> float | None:
+        """Hours of training, if no seed stops early and epochs take as long as earlier ones."""
+        if self.seconds_per_epoch is None:
+            return None
+        return len(self.left) * self.cell.protocol.max_epochs * self.seconds_per_epoch / 3600
+
+
+@dataclass(frozen=True, slots=True)
+class CellResult:
+    """What became of a cell."""
+
+    cell: Cell
+    done_before: int
+    trained: int
+    evaluated: int
+    problem: str | None
+    """Why it stopped, in one sentence."""
+
+
+def plan_study(
+    workspace: Workspace, study: Study, device: str, reporter: Reporter, data: Path | None = None
+) -> list[CellPlan]:
+    """What is left of a study and what it costs; nothing is downloaded, extracted or trained.
+
+    Args:
+        workspace: Where.
+        study: What.
+        device: To train on.
+        reporter: Hears of the planning.
+        data: Folder of the study's own datasets, if not that of its file.
+
+    Raises:
+        UsageError: An unknown device.
+        StudyError: The workspace has a dataset of the study by other options.
+    """
+    workspace = with_study_datasets(workspace, study.own_datasets, data or study.folder)
+    records = StudyRecords(workspace)
+    planned: set[str] = set()
+    plans = []
+    with reporter.task(f"Planning {study.name}", len(study.cells), "cells") as task:
+        for cell in study.cells:
+            plans.append(_plan(workspace, cell, device, records, planned))
+            task.advance()
+    return plans
+
+
+def run_study(
+    workspace: Workspace, study: Study, device: str, reporter: Reporter, data: Path | None = None
+) -> Iterator[CellResult]:
+    """Train what is left of a study, cell by cell.
+
+    A cell that fails is reported and the others go on.
+
+    Args:
+        workspace: Where.
+        study: What.
+        device: To train on.
+        reporter: Hears of everything that takes long.
+        data: Folder of the study's own datasets, if not that of its file.
+
+    Raises:
+        StudyError: A dataset is not there, cannot be trained on, or failed its audit without
+            being accepted; nothing has been trained.
+    """
+    _check_datasets(workspace, study, data or study.folder, reporter)
+    for number, cell in enumerate(study.cells, start=1):
+        reporter.say(f"{study.name}, cell {number} of {len(study.cells)}: {cell.words}.")
+        yield _run(workspace, cell, device, reporter)
+
+
+def trained_runs_of(workspace: Workspace, cell: Cell, device: str, reporter: Reporter) -> list[str]:
+    """Identifiers of a cell's runs that a record holds, in the order of the seeds.
+
+    Raises:
+        EmcacheError: Its data or its weights are not there.
+    """
+    setting = _setting(workspace, cell, device, reporter)
+    runs = StudyRecords(workspace).runs
+    fingerprints = [setting.fingerprint(seed) for seed in cell.seeds]
+    return [runs[fingerprint] for fingerprint in fingerprints if fingerprint in runs]
+
+
+def _run(workspace: Workspace, cell: Cell, device: str, reporter: Reporter) -> CellResult:
+    before = trained = evaluated = 0
+    problems: list[str] = []
+    records = StudyRecords(workspace)
+    try:
+        setting = _setting(workspace, cell, device, reporter)
+    except EmcacheError as error:
+        return _failed(cell, error, reporter)
+    for seed in cell.seeds:
+        fingerprint = setting.fingerprint(seed)
+        # One seed that fails must not keep the others from being trained.
+        try:
+            if fingerprint in records.runs:
+                before += 1
+            else:
+                trained += len(_train(workspace, cell, device, [seed], reporter))
+                records = StudyRecords(workspace)
+            run = records.runs[fingerprint]
+            evaluated += _evaluate(workspace, cell, run, device, records, reporter)
+        except EmcacheError as error:
+            problems.append(_failed(cell, error, reporter).problem or "")
+    problem = problems[0] if problems else None
+    return CellResult(cell, before, trained, evaluated, problem)
+
+
+def _failed(cell: Cell, error: EmcacheError, reporter: Reporter) -> CellResult:
+    reporter.say(f"Error: {cell.words}: {error}")
+    return CellResult(cell, 0, 0, 0, str(error))
+
+
+def _evaluate(
+    workspace: Workspace,
+    cell: Cell,
+    run: str,
+    device: str,
+    records: StudyRecords,
+    reporter: Reporter,
+) -> int:
+    """Score a run elsewhere, where no record says how it scores on what stands there today."""
+    recipe = records.recipes[run]
+    wanted = [
+        name
+        for name in cell.evaluate_on
+        if not _is_own_test(cell, Selection.parse(name))
+        and not records.is_evaluated(run, *_selected(workspace, name), recipe)
+    ]
+    if not wanted:
+        return 0
+    weights = None if is_named(cell.weights) else cell.weights
+    evaluate_run(workspace, run, wanted, EvaluationOptions(weights, device), reporter)
+    return len(wanted)
+
+
+def _is_own_test(cell: Cell, selection: Selection) -> bool:
+    """Whether the training itself scores these slices."""
+    return selection.dataset in cell.train_on and selection.split in (None, "test")
+
+
+def _selected(workspace: Workspace, text: str) -> tuple[Dataset, str | None]:
+    selection = Selection.parse(text)
+    return load_dataset(workspace, selection.dataset), selection.split
+
+
+def _train(
+    workspace: Workspace, cell: Cell, device: str, seeds: Sequence[int], reporter: Reporter
+) -> list[Record]:
+    options = _options(cell, device, seeds)
+    if cell.regime == "frozen":
+        request = _request(workspace, cell, device)
+        return train_head(workspace, cell.train_on, request, options, reporter)
+    choice = BackboneChoice(cell.backbone, cell.weights, cell.longest_edge)
+    savings = DeviceSavings(cell.accumulate, cell.checkpoint)
+    return train_lora(workspace, cell.train_on, choice, options, savings, reporter)
+
+
+def _setting(workspace: Workspace, cell: Cell, device: str, reporter: Reporter) -> Setting:
+    options = _options(cell, device, cell.seeds)
+    if cell.regime == "frozen":
+        request = _request(workspace, cell, device)
+        return plan_head_training(workspace, cell.train_on, request, options, reporter)[0]
+    choice = BackboneChoice(cell.backbone, cell.weights, cell.longest_edge)
+    return plan_lora_training(workspace, cell.train_on, choice, options, reporter)[0]
+
+
+def _options(cell: Cell, device: str, seeds: Sequence[int]) -> TrainingOptions:
+    return TrainingOptions(
+        list(seeds),
+        cell.protocol,
+        cell.sampling,
+        device=device,
+        precision=cell.precision,
+        accept_audit=cell.accept_audit,
+    )
+
+
+def _request(workspace: Workspace, cell: Cell, device: str) -> FeatureRequest:
+    weights = find_workspace_weights(workspace, cell.weights, find_backbone(cell.backbone))
+    scale = cell.protocol.pixel_size_nm
+    precision = pick_precision(cell.precision, pick_device(device))
+    edge = cell.longest_edge if scale is None else None
+    return FeatureRequest(
+        cell.backbone,
+        cell.weights,
+        edge,
+        cell.dtype,
+        pixel_size_nm=scale,
+        precision=precision,
+        weights_sha256=weights.sha256,
+    )
+
+
+def _check_datasets(workspace: Workspace, study: Study, data: Path, reporter: Reporter) -> None:
+    """Every dataset is checked and audited before the first training, not hours after it."""
+    try:
+        add_study_datasets(workspace, study.own_datasets, data, reporter)
+        for name in study.datasets:
+            _check_labelled(workspace, name, reporter)
+        for gap in study.gaps:
+            check_gap(workspace, gap, reporter)
+        # Many cells train on the same data; each is audited and judged once.
+        for names, accept in dict.fromkeys((c.train_on, c.accept_audit) for c in study.cells):
+            datasets = [load_dataset(workspace, name) for name in names]
+            accept_audits(workspace, datasets, accept, reporter)
+    except AuditError as error:
+        raise StudyError(
+            f"study {study.name}: {_accepted_in_a_study(error)}", subject=error.subject
+        ) from error
+    except DatasetError as error:
+        raise StudyError(f"study {study.name}: {error}", subject=error.subject) from error
+
+
+def _accepted_in_a_study(error: AuditError) -> str:
+    """A sentence on the option of a command, for the key of a study."""
+    return str(error).replace("--accept-audit", "accept_audit = true in its grid")
+
+
+def check_gap(workspace: Workspace, gap: StudyGap, reporter: Reporter) -> None:
+    """Refuse distances that cannot be measured, before anything is trained.
+
+    Raises:
+        DatasetError: There is no such dataset or split, it has one slice alone, or it has no masks
+            for distances by class.
+    """
+    for selection in map(Selection.parse, gap.between):
+        slices = selection.of(load_dataset(workspace, selection.dataset, reporter))
+        if len(slices) < 2:
+            raise DatasetError(
+                f"{selection} has one slice; a distance needs at least two on each side: choose a "
+                f"larger selection.",
+                subject=str(selection),
+            )
+        if gap.by_class and not all(item.mask for item in slices):
+            raise DatasetError(
+                f"not every slice of {selection} has a mask, which by_class needs; leave by_class "
+                f"out of its [[gap]], or choose a labelled split.",
+                subject=str(selection),
+            )
+
+
+def _check_labelled(workspace: Workspace, name: str, reporter: Reporter) -> None:
+    if not load_dataset(workspace, name, reporter).labelled:
+        raise DatasetError(
+            f"dataset {name} has no masks; training and scores need them: add it again with "
+            f"--masks.",
+            subject=name,
+        )
+
+
+def _plan(
+    workspace: Workspace, cell: Cell, device: str, records: StudyRecords, planned: set[str]
+) -> CellPlan:
+    spec = find_backbone(cell.backbone)
+    extract, token_bytes, steps = 0, 0, 0
+    done: tuple[int, ...] | None = None
+    problem = None
+    try:
+        for name in cell.evaluate_on:
+            _check_labelled(workspace, Selection.parse(name).dataset, Quiet())
+        sources = training_sources(workspace, cell.train_on, Quiet())
+        train, _ = split_validation(
+            [source.positions("train") for source in sources.items], cell.protocol
+        )
+        steps = epoch_steps(train, cell.sampling, cell.protocol.batch)
+        if are_at_hand(cell.weights, spec, workspace):
+            setting = _setting(workspace, cell, device, Quiet())
+            done = tuple(s for s in cell.seeds if setting.fingerprint(s) in records.runs)
+        elif cell.weights == PRETRAINED and spec.hub is None:
+            problem = f"there are no pretrained weights of {spec.name}"
+        elif is_named(cell.weights):
+            problem = "weights to be downloaded"
+        else:
+            problem = f"no weights file {cell.weights}"
+        if cell.regime == "frozen" and len(done or ()) < len(cell.seeds):
+            for source in sources.items:
+                key = f"{cell.backbone} {cell.weights} {_size(cell)} {source.dataset.name}"
+                if key not in planned:
+                    planned.add(key)
+                    here = _cached(workspace, cell, device, source.dataset, problem)
+                    extract += 0 if here else len(source.slices)
+                    token_bytes += 0 if here else _token_bytes(cell, source.dataset)
+        if not cell.accept_audit:
+            refuse_known_failures(workspace, [source.dataset for source in sources.items])
+    except AuditError as error:
+        problem = _accepted_in_a_study(error)
+    except EmcacheError as error:
+        problem = str(error)
+    seconds = records.seconds_per_epoch(cell)
+    return CellPlan(cell, done, extract, token_bytes, steps, seconds, problem)
+
+
+def _size(cell: Cell) -> str:
+    return f"{cell.longest_edge} {cell.protocol.pixel_size_nm} {cell.dtype} {cell.precision}"
+
+
+def _cached(
+    workspace: Workspace, cell: Cell, device: str, dataset: Dataset, problem: str | None
+) -> bool:
+    """Whether the dataset's tokens are there; without weights nobody can know."""
+    if problem is not None:
+        return False
+    return choose_feature_set(workspace, dataset, _request(workspace, cell, device)) is not None
+
+
+def _token_bytes(cell: Cell, dataset: Dataset) -> int:
+    spec = find_backbone(cell.backbone)
+    scale = cell.protocol.pixel_size_nm
+    sizes = preprocessing_of(
+        spec.patch, cell.longest_edge, scale, dataset.voxel_size_nm, dataset.name
+    )
+    tokens = sum(int(np.prod(sizes.grid_of(s.height, s.width))) for s in dataset.labelled)
+    return tokens * spec.dim * np.dtype(cell.dtype).itemsize

@@ -1,0 +1,72 @@
+"""Telling a run that learned nothing, which its score alone does not show.
+
+A head that calls no pixel foreground, or every one, has an IoU, a loss and a record like any other.
+Its mean with other seeds, its masks and its "loss" on another dataset say nothing of the data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from emcache.data.classes import FOREGROUND
+from emcache.training.counts import Counts
+from emcache.training.standstill import STANDSTILL_EPOCHS, stands_still
+
+
+def nothing_learned(
+    rows: Iterable[Mapping[str, Any]], losses: Sequence[tuple[float, float]]
+) -> str | None:
+    """Why a run has learned nothing, or None.
+
+    Args:
+        rows: Of ``slice_metrics.parquet``: the test slices of every dataset that it was trained on.
+        losses: Training and validation loss of each epoch.
+
+    Returns:
+        What its predictions have in common, where that holds on each of its datasets; or that its
+        loss did not move. A run that fails on one of two datasets has learned something.
+    """
+    totals: dict[str, list[Counts]] = {}
+    for row in rows:
+        if row["class"] == FOREGROUND:
+            counts = Counts(row["tp"], row["fp"], row["fn"], row["tn"])
+            totals.setdefault(row["eval_on"], []).append(counts)
+    reasons = {name: constant_prediction(Counts.total(each)) for name, each in totals.items()}
+    found = [reason for reason in reasons.values() if reason is not None]
+    if reasons and len(found) == len(reasons):
+        return (
+            found[0]
+            if len(set(found)) == 1
+            else "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
+        )
+    if len(losses) >= STANDSTILL_EPOCHS and stands_still(losses):
+        return f"its loss did not move from epoch 2 to epoch {len(losses)}"
+    return None
+
+
+def constant_prediction(counts: Counts) -> str | None:
+    """Why predictions are no better than one answer for every pixel, or None.
+
+    Judged is the rarer of foreground and background. Calling every pixel so has an IoU of its share
+    of the pixels, calling none so has 0; the bar is the better of the two. Of the commoner one even
+    good predictions can have an IoU below its share.
+
+    Args:
+        counts: Pixels of all test slices of a dataset.
+    """
+    true, predicted = counts.tp + counts.fn, counts.tp + counts.fp
+    pixels = true + counts.fp + counts.tn
+    rare, name = counts, "foreground"
+    if 2 * true > pixels:
+        rare, name = Counts(counts.tn, counts.fn, counts.fp, counts.tp), "background"
+    if not true or true == pixels:
+        # Masks of one class cannot tell.
+        return None
+    if not predicted:
+        return "it predicts no foreground"
+    if predicted == pixels:
+        return "it predicts nothing but foreground"
+    if rare.iou <= (rare.tp + rare.fn) / pixels:
+        return f"its IoU of the {name} is no higher than that of calling every pixel {name}"
+    return None
