@@ -22,8 +22,8 @@ import polars as pl
 from audit_table import Chosen, read_lucchi
 from PIL import Image
 
-from emcache.audit.evidence import compare_halves
-from emcache.audit.pictures import AS_THEY_ARE
+from emcache.auditing.evidence import compare_halves
+from emcache.auditing.pictures import AS_THEY_ARE
 from emcache.data.overlays import outline_overlay
 from emcache.data.synthetic import STYLES, write_domain
 

@@ -22,8 +22,8 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
-from emcache.audit.findings import Audit, Verdict
-from emcache.audit.run import audit_dataset
+from emcache.auditing.findings import Audit, Verdict
+from emcache.auditing.run import audit_dataset
 from emcache.data.dataset import load_dataset
 from emcache.data.images import read_image, read_mask
 from emcache.data.plane import Plane

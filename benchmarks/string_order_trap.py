@@ -14,7 +14,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from emcache.audit.run import audit_dataset
+from emcache.auditing.run import audit_dataset
 from emcache.cache.find import FeatureRequest
 from emcache.data.dataset import load_dataset
 from emcache.data.register import add_dataset

@@ -237,7 +237,7 @@ def audit(
 
     Exit code 1 where a check fails.
     """
-    from emcache.audit.run import audit_dataset
+    from emcache.auditing.run import audit_dataset
     from emcache.data.dataset import load_dataset
     from emcache.storage.workspace import find_workspace
     from emcache_cli.console import Console, show_object

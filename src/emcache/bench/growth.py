@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from emcache.audit.run import audit_dataset
+from emcache.auditing.run import audit_dataset
 from emcache.bench.ratio import Measurement, Target, of_rounds
 from emcache.bench.setting import MadeUpData, Setting
 from emcache.bench.timing import Work, seconds_of

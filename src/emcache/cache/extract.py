@@ -22,7 +22,7 @@ import polars as pl
 import torch
 from jaxtyping import Float, Float32, UInt8
 
-from emcache.audit.run import ensure_audited
+from emcache.auditing.run import ensure_audited
 from emcache.cache.embeddings import slice_embeddings
 from emcache.cache.feature_set import PARTIAL_SUFFIX, RECEIPTS, FeatureSet, find_feature_set
 from emcache.cache.inputs import normalise

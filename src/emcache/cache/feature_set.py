@@ -32,6 +32,7 @@ from emcache.errors import StoreError
 from emcache.storage.manifest import MANIFEST_NAME
 from emcache.storage.whole_arrays import PLAIN, open_whole
 from emcache.storage.zarr_damage import ZARR_DAMAGE
+from emcache.summaries import Summarised
 
 RECEIPTS = "receipts"
 """Folder of what an extraction goes on from; without use where the feature set is finished."""
@@ -41,9 +42,11 @@ TRASH_PREFIX = ".removed-"
 """Beginning of one that is being removed."""
 
 
-@dataclass(frozen=True, slots=True)
-class FeatureSet:
+@dataclass(frozen=True, slots=True, repr=False)
+class FeatureSet(Summarised):
     """A complete feature set, open for reading."""
+
+    _kind = "FeatureSet"
 
     folder: Path
     """Where it stands."""
@@ -54,14 +57,18 @@ class FeatureSet:
     _arrays: dict[str, zarr.Array[Any]] = field(default_factory=dict, repr=False)
 
     @classmethod
-    def open(cls, folder: Path) -> FeatureSet:
+    def open(cls, folder: str | Path) -> FeatureSet:
         """Open a feature set, checking that every file is there with its size.
+
+        Args:
+            folder: Where it stands, in a workspace's ``cache``.
 
         Raises:
             StoreError: Incomplete or damaged.
             FormatVersionError: Written by a newer emcache.
         """
-        return cls(folder, *read_feature_manifest(folder))
+        place = Path(folder)
+        return cls(place, *read_feature_manifest(place))
 
     @property
     def name(self) -> str:
@@ -125,6 +132,19 @@ class FeatureSet:
             StoreError: Damaged.
         """
         return self._vectors("cls")
+
+    def __len__(self) -> int:
+        return len(self.slices)
+
+    def _facts(self) -> tuple[str, Mapping[str, object]]:
+        facts = self.description
+        names = ("dataset", "split", "backbone", "weights", "longest_edge", "pixel_size_nm")
+        shown = {name: facts[name] for name in names if facts.get(name) is not None}
+        grids = sorted({item.grid for item in self.slices})
+        shown["slices"] = len(self)
+        shown["tokens"] = ", ".join(f"{rows} x {columns}" for rows, columns in grids[:3])
+        shown["channels"] = facts["dim"]
+        return self.name, {**shown, "type": facts["dtype"], "GB": f"{self.token_bytes / 1e9:.3g}"}
 
     def _vectors(self, name: str) -> Float32[np.ndarray, "slice channel"]:
         shape = (len(self.slices), self.description["dim"])

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from emcache.audit.run import ensure_audited
+from emcache.auditing.run import ensure_audited
 from emcache.cache.find import FeatureRequest
 from emcache.cache.plan import ExtractOptions, plan_extraction
 from emcache.data.dataset import Dataset, Selection, load_dataset

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, UInt8
+from jaxtyping import Float, Float32, Shaped, UInt8
 
 from emcache.cache.inputs import normalise
 from emcache.cache.recipe import Recipe
@@ -105,11 +105,7 @@ def predict(
     for file in files:
         _check_sizes(file, preprocessing)
         _check_depth(file, window, trained)
-    weights = _find_weights(workspace, trained, preprocessing, options)
-    if is_untrained(trained.config["weights"]):
-        reporter.say(describe_untrained(trained.config["weights"]))
-    warn_of_nothing_learned(trained, reporter)
-    predictor = _Predictor(trained, weights, preprocessing, window, device, reporter)
+    predictor = Predictor.open(workspace, trained, options, reporter)
     with (
         new_record(workspace.runs, "predict") as draft,
         reporter.task("Predicting", sum(len(f.pages) for f in files), "slices") as task,
@@ -134,32 +130,87 @@ def predict(
     return files, record
 
 
-class _Predictor:
+class Predictor:
     """A trained run, ready to segment."""
 
     def __init__(
         self,
         trained: TrainedRun,
-        weights: Weights,
         preprocessing: Preprocessing,
         window: GreyWindow | None,
-        device: torch.device,
-        reporter: Reporter,
+        backbone: BackboneModule,
+        head: Head,
     ) -> None:
-        self._window = window
         self._trained = trained
         self._preprocessing = preprocessing
-        self._device = device
-        self._backbone: BackboneModule = trained.load_backbone(weights, device, reporter)
-        self._head: Head = trained.load_head(device)
+        self._window = window
+        self._backbone = backbone
+        self._head = head
+        self._device = next(head.parameters()).device
+
+    @classmethod
+    def open(
+        cls,
+        workspace: Workspace,
+        trained: TrainedRun,
+        options: PredictionOptions,
+        reporter: Reporter,
+    ) -> Predictor:
+        """Load a run's backbone and head.
+
+        Args:
+            workspace: Where the run is.
+            trained: The run.
+            options: Where its weights are, where to compute, and how to read the slices.
+            reporter: Receives warnings: of untrained weights, and of a run that learned nothing.
+
+        Raises:
+            RecordError: Today's weights are not those it was trained with.
+            UsageError: It was trained at one physical scale, and the voxel size is not given.
+        """
+        device = pick_device(options.device)
+        preprocessing = _preprocessing(trained, options)
+        weights = _find_weights(workspace, trained, preprocessing, options)
+        if is_untrained(trained.config["weights"]):
+            reporter.say(describe_untrained(trained.config["weights"]))
+        warn_of_nothing_learned(trained, reporter)
+        backbone = trained.load_backbone(weights, device, reporter)
+        window = options.grey_window or trained.grey_window
+        return cls(trained, preprocessing, window, backbone, trained.load_head(device))
 
     def pages(self, file: PlannedFile) -> Iterator[Prediction]:
         """Every page of a file, one after the other."""
         for plane in file.planes:
-            yield self._predict(read_image(plane, self._window if _is_deep(plane) else None))
+            yield self.segment(read_image(plane, self._window if _is_deep(plane) else None))
 
-    def _predict(self, image: UInt8[np.ndarray, "row col"]) -> Prediction:
+    def predict(self, values: Shaped[np.ndarray, "row col"]) -> Prediction:
+        """Segment one slice.
+
+        Args:
+            values: Grey values: 8 bits, or more where the run was trained on more or the options
+                say which values are black and white.
+
+        Raises:
+            ImageError: Too small for a patch, or of more than 8 bits without a grey window.
+        """
+        if values.dtype == np.uint8:
+            return self.segment(values)
+        if self._window is None:
+            raise ImageError(
+                f"the slice has values of type {values.dtype}, and run {self._trained.id} was "
+                f"trained on 8 bits; expected 8 bits, or a grey_window.",
+                subject=values.dtype,
+            )
+        return self.segment(self._window.apply(values, "the slice"))
+
+    def segment(self, image: UInt8[np.ndarray, "row col"]) -> Prediction:
+        """Segment one slice of 8 bits.
+
+        Raises:
+            ImageError: It is too small for a patch.
+        """
         height, width = image.shape
+        self._preprocessing.grid_of(height, width)
         pixels = resize_image(image, self._preprocessing.size_of(height, width))
         inputs = normalise(torch.from_numpy(pixels)[None].to(self._device))
         trained = self._trained

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from emcache.audit.run import accept_audits, refuse_known_failures
+from emcache.auditing.run import accept_audits, refuse_known_failures
 from emcache.cache.find import FeatureRequest, choose_feature_set
 from emcache.data.dataset import Dataset, Selection, load_dataset
 from emcache.data.resize import preprocessing_of

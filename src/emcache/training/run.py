@@ -9,8 +9,8 @@ from typing import Any
 
 import polars as pl
 
-from emcache.audit.between import compare_datasets
-from emcache.audit.run import accept_audits
+from emcache.auditing.between import compare_datasets
+from emcache.auditing.run import accept_audits
 from emcache.cache.shards import Grid
 from emcache.errors import TrainingError
 from emcache.models.device import pick_layout

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from emcache.audit.findings import Verdict
-from emcache.audit.run import audit_dataset
+from emcache.auditing.findings import Verdict
+from emcache.auditing.run import audit_dataset
 from emcache.data.classes import IGNORED
 from emcache.data.dataset import Selection, load_dataset
 from emcache.data.images import read_mask

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from emcache.audit.run import AuditState, accept_audits, audit_dataset, audit_key
+from emcache.auditing.run import AuditState, accept_audits, audit_dataset, audit_key
 from emcache.data.dataset import Dataset, load_dataset
 from emcache.data.register import add_dataset
 from emcache.data.scramble import Scramble

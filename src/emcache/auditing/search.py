@@ -14,9 +14,9 @@ from jaxtyping import Bool, Float64, Int64
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from emcache.audit.evidence import VARIANTS, Halves, compare_halves
-from emcache.audit.pictures import AS_THEY_ARE
-from emcache.audit.scratch import Scratch
+from emcache.auditing.evidence import VARIANTS, Halves, compare_halves
+from emcache.auditing.pictures import AS_THEY_ARE
+from emcache.auditing.scratch import Scratch
 
 MOST_AT_ONCE = 400
 """So many slices are compared with all masks at once."""
@@ -45,7 +45,7 @@ class Found:
     searched: Bool[np.ndarray, " image"]
     """Slices that were compared with every mask that may be theirs: all, or of very many some."""
     variant: int
-    """Place in :data:`emcache.audit.evidence.VARIANTS`."""
+    """Place in :data:`emcache.auditing.evidence.VARIANTS`."""
     orientation: str
     """How the masks were turned."""
     shown: Int64[np.ndarray, " shown"]

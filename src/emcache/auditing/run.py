@@ -12,16 +12,16 @@ import polars as pl
 from PIL import Image
 from threadpoolctl import threadpool_limits
 
-from emcache.audit.alignment import MOST as MOST_ALIGNED
-from emcache.audit.alignment import Alignment
-from emcache.audit.checks import Brightness, check_alignment, check_content
-from emcache.audit.findings import Audit, Check, Verdict
-from emcache.audit.looks import look_at_slices, spread
-from emcache.audit.pairing import Candidates, Judgement, Pairs, judge_pairing
-from emcache.audit.pictures import EDGE, EDGE_OF_MANY
-from emcache.audit.scratch import Scratch
-from emcache.audit.search import MOST_AT_ONCE
-from emcache.audit.weighing import FEWEST
+from emcache.auditing.alignment import MOST as MOST_ALIGNED
+from emcache.auditing.alignment import Alignment
+from emcache.auditing.checks import Brightness, check_alignment, check_content
+from emcache.auditing.findings import Audit, Check, Verdict
+from emcache.auditing.looks import look_at_slices, spread
+from emcache.auditing.pairing import Candidates, Judgement, Pairs, judge_pairing
+from emcache.auditing.pictures import EDGE, EDGE_OF_MANY
+from emcache.auditing.scratch import Scratch
+from emcache.auditing.search import MOST_AT_ONCE
+from emcache.auditing.weighing import FEWEST
 from emcache.data.dataset import Dataset, Slice
 from emcache.data.images import read_image, read_mask
 from emcache.data.overlays import outline_overlay

@@ -1,6 +1,6 @@
 """What is sure of the masks that a search found: turned, displaced, in a known order, doubtful.
 
-Thresholds in standard errors are those of tile sums (:meth:`emcache.audit.evidence.Fit.z`). On
+Thresholds in standard errors are those of tile sums (:meth:`emcache.auditing.evidence.Fit.z`). On
 images and masks that have nothing to do with each other such a figure has a standard deviation of
 1.1 (neighbouring slices of two volumes of Lucchi++).
 """
@@ -12,11 +12,11 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool, Int64
 
-from emcache.audit.evidence import VARIANTS, Fit, fit_each, measure
-from emcache.audit.orders import Order, explaining_order
-from emcache.audit.pictures import AS_THEY_ARE
-from emcache.audit.scratch import Pair, Scratch
-from emcache.audit.search import Found, search, spread
+from emcache.auditing.evidence import VARIANTS, Fit, fit_each, measure
+from emcache.auditing.orders import Order, explaining_order
+from emcache.auditing.pictures import AS_THEY_ARE
+from emcache.auditing.scratch import Pair, Scratch
+from emcache.auditing.search import Found, search, spread
 
 FEWEST = 5
 """Fewer slices than this are never judged."""

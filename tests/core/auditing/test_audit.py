@@ -9,13 +9,13 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
-import emcache.audit.run
-import emcache.audit.search
-from emcache.audit.alignment import CLEAR, Alignment
-from emcache.audit.evidence import compare_halves, measure
-from emcache.audit.findings import Audit, Verdict
-from emcache.audit.orders import ANOTHER_ORDER, SOME_EXCHANGED, explain, known_orders, scopes
-from emcache.audit.pictures import (
+import emcache.auditing.run
+import emcache.auditing.search
+from emcache.auditing.alignment import CLEAR, Alignment
+from emcache.auditing.evidence import compare_halves, measure
+from emcache.auditing.findings import Audit, Verdict
+from emcache.auditing.orders import ANOTHER_ORDER, SOME_EXCHANGED, explain, known_orders, scopes
+from emcache.auditing.pictures import (
     AS_THEY_ARE,
     CHANNELS,
     ORIENTATIONS,
@@ -23,8 +23,8 @@ from emcache.audit.pictures import (
     image_channels,
     mask_shapes,
 )
-from emcache.audit.run import audit_dataset, ensure_audited, find_audit
-from emcache.audit.scratch import Scratch
+from emcache.auditing.run import audit_dataset, ensure_audited, find_audit
+from emcache.auditing.scratch import Scratch
 from emcache.cache.find import FeatureRequest
 from emcache.data.dataset import Dataset, load_dataset
 from emcache.data.images import read_image, read_mask
@@ -391,9 +391,9 @@ def test_slices_of_several_sizes(workspace: Workspace, twelve: Path) -> None:
 def test_many_slices_are_compared_in_blocks_and_those_in_doubt_with_all(
     workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, harm: str
 ) -> None:
-    monkeypatch.setattr(emcache.audit.run, "MOST_AT_ONCE", 20)
-    monkeypatch.setattr(emcache.audit.search, "MOST_AT_ONCE", 20)
-    monkeypatch.setattr(emcache.audit.search, "_BLOCK", 16)
+    monkeypatch.setattr(emcache.auditing.run, "MOST_AT_ONCE", 20)
+    monkeypatch.setattr(emcache.auditing.search, "MOST_AT_ONCE", 20)
+    monkeypatch.setattr(emcache.auditing.search, "_BLOCK", 16)
     root = tmp_path / "many"
     write_domain(root, STYLES["sharp"], slices=64, size=112, seed=9)
     for path in root.rglob("*.png"):

@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Float32, Int, UInt8
 from PIL import Image
 from scipy import fft, ndimage, optimize
 
-from emcache.audit.pictures import small_size
+from emcache.auditing.pictures import small_size
 
 EDGE = 512
 """Longest edge of what is compared, in pixels."""

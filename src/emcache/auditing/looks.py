@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Bool, Integer
 from scipy import ndimage
 
-from emcache.audit.findings import Check, Verdict
+from emcache.auditing.findings import Check, Verdict
 from emcache.data.dataset import Dataset, Slice
 from emcache.data.images import read_image, read_mask
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import mean, median, stdev
 
-from emcache.audit.alignment import CLEAR, FITS, Placement
-from emcache.audit.findings import Check, Verdict
-from emcache.audit.looks import Looks, MaskAreas, check_looks
+from emcache.auditing.alignment import CLEAR, FITS, Placement
+from emcache.auditing.findings import Check, Verdict
+from emcache.auditing.looks import Looks, MaskAreas, check_looks
 from emcache.data.classes import DEFAULT_THRESHOLD
 from emcache.data.dataset import Dataset, Slice
 from emcache.data.scramble import Scramble

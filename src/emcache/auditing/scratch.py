@@ -14,7 +14,7 @@ from types import TracebackType
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int64, UInt8
 
-from emcache.audit.pictures import (
+from emcache.auditing.pictures import (
     AS_THEY_ARE,
     CHANNELS,
     EDGE,

@@ -1,1 +1,0 @@
-"""The audit: do the masks belong to these slices, and is the rest of the data sound?"""

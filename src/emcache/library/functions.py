@@ -1,0 +1,336 @@
+"""The main job, function by function: extract, train, evaluate, measure.
+
+Every function is quiet unless ``progress`` is given: an object with the methods of
+:class:`emcache.progress.Reporter`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import polars as pl
+
+from emcache.cache.extract import run_extraction
+from emcache.cache.feature_set import FeatureSet
+from emcache.cache.find import FeatureRequest
+from emcache.cache.plan import ExtractOptions, plan_extraction
+from emcache.cache.recipe import TokenType
+from emcache.data.dataset import Selection
+from emcache.errors import UsageError
+from emcache.evaluation.evaluate import EvaluationOptions, evaluate_run
+from emcache.gap.run import GapOptions
+from emcache.gap.run import measure_gaps as measure_pairs
+from emcache.library.runs import TrainedRun, scores_of
+from emcache.library.workspace import Dataset, Workspace
+from emcache.models import heads, loading
+from emcache.models.backbones.module import BackboneModule
+from emcache.models.backbones.registry import find_backbone
+from emcache.models.device import pick_device
+from emcache.models.weights import PRETRAINED, find_workspace_weights
+from emcache.progress import Quiet, Reporter
+from emcache.studies.file import read_study
+from emcache.studies.run import run_study as carry_out
+from emcache.studies.run_gaps import run_study_gaps
+from emcache.training.head import train_head
+from emcache.training.lora import BackboneChoice, DeviceSavings, train_lora
+from emcache.training.protocol import Protocol
+from emcache.training.sampling import Sampling
+from emcache.training.setting import TrainingOptions
+
+_LONGEST_EDGE = 1022
+
+
+def extract(
+    dataset: Dataset,
+    backbone: str,
+    *,
+    split: str | None = None,
+    weights: str = PRETRAINED,
+    longest_edge: int | None = _LONGEST_EDGE,
+    pixel_size_nm: float | None = None,
+    dtype: TokenType = "float16",
+    precision: str = "auto",
+    device: str = "auto",
+    progress: Reporter | None = None,
+) -> FeatureSet:
+    """Compute the patch tokens of a dataset's slices, or find them in the cache.
+
+    Args:
+        dataset: Whose labelled slices; all of them where none has a mask.
+        backbone: Its name, as ``dinov2-small``.
+        split: Only slices of this split.
+        weights: ``pretrained``, ``random:SEED``, ``hf:REPOSITORY``, a short name or a file.
+        longest_edge: Pixels that the longest edge is brought to.
+        pixel_size_nm: One physical scale instead, in nanometres a pixel.
+        dtype: Of the stored tokens.
+        precision: ``float32``, ``bfloat16`` or ``auto``.
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        progress: Receives progress.
+
+    Raises:
+        EmcacheError: Of the dataset, the backbone, its weights or the device.
+    """
+    options = ExtractOptions(
+        backbone,
+        weights,
+        None if pixel_size_nm is not None else longest_edge,
+        dtype,
+        precision,
+        device,
+        pixel_size_nm=pixel_size_nm,
+    )
+    place, hearing = dataset.workspace.place, progress or Quiet()
+    job = plan_extraction(place, Selection(dataset.name, split), options, hearing)
+    return run_extraction(job, hearing).feature_set
+
+
+def train(
+    datasets: Dataset | Sequence[Dataset],
+    *,
+    regime: str = "frozen",
+    backbone: str | None = None,
+    weights: str | None = None,
+    longest_edge: int | None = None,
+    protocol: Protocol | None = None,
+    seeds: Sequence[int] = (0,),
+    sampling: str = "natural",
+    precision: str = "auto",
+    device: str = "auto",
+    accept_audit: bool = False,
+    progress: Reporter | None = None,
+) -> list[TrainedRun]:
+    """Train a head for each seed, on one dataset or on several together.
+
+    Args:
+        datasets: What to train on; their ``test`` splits are scored at the end.
+        regime: ``frozen``, a head on cached tokens, or ``lora``, adapters in the backbone with it.
+        backbone: Its name; with cached tokens it may be left out where the cache has one kind.
+        weights: As :func:`extract`; None for whatever the cache has, else pretrained ones.
+        longest_edge: Pixels; None for whatever the cache has, else 1022.
+        protocol: How; the study's by default.
+        seeds: One run each.
+        sampling: Of several datasets: ``natural``, or ``balanced``, as often from each.
+        precision: ``float32``, ``bfloat16`` or ``auto``.
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        accept_audit: Train though the audit of a dataset failed; the scores say so.
+        progress: Receives progress.
+
+    Returns:
+        The runs, in the order of the seeds.
+
+    Raises:
+        AuditError: A dataset failed its audit.
+        EmcacheError: Of the datasets, the features or the options.
+    """
+    chosen = [datasets] if isinstance(datasets, Dataset) else list(datasets)
+    if not chosen:
+        raise UsageError("no dataset to train on; expected one or more.")
+    if sampling not in list(Sampling):
+        raise UsageError(
+            f"there is no sampling {sampling!r:.100}; known: {', '.join(Sampling)}.",
+            subject=sampling,
+        )
+    workspace, names = chosen[0].workspace, [dataset.name for dataset in chosen]
+    options = TrainingOptions(
+        list(seeds),
+        protocol or Protocol(),
+        Sampling(sampling),
+        device=device,
+        precision=precision,
+        accept_audit=accept_audit,
+    )
+    hearing = progress or Quiet()
+    if regime == "frozen":
+        request = FeatureRequest(backbone, weights, longest_edge)
+        records = train_head(workspace.place, names, request, options, hearing)
+    elif regime == "lora":
+        if backbone is None:
+            raise UsageError("adapters need a backbone to sit in; name one, as dinov2-small.")
+        choice = BackboneChoice(backbone, weights or PRETRAINED, longest_edge or _LONGEST_EDGE)
+        records = train_lora(workspace.place, names, choice, options, DeviceSavings(), hearing)
+    else:
+        raise UsageError(f"there is no regime {regime!r:.100}; known: frozen, lora.")
+    return [TrainedRun.open(workspace, record.id) for record in records]
+
+
+def evaluate(
+    run: TrainedRun,
+    on: Dataset | Sequence[Dataset],
+    *,
+    split: str | None = None,
+    weights: str | None = None,
+    device: str = "auto",
+    progress: Reporter | None = None,
+) -> pl.DataFrame:
+    """Score a run on labelled slices of other datasets; the scores are kept as a record.
+
+    Args:
+        run: The run.
+        on: The datasets.
+        split: Only slices of this split; None for all that have a mask.
+        weights: Where the backbone's weights are, if not where they were.
+        device: Where to compute.
+        progress: Receives progress and warnings.
+
+    Returns:
+        A row for each dataset and split: ``dataset``, ``split``, ``n_slices``, ``iou``.
+
+    Raises:
+        EmcacheError: A dataset without masks or such a split, or tokens that the run was not
+            trained on.
+    """
+    chosen = [on] if isinstance(on, Dataset) else list(on)
+    record = evaluate_run(
+        run.workspace.place,
+        run.id,
+        [str(Selection(dataset.name, split)) for dataset in chosen],
+        EvaluationOptions(weights, device),
+        progress or Quiet(),
+    )
+    return scores_of(pl.read_parquet(record.file("slice_metrics.parquet"), glob=False))
+
+
+def measure_gaps(
+    selections: Sequence[Dataset | tuple[Dataset, str]],
+    *,
+    backbone: str | None = None,
+    weights: str | None = None,
+    longest_edge: int | None = None,
+    run: TrainedRun | None = None,
+    levels: Sequence[str] = ("slice",),
+    by_class: bool = False,
+    device: str = "auto",
+    progress: Reporter | None = None,
+) -> pl.DataFrame:
+    """How far apart sets of slices lie in a backbone's feature space (``docs/gap.md``).
+
+    Args:
+        selections: Two or more datasets, or pairs of a dataset and one of its splits.
+        backbone: Whose tokens; needed where the cache leaves a choice.
+        weights: As :func:`extract`.
+        longest_edge: Pixels.
+        run: A run whose backbone is used, with its adapter where it has one.
+        levels: ``slice``, ``cls`` and ``token``.
+        by_class: Also foreground against foreground, and background likewise.
+        device: Where to compute.
+        progress: Receives progress and warnings.
+
+    Returns:
+        A row for each pair, level and class.
+
+    Raises:
+        EmcacheError: Fewer than two selections, features that leave a choice, or no masks.
+    """
+    pairs = [(item, None) if isinstance(item, Dataset) else item for item in selections]
+    if not pairs:
+        raise UsageError("a gap lies between two or more selections; found none.")
+    options = GapOptions(
+        FeatureRequest(backbone, weights, longest_edge),
+        None if run is None else run.id,
+        tuple(levels),
+        by_class,
+        device,
+    )
+    rows, _ = measure_pairs(
+        pairs[0][0].workspace.place,
+        [str(Selection(dataset.name, split)) for dataset, split in pairs],
+        options,
+        progress or Quiet(),
+    )
+    return pl.DataFrame(rows, infer_schema_length=None)
+
+
+def run_study(
+    workspace: Workspace,
+    path: str | Path,
+    *,
+    data: str | Path | None = None,
+    weights: str | None = None,
+    device: str = "auto",
+    progress: Reporter | None = None,
+) -> pl.DataFrame:
+    """Carry out what is left of a study (``docs/studies.md``).
+
+    Args:
+        workspace: Where.
+        path: The study's file.
+        data: Folder of the study's own datasets, if not that of its file.
+        weights: In place of those that the study names.
+        device: Where to compute.
+        progress: Receives progress.
+
+    Returns:
+        A row for each training and set of distances: ``what``, ``done_before``, ``done``,
+        ``problem`` (null where there was none).
+
+    Raises:
+        StudyError: The study cannot be read, or its data cannot be trained on.
+    """
+    hearing = progress or Quiet()
+    study = read_study(Path(path), weights=weights)
+    folder = None if data is None else Path(data)
+    cells = [
+        {
+            "what": result.cell.words,
+            "done_before": result.done_before,
+            "done": result.trained,
+            "problem": result.problem,
+        }
+        for result in carry_out(workspace.place, study, device, hearing, folder)
+    ]
+    gaps = [
+        {
+            "what": result.gap.words,
+            "done_before": result.done_before,
+            "done": result.measured,
+            "problem": result.problem,
+        }
+        for result in run_study_gaps(workspace.place, study, device, hearing)
+    ]
+    return pl.DataFrame([*cells, *gaps], schema_overrides={"problem": pl.String})
+
+
+def load_backbone(
+    name: str,
+    weights: str = PRETRAINED,
+    *,
+    workspace: Workspace | None = None,
+    device: str = "auto",
+    progress: Reporter | None = None,
+) -> BackboneModule:
+    """A frozen backbone in inference mode: normalised images in, patch tokens and class token out.
+
+    Args:
+        name: Of the backbone, as ``dinov2-small``.
+        weights: As :func:`extract`.
+        workspace: Whose short names of weights hold; None for the one that the current folder is
+            in.
+        device: Where it computes.
+        progress: Receives what the weights' file holds beside the backbone.
+
+    Raises:
+        BackboneError: There is no such backbone.
+        WeightsError: The weights are not there or do not fit.
+    """
+    spec = find_backbone(name)
+    place = (workspace or Workspace.open()).place
+    found = find_workspace_weights(place, weights, spec)
+    return loading.load_backbone(spec, found, pick_device(device), progress)
+
+
+def build_head(kind: str, dim: int, *, classes: int = 2, seed: int = 0) -> heads.Head:
+    """An untrained head, the same for the same seed: tokens and a size in, logits out.
+
+    Args:
+        kind: ``deconv``, the study's head, or ``linear``, batch norm and one 1x1 convolution.
+        dim: Channels of a token.
+        classes: Outputs, the background among them.
+        seed: Of its weights.
+
+    Raises:
+        UsageError: There is no such head.
+    """
+    if kind not in ("deconv", "linear"):
+        raise UsageError(f"there is no head {kind!r:.100}; known: deconv, linear.", subject=kind)
+    return heads.build_head(kind, dim, seed, classes)  # type: ignore[arg-type]
