@@ -22,7 +22,7 @@ from collapse_distances import judge, measure_pairs
 from collapse_tables import FOLDER, write_page
 from scipy.stats import t as student
 
-from emcache.workspace import find_workspace
+from emcache.storage.workspace import find_workspace
 from emcache_warehouse.query import run_query
 from emcache_warehouse.sync import sync
 

@@ -57,10 +57,21 @@ class Donors:
             StoreError: The older feature set is damaged.
         """
         source, position = self._sources[_key(item)]
+        return Donated(source.tokens(position), *self.vectors(item))
+
+    def vectors(
+        self, item: StoredSlice
+    ) -> tuple[Float32[np.ndarray, " channel"], Float32[np.ndarray, " channel"]]:
+        """Mean of the patch tokens and class token of a slice; the tokens themselves are not read.
+
+        Raises:
+            StoreError: The older feature set is damaged.
+        """
+        source, position = self._sources[_key(item)]
         if source.name not in self._vectors:
             self._vectors[source.name] = (source.pooled(), source.cls())
         pooled, cls = self._vectors[source.name]
-        return Donated(source.tokens(position), pooled[position], cls[position])
+        return pooled[position], cls[position]
 
 
 def _key(item: StoredSlice) -> _Key:

@@ -56,8 +56,8 @@ class SelectedFeatures:
         Raises:
             StoreError: Vectors that are not finite; the slices are named.
         """
-        donated = [self.donors.read(place) for place in self.job.places]
-        vectors = np.stack([item.pooled if level == "slice" else item.cls for item in donated])
+        which = 0 if level == "slice" else 1
+        vectors = np.stack([self.donors.vectors(place)[which] for place in self.job.places])
         self._check_finite(np.isfinite(vectors).all(axis=1))
         return Sample(vectors, np.arange(len(vectors)))
 

@@ -18,7 +18,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
-from emcache.cache.feature_set import list_feature_sets
+from emcache.cache.feature_set import FeatureSet, list_feature_sets
 from emcache.cache.find import FeatureRequest
 from emcache.cache.reuse import Donors
 from emcache.data.register import add_dataset
@@ -281,6 +281,21 @@ def test_every_pair_is_measured(domains: Workspace) -> None:
     assert np.abs(points["pc1"]).sum() == pytest.approx(
         np.abs(centred @ np.linalg.svd(centred)[2][0]).sum(), rel=1e-4
     )
+
+
+def test_vectors_of_slices_are_read_without_their_tokens(
+    domains: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """330 slices of a large backbone have gigabytes of tokens, and kilobytes of vectors."""
+    options = GapOptions(REQUEST, levels=("slice", "cls"))
+    before, _ = measure_gaps(domains, ["sharp", "soft"], options, Quiet())
+
+    def tokens(self: FeatureSet, position: int) -> None:
+        raise AssertionError("tokens were read")
+
+    monkeypatch.setattr(FeatureSet, "tokens", tokens)
+    again, _ = measure_gaps(domains, ["sharp", "soft"], options, Quiet())
+    assert again == before
 
 
 def test_tokens_by_class_are_those_of_the_masks(domains: Workspace, listener) -> None:
