@@ -24,7 +24,7 @@ from PIL import Image
 
 from emcache.auditing.evidence import compare_halves
 from emcache.auditing.pictures import AS_THEY_ARE
-from emcache.data.overlays import outline_overlay
+from emcache.data.images import outline_overlay
 from emcache.data.synthetic import STYLES, write_domain
 
 _COUNT, _SIDE = 20, 300

@@ -18,7 +18,7 @@ from scipy.spatial.distance import pdist
 
 from emcache.gap.blocks import Sample
 from emcache.gap.frechet import frechet_distance
-from emcache.gap.kernel import kernel_distance
+from emcache.gap.measure import kernel_distance
 from emcache.gap.probe import probe
 from emcache_warehouse.query import run_query
 

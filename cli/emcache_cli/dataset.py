@@ -257,7 +257,7 @@ def remove(
     name: Annotated[str, typer.Argument(help="A dataset.")], workspace: WorkspaceOption = None
 ) -> None:
     """Take a dataset out of the workspace; its files, features and records stay."""
-    from emcache.data.upkeep import remove_dataset
+    from emcache.data.register import remove_dataset
     from emcache.storage.workspace import find_workspace
     from emcache_cli.console import Console
 
@@ -275,7 +275,7 @@ def rename(
     workspace: WorkspaceOption = None,
 ) -> None:
     """Give a dataset another name; scores and distances that are there go by it from now on."""
-    from emcache.data.upkeep import rename_dataset
+    from emcache.data.register import rename_dataset
     from emcache.storage.workspace import find_workspace
     from emcache_cli.console import Console
 
@@ -291,7 +291,7 @@ def move(
     workspace: WorkspaceOption = None,
 ) -> None:
     """Say where a dataset's folder is now; it must hold the slices that it held."""
-    from emcache.data.upkeep import move_dataset
+    from emcache.data.register import move_dataset
     from emcache.storage.workspace import find_workspace
     from emcache_cli.console import Console
 

@@ -14,8 +14,7 @@ from emcache.cache.extract import run_extraction
 from emcache.cache.find import FeatureRequest
 from emcache.cache.plan import ExtractOptions, plan_extraction
 from emcache.data.dataset import Dataset, Selection, load_dataset
-from emcache.data.images import read_image, read_mask
-from emcache.data.overlays import outline_overlay
+from emcache.data.images import outline_overlay, read_image, read_mask
 from emcache.data.plane import Plane
 from emcache.data.register import add_dataset
 from emcache.data.synthetic import STYLES, write_domain

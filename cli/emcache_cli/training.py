@@ -115,10 +115,9 @@ def training_options(
     Raises:
         UsageError: A value that cannot be.
     """
-    from emcache.training.examples import Residency
-    from emcache.training.protocol import find_protocol
+    from emcache.training.batches import Residency
+    from emcache.training.protocol import find_protocol, parse_seeds
     from emcache.training.sampling import Sampling
-    from emcache.training.seeds import parse_seeds
     from emcache.training.setting import TrainingOptions
 
     plain = {k: v.value if isinstance(v, StrEnum) else v for k, v in changes.items()}

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from emcache.data.synthetic import STYLES, write_domain
-from emcache.maintenance.leftovers import find_leftovers
+from emcache.maintenance.prune import find_leftovers
 
 TINY = ("--backbone", "tiny", "--weights", "random:0", "--longest-edge", "56")
 PLACES = ("--images", "images/*.png", "--masks", "masks/*.png")

@@ -15,8 +15,7 @@ import pytest
 from emcache.cache.extract import run_extraction
 from emcache.cache.plan import ExtractOptions, Job, plan_extraction
 from emcache.data.dataset import Selection
-from emcache.maintenance.leftovers import find_leftovers, folder_bytes, remove_leftovers
-from emcache.maintenance.prune import prune_cache
+from emcache.maintenance.prune import find_leftovers, folder_bytes, prune_cache, remove_leftovers
 from emcache.maintenance.repair import repair_feature_set
 from emcache.maintenance.verify import verify_cache, verify_feature_set
 from emcache.progress import Quiet

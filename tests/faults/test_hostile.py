@@ -73,8 +73,7 @@ from emcache.storage.records import Record, list_record_ids, new_record, read_re
 from emcache.storage.workspace import Workspace, init_workspace
 from emcache.studies import records as study_records
 from emcache.studies.file import read_study
-from emcache.training.protocol import Protocol
-from emcache.training.seeds import parse_seeds
+from emcache.training.protocol import Protocol, parse_seeds
 from emcache_warehouse.named import list_queries
 from emcache_warehouse.query import run_named_query, run_query
 from emcache_warehouse.reading import read_records

@@ -15,7 +15,7 @@ import polars as pl
 import pytest
 
 from emcache.data.synthetic import STYLES, write_domain
-from emcache.maintenance.leftovers import find_leftovers, remove_leftovers
+from emcache.maintenance.prune import find_leftovers, remove_leftovers
 from emcache.storage.records import list_record_ids, read_record
 from emcache.storage.workspace import find_workspace
 from emcache_warehouse.query import run_query

@@ -13,10 +13,9 @@ from PIL import Image
 
 from emcache.cache.extract import compute_tokens, load_job_backbone, run_extraction
 from emcache.cache.feature_set import FeatureSet
-from emcache.cache.find import FeatureRequest
+from emcache.cache.find import Donors, FeatureRequest
 from emcache.cache.labels import LABEL_FOLDER, ensure_labels
 from emcache.cache.plan import ExtractOptions, Job, plan_extraction
-from emcache.cache.reuse import Donors
 from emcache.cache.writer import FeatureSetWriter
 from emcache.data.dataset import Selection
 from emcache.data.register import add_dataset
@@ -28,10 +27,10 @@ from emcache.maintenance.verify import verify_feature_set
 from emcache.progress import Quiet
 from emcache.storage.records import list_record_ids, new_record, new_record_id, read_record
 from emcache.storage.workspace import Workspace, init_workspace
+from emcache.training.checkpoints import unfinished_command
 from emcache.training.head import train_head
 from emcache.training.protocol import Protocol
 from emcache.training.setting import TrainingOptions
-from emcache.training.unfinished import unfinished_command
 
 SLICES = 4
 OPTIONS = ExtractOptions("tiny", "random:0", 56)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from statistics import mean, median, stdev
 
 from emcache.auditing.alignment import CLEAR, FITS, Placement
@@ -325,3 +326,29 @@ def _brightness(brightness: Sequence[Brightness]) -> Check:
 def _listed(names: Sequence[str]) -> str:
     more = len(names) - _NAMED
     return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def compare_datasets(datasets: Sequence[Dataset], same_scale: bool) -> list[str]:
+    """Sentences about datasets that stand in one training.
+
+    Args:
+        datasets: All of them.
+        same_scale: Whether they are brought to one physical scale.
+    """
+    notes = []
+    for one, other in combinations(datasets, 2):
+        names = f"{one.name} and {other.name}"
+        shared = {s.pixel_sha256 for s in one.slices} & {s.pixel_sha256 for s in other.slices}
+        if shared:
+            notes.append(
+                f"Warning: {len(shared)} slices of {names} have the same pixels; one may train on "
+                f"what the other tests."
+            )
+        sizes = one.voxel_size_nm, other.voxel_size_nm
+        if sizes[0] and sizes[1] and sizes[0][1:] != sizes[1][1:] and not same_scale:
+            pitches = " and ".join(" x ".join(f"{s:g}" for s in size[1:]) for size in sizes if size)
+            notes.append(
+                f"Note: the pixels of {names} measure {pitches} nm; --pixel-size brings them to "
+                f"one scale, the first suspect in any domain gap."
+            )
+    return notes

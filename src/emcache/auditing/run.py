@@ -23,8 +23,7 @@ from emcache.auditing.scratch import Scratch
 from emcache.auditing.search import MOST_AT_ONCE
 from emcache.auditing.weighing import FEWEST
 from emcache.data.dataset import Dataset, Slice
-from emcache.data.images import read_image, read_mask
-from emcache.data.overlays import outline_overlay
+from emcache.data.images import outline_overlay, read_image, read_mask
 from emcache.data.plane import Plane
 from emcache.errors import AuditError, RecordError
 from emcache.progress import Reporter

@@ -9,14 +9,19 @@ import torch
 from emcache.bench.ratio import Measurement, Target, of_rounds
 from emcache.bench.setting import MadeUpData, Setting
 from emcache.bench.timing import Work, interleave, quotients
-from emcache.models.device import autocast, pick_layout, pick_precision
-from emcache.models.heads import build_head
-from emcache.models.host_memory import kept_memory
+from emcache.models.device import autocast, kept_memory, pick_layout, pick_precision
+from emcache.models.heads import Segmenter, build_head
 from emcache.models.loading import load_backbone
-from emcache.models.segmenter import Segmenter
-from emcache.training.examples import Batch, Examples, Residency, open_examples
+from emcache.training.batches import (
+    Batch,
+    Examples,
+    PixelReader,
+    Residency,
+    SizedSlice,
+    TokenReader,
+    open_examples,
+)
 from emcache.training.protocol import Protocol
-from emcache.training.readers import PixelReader, SizedSlice, TokenReader
 from emcache.training.sampling import chunks
 from emcache.training.trainer import Trainer
 

@@ -12,11 +12,10 @@ from emcache.bench.ratio import Measurement, Target, of_rounds
 from emcache.bench.setting import MadeUpData, Setting
 from emcache.bench.timing import interleave, quotients
 from emcache.cache.extract import compute_tokens
+from emcache.cache.find import Donors
 from emcache.cache.inputs import normalise
-from emcache.cache.reuse import Donors
 from emcache.data.training_pixels import training_image
-from emcache.models.device import Precision, autocast
-from emcache.models.host_memory import kept_memory
+from emcache.models.device import Precision, autocast, kept_memory
 from emcache.models.loading import load_backbone
 from emcache.progress import Quiet
 

@@ -18,9 +18,8 @@ from emcache.cache.extract import run_extraction
 from emcache.models.device import Precision, pick_layout
 from emcache.models.heads import build_head
 from emcache.progress import Quiet
-from emcache.training.examples import Residency, open_examples
+from emcache.training.batches import Residency, TokenReader, open_examples
 from emcache.training.protocol import Protocol
-from emcache.training.readers import TokenReader
 from emcache.training.sampling import chunks
 from emcache.training.trainer import Trainer
 

@@ -16,10 +16,9 @@ from torch import Tensor, nn
 
 from emcache.bench.timing import seconds_of
 from emcache.bench.workers import answer_requests
-from emcache.models.device import pick_layout, pick_precision
+from emcache.models.device import kept_memory, pick_layout, pick_precision
 from emcache.models.heads import DeconvHead, build_head
-from emcache.models.host_memory import kept_memory
-from emcache.training.examples import Batch
+from emcache.training.batches import Batch
 from emcache.training.protocol import Protocol
 from emcache.training.trainer import Trainer
 

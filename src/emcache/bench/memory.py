@@ -20,7 +20,7 @@ from emcache.cache.shards import place_slices
 from emcache.cache.writer import FeatureSetWriter
 from emcache.data.dataset import Slice
 from emcache.progress import Quiet
-from emcache.training.readers import LabelledFeatures
+from emcache.training.batches import LabelledFeatures
 
 TIMES = 10
 """How often the limit goes into the feature set."""

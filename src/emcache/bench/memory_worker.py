@@ -20,12 +20,10 @@ from emcache.bench.timing import seconds_of
 from emcache.bench.workers import answer_requests
 from emcache.cache.feature_set import FeatureSet
 from emcache.cache.labels import LabelSet
-from emcache.models.device import pick_layout, pick_precision
+from emcache.models.device import kept_memory, pick_layout, pick_precision
 from emcache.models.heads import build_head
-from emcache.models.host_memory import kept_memory
-from emcache.training.examples import Residency, open_examples
+from emcache.training.batches import LabelledFeatures, Residency, TokenReader, open_examples
 from emcache.training.protocol import Protocol
-from emcache.training.readers import LabelledFeatures, TokenReader
 from emcache.training.sampling import chunks
 from emcache.training.trainer import Trainer
 

@@ -16,7 +16,7 @@ from emcache.data.register import add_dataset
 from emcache.data.synthetic import STYLES, write_domain
 from emcache.progress import Quiet, Reporter
 from emcache.storage.workspace import init_workspace
-from emcache.training.readers import LabelledFeatures
+from emcache.training.batches import LabelledFeatures
 
 BACKBONE = "dinov2-small"
 """Backbone of every benchmark that runs one; its weights are random, which costs the same time."""

@@ -25,22 +25,19 @@ from jaxtyping import Float, Float32, UInt8
 from emcache.auditing.run import ensure_audited
 from emcache.cache.embeddings import slice_embeddings
 from emcache.cache.feature_set import PARTIAL_SUFFIX, RECEIPTS, FeatureSet, find_feature_set
+from emcache.cache.find import Donors
 from emcache.cache.inputs import normalise
 from emcache.cache.labels import ensure_labels
 from emcache.cache.plan import Job
-from emcache.cache.reuse import Donors
 from emcache.cache.shards import Shard
 from emcache.cache.writer import FeatureSetWriter
 from emcache.data.dataset import slice_table_rows
 from emcache.data.training_pixels import training_image
 from emcache.errors import AdapterError, StoreError
-from emcache.models.backbones.module import BackboneModule
-from emcache.models.backbones.protocol import Backbone
-from emcache.models.device import Precision, autocast
-from emcache.models.host_memory import kept_memory
+from emcache.models.backbones.base import Backbone, BackboneModule
+from emcache.models.device import Precision, advise_on_memory, autocast, kept_memory
 from emcache.models.loading import load_backbone
 from emcache.models.lora_files import adapter_sha256
-from emcache.models.memory_errors import advise_on_memory
 from emcache.models.weights import describe_untrained, is_untrained
 from emcache.progress import Reporter
 from emcache.storage.locks import held

@@ -30,8 +30,7 @@ from emcache.cache.manifest import read_feature_manifest
 from emcache.cache.shards import StoredSlice, grid_name
 from emcache.errors import StoreError
 from emcache.storage.manifest import MANIFEST_NAME
-from emcache.storage.whole_arrays import PLAIN, open_whole
-from emcache.storage.zarr_damage import ZARR_DAMAGE
+from emcache.storage.zarr_arrays import PLAIN, ZARR_DAMAGE, open_whole
 from emcache.summaries import Summarised
 
 RECEIPTS = "receipts"

@@ -1,13 +1,18 @@
-"""Which feature set a command means, when the user names little or nothing of it."""
+"""Which feature set a command means, and which ones hold the tokens of a slice already."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Float32
 
 from emcache.cache.feature_set import FeatureSet, first_damage, list_feature_sets
 from emcache.cache.plan import ExtractOptions
+from emcache.cache.shards import StoredSlice
 from emcache.data.dataset import Dataset
 from emcache.data.resize import preprocessing_of
 from emcache.errors import StoreError, UsageError
@@ -169,3 +174,65 @@ def _same_weights(workspace: Workspace, feature_set: FeatureSet, text: str) -> b
         if short is None and label == text and not is_there(text):
             return True
     return bool(find_workspace_weights(workspace, text, spec).sha256 == sha256)
+
+
+_Key = tuple[str, tuple[int, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Donated:
+    """What an older feature set holds of one slice."""
+
+    tokens: Float[np.ndarray, "row col channel"]
+    pooled: Float32[np.ndarray, " channel"]
+    cls: Float32[np.ndarray, " channel"]
+
+
+class Donors:
+    """Slices by the hash of their pixels and their grid, and who holds their tokens."""
+
+    def __init__(self, sources: dict[_Key, tuple[FeatureSet, int]]) -> None:
+        self._sources = sources
+        self._vectors: dict[str, tuple[Float32[np.ndarray, "slice channel"], ...]] = {}
+
+    @classmethod
+    def find(cls, cache: Path, recipe_sha256: str, slices: Iterable[StoredSlice]) -> Donors:
+        """Look through a cache for feature sets of the same recipe that hold some of the slices."""
+        wanted = {_key(item) for item in slices}
+        sources: dict[_Key, tuple[FeatureSet, int]] = {}
+        for feature_set in list_feature_sets(cache):
+            if feature_set.manifest["recipe_sha256"] == recipe_sha256:
+                for position, item in enumerate(feature_set.slices):
+                    if _key(item) in wanted:
+                        sources.setdefault(_key(item), (feature_set, position))
+        return cls(sources)
+
+    def __contains__(self, item: StoredSlice) -> bool:
+        return _key(item) in self._sources
+
+    def read(self, item: StoredSlice) -> Donated:
+        """Tokens and vectors of a slice.
+
+        Raises:
+            StoreError: The older feature set is damaged.
+        """
+        source, position = self._sources[_key(item)]
+        return Donated(source.tokens(position), *self.vectors(item))
+
+    def vectors(
+        self, item: StoredSlice
+    ) -> tuple[Float32[np.ndarray, " channel"], Float32[np.ndarray, " channel"]]:
+        """Mean of the patch tokens and class token of a slice; the tokens themselves are not read.
+
+        Raises:
+            StoreError: The older feature set is damaged.
+        """
+        source, position = self._sources[_key(item)]
+        if source.name not in self._vectors:
+            self._vectors[source.name] = (source.pooled(), source.cls())
+        pooled, cls = self._vectors[source.name]
+        return pooled[position], cls[position]
+
+
+def _key(item: StoredSlice) -> _Key:
+    return item.pixel_sha256, item.grid

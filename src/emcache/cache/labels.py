@@ -41,8 +41,7 @@ from emcache.storage import atomic
 from emcache.storage.hashing import json_sha256
 from emcache.storage.locks import held
 from emcache.storage.manifest import read_manifest, write_manifest
-from emcache.storage.whole_arrays import PACKED, open_whole
-from emcache.storage.zarr_damage import ZARR_DAMAGE
+from emcache.storage.zarr_arrays import PACKED, ZARR_DAMAGE, open_whole
 
 LABEL_FOLDER = "labels"
 """Folder of the label sets in a feature set's."""

@@ -37,7 +37,7 @@ from emcache.cache.shards import (
 from emcache.storage import atomic
 from emcache.storage.hashing import file_sha256
 from emcache.storage.manifest import write_manifest
-from emcache.storage.whole_arrays import PLAIN, open_whole
+from emcache.storage.zarr_arrays import PLAIN, open_whole
 
 _POOLED_CHUNK = 4096
 # How names end while zarr and `atomic` write.

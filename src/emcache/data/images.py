@@ -1,4 +1,4 @@
-"""The pixels of slices and masks, whatever file they come from."""
+"""The pixels of slices and masks, whatever file they come from, and outlines drawn on them."""
 
 from __future__ import annotations
 
@@ -6,14 +6,68 @@ import hashlib
 import struct
 
 import numpy as np
-from jaxtyping import Int64, Shaped, UInt8
+from jaxtyping import Bool, Int64, Shaped, UInt8
+from PIL import Image
+from scipy.ndimage import binary_erosion
 
 from emcache.data.grey import GreyWindow
 from emcache.data.plane import Plane
-from emcache.data.single_channel import single_channel
 from emcache.data.volumes.base import MOST_PIXELS, PageSize
 from emcache.data.volumes.open import DECODER, IMAGE_SUFFIXES, open_volume
 from emcache.errors import ImageError
+
+
+def single_channel(
+    values: Shaped[np.ndarray, "row col channel"], plane: Plane, name: str, what_to_do: str
+) -> Shaped[np.ndarray, "row col"]:
+    """The grey that all colours of a plane agree on.
+
+    Args:
+        values: One or three colours; of two or four channels the last is alpha.
+        plane: Where they are from.
+        name: What to call it in errors.
+        what_to_do: The advice at the end of an error.
+
+    Raises:
+        ImageError: Colours differ, or alpha does; the first such pixel is named with its values.
+    """
+    channels = values.shape[-1]
+    colours = values[..., : channels - (channels in (2, 4))]
+    differing = (colours != colours[..., :1]).any(axis=-1)
+    if differing.any():
+        row, column, many = _first(differing)
+        shown = ", ".join(str(value) for value in colours[row, column].tolist())
+        raise ImageError(
+            f"{name} is a colour image: its channels differ in {many}, first in row {row}, column "
+            f"{column} ({shown}); expected the same value in each: {what_to_do}.",
+            subject=plane.path,
+        )
+    if colours.shape[-1] < channels:
+        _check_alpha(values[..., -1], plane, name, what_to_do)
+    return np.ascontiguousarray(colours[..., 0])
+
+
+def _check_alpha(
+    alpha: Shaped[np.ndarray, "row col"], plane: Plane, name: str, what_to_do: str
+) -> None:
+    if (alpha == alpha[0, 0]).all():
+        return
+    found, counts = np.unique(alpha, return_counts=True)
+    usual = found[counts.argmax()]
+    row, column, many = _first(alpha != usual)
+    raise ImageError(
+        f"the alpha of {name} varies: it is {alpha[row, column]} in row {row}, column {column}, "
+        f"and {usual} in most pixels ({many} differ from that); expected the same everywhere, "
+        f"since a grey has no alpha: {what_to_do}.",
+        subject=plane.path,
+    )
+
+
+def _first(marked: Bool[np.ndarray, "row col"]) -> tuple[int, int, str]:
+    """Row and column of the first marked pixel, and how many there are in words."""
+    row, column = divmod(int(marked.argmax()), marked.shape[1])
+    return row, column, f"{int(marked.sum())} of {marked.size} pixels"
+
 
 __all__ = [
     "DECODER",
@@ -149,3 +203,40 @@ def pixel_sha256(pixels: Shaped[np.ndarray, "row col"]) -> str:
     digest = hashlib.sha256(struct.pack("<3sQQ", kind, *pixels.shape))
     digest.update(np.ascontiguousarray(pixels).data)
     return digest.hexdigest()
+
+
+# Both told apart by every common kind of colour blindness, and from grey.
+TRUE_COLOUR = (0, 158, 255)
+PREDICTED_COLOUR = (255, 140, 0)
+
+_LINE = 2
+
+
+def outline_overlay(
+    image: UInt8[np.ndarray, "row col"],
+    true: UInt8[np.ndarray, "mask_row mask_col"] | None,
+    predicted: UInt8[np.ndarray, "mask_row mask_col"] | None,
+) -> UInt8[np.ndarray, "row col 3"]:
+    """A grey slice with the true outline in blue and the predicted one in orange.
+
+    Args:
+        image: The slice, as stored.
+        true: True mask at any size, non-zero is foreground, resized to the slice; None where it is
+            not known.
+        predicted: Predicted mask, of the same size as a true one, likewise.
+    """
+    picture = np.repeat(image[..., None], 3, axis=2)
+    for mask, colour in ((true, TRUE_COLOUR), (predicted, PREDICTED_COLOUR)):
+        if mask is not None:
+            picture[_outline(mask, image.shape)] = colour
+    return picture
+
+
+def _outline(mask: UInt8[np.ndarray, "mask_row mask_col"], shape: tuple[int, ...]) -> np.ndarray:
+    rows, columns = shape
+    full = Image.fromarray((mask > 0).astype(np.uint8)).resize(
+        (columns, rows), Image.Resampling.NEAREST
+    )
+    inside = np.asarray(full) > 0
+    edge: np.ndarray = inside & ~binary_erosion(inside, iterations=_LINE, border_value=1)
+    return edge

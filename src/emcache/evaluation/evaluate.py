@@ -16,15 +16,21 @@ from emcache.errors import DatasetError, UsageError
 from emcache.evaluation.run_marks import named_runs
 from emcache.evaluation.trained_run import TrainedRun, find_run, warn_of_nothing_learned
 from emcache.models.device import pick_device
-from emcache.models.segmenter import Segmenter
+from emcache.models.heads import Segmenter
 from emcache.models.weights import describe_untrained, is_untrained
 from emcache.progress import Reporter
 from emcache.storage.hashing import json_sha256
 from emcache.storage.records import Record, new_record
 from emcache.storage.workspace import Workspace
-from emcache.training.examples import Residency, open_examples
+from emcache.training.batches import (
+    PixelReader,
+    Reader,
+    Residency,
+    SizedSlice,
+    TokenReader,
+    open_examples,
+)
 from emcache.training.features import plan_features
-from emcache.training.readers import PixelReader, Reader, SizedSlice, TokenReader
 from emcache.training.scoring import score_slices, slice_table
 from emcache.training.seen import seen_by
 from emcache.training.sources import Sources, check_classes

@@ -14,15 +14,14 @@ from jaxtyping import Float, Float32, Shaped, UInt8
 from emcache.cache.inputs import normalise
 from emcache.cache.recipe import Recipe
 from emcache.data.grey import GreyWindow
-from emcache.data.images import read_image
-from emcache.data.overlays import outline_overlay
+from emcache.data.images import outline_overlay, read_image
 from emcache.data.plane import Plane
 from emcache.data.resize import Preprocessing, preprocessing_of, resize_image
 from emcache.data.volumes.open import open_volume
 from emcache.errors import ImageError, UsageError
 from emcache.evaluation.outputs import PlannedFile, plan_files, writers
 from emcache.evaluation.trained_run import TrainedRun, find_run, warn_of_nothing_learned
-from emcache.models.backbones.module import BackboneModule
+from emcache.models.backbones.base import BackboneModule
 from emcache.models.device import autocast, pick_device
 from emcache.models.heads import Head
 from emcache.models.weights import Weights, describe_untrained, find_workspace_weights, is_untrained

@@ -12,7 +12,7 @@ from emcache.cache.recipe import TokenType
 from emcache.data.classes import ClassRule, class_rule
 from emcache.data.grey import GreyWindow
 from emcache.errors import RecordError, UsageError
-from emcache.models.backbones.module import BackboneModule
+from emcache.models.backbones.base import BackboneModule
 from emcache.models.backbones.registry import BackboneSpec, find_backbone
 from emcache.models.device import Precision, pick_layout
 from emcache.models.heads import Head, build_head

@@ -13,16 +13,14 @@ from emcache.cache.embeddings import embedding_table
 from emcache.cache.extract import run_extraction
 from emcache.cache.feature_jobs import ensure_recorded
 from emcache.cache.feature_set import FeatureSet, list_feature_sets
-from emcache.cache.find import FeatureRequest, fits
+from emcache.cache.find import Donors, FeatureRequest, fits
 from emcache.cache.plan import ExtractOptions, Job, plan_extraction
-from emcache.cache.reuse import Donors
 from emcache.data.dataset import Selection, load_dataset
 from emcache.errors import StoreError, UsageError
 from emcache.evaluation.trained_run import TrainedRun, find_run
 from emcache.gap.blocks import Sample
+from emcache.gap.features import CLASSES, LEVELS, SelectedFeatures, project
 from emcache.gap.measure import measure
-from emcache.gap.projection import project
-from emcache.gap.samples import CLASSES, LEVELS, SelectedFeatures
 from emcache.models.lora_files import ADAPTER_FOLDER, AdapterChoice, adapter_sha256
 from emcache.models.weights import describe_untrained, is_untrained
 from emcache.progress import Reporter
@@ -44,7 +42,7 @@ class GapOptions:
     run: str | None = None
     """A trained run whose backbone, with its adapter where it has one, makes the tokens."""
     levels: Sequence[str] = ("slice",)
-    """Of :data:`emcache.gap.samples.LEVELS`."""
+    """Of :data:`emcache.gap.features.LEVELS`."""
     by_class: bool = False
     """Also token by token, foreground against foreground and background against background."""
     device: str = "auto"

@@ -24,7 +24,7 @@ from emcache.gap.run import measure_gaps as measure_pairs
 from emcache.library.runs import TrainedRun, scores_of
 from emcache.library.workspace import Dataset, Workspace
 from emcache.models import heads, loading
-from emcache.models.backbones.module import BackboneModule
+from emcache.models.backbones.base import BackboneModule
 from emcache.models.backbones.registry import find_backbone
 from emcache.models.device import pick_device
 from emcache.models.weights import PRETRAINED, find_workspace_weights

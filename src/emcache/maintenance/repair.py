@@ -14,13 +14,13 @@ from pathlib import Path
 from emcache.cache.extract import compute_tokens, load_job_backbone
 from emcache.cache.feature_jobs import job_of
 from emcache.cache.feature_set import PARTIAL_SUFFIX, FeatureSet
+from emcache.cache.find import Donors
 from emcache.cache.labels import LABEL_FOLDER, ensure_labels
 from emcache.cache.manifest import load_feature_manifest
 from emcache.cache.plan import Job
-from emcache.cache.reuse import Donors
 from emcache.cache.writer import write_receipts
 from emcache.errors import EmcacheError
-from emcache.maintenance.leftovers import labels_aside, remove
+from emcache.maintenance.prune import labels_aside, remove
 from emcache.maintenance.verify import Damage, verify_feature_set
 from emcache.progress import Reporter
 from emcache.storage.locks import held

@@ -18,7 +18,7 @@ from emcache.cache.shards import (
     slices_per_shard,
 )
 from emcache.errors import EmcacheError, FormatVersionError, StoreError
-from emcache.maintenance.leftovers import entries, labels_aside
+from emcache.maintenance.prune import entries, labels_aside
 from emcache.storage.hashing import file_sha256
 from emcache.storage.manifest import MANIFEST_NAME, load_manifest
 

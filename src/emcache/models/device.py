@@ -1,13 +1,16 @@
-"""Where to compute, and in which precision."""
+"""Where to compute, in which precision, and what memory there is for it."""
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+import ctypes
+import sys
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from enum import StrEnum
 
 import torch
 
-from emcache.errors import UsageError
+from emcache.errors import EmcacheError, UsageError
 
 
 class Precision(StrEnum):
@@ -84,3 +87,70 @@ def _computes_bfloat16(device: torch.device) -> bool:
         # On a CPU without these units bfloat16 is emulated, and slower than float32.
         return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())  # noqa: SLF001
     return False
+
+
+# malloc.h of the GNU C library: parameters of mallopt, and their values at the start.
+_TRIM_THRESHOLD, _MMAP_MAX = -1, -4
+_TRIM_THRESHOLD_DEFAULT, _MMAP_MAX_DEFAULT = 128 * 1024, 65536
+_NEVER = 2**31 - 1
+
+_depth = 0
+
+
+@contextmanager
+def kept_memory() -> Iterator[None]:
+    """Keep freed memory for the next tensor; at the end the system gets back what it can.
+
+    It changes the whole process, and nothing where the C library is not GNU's. It may be nested.
+    """
+    global _depth
+    libc = _gnu_libc()
+    if libc is None:
+        yield
+        return
+    _depth += 1
+    libc.mallopt(_MMAP_MAX, 0)
+    libc.mallopt(_TRIM_THRESHOLD, _NEVER)
+    try:
+        yield
+    finally:
+        _depth -= 1
+        if not _depth:
+            libc.mallopt(_MMAP_MAX, _MMAP_MAX_DEFAULT)
+            libc.mallopt(_TRIM_THRESHOLD, _TRIM_THRESHOLD_DEFAULT)
+            libc.malloc_trim(0)
+
+
+def _gnu_libc() -> ctypes.CDLL | None:
+    if not sys.platform.startswith("linux"):
+        return None
+    libc = ctypes.CDLL(None)
+    # Other C libraries of Linux have no such function.
+    return libc if hasattr(libc, "mallopt") and hasattr(libc, "gnu_get_libc_version") else None
+
+
+# PyTorch has an exception of its own for GPUs; for main memory it raises a RuntimeError.
+_HOST = ("DefaultCPUAllocator", "std::bad_alloc")
+
+
+@contextmanager
+def advise_on_memory(kind: type[EmcacheError], what: str, advice: str) -> Iterator[None]:
+    """Turn an allocation that fails within it, on the device or in main memory, into advice.
+
+    Args:
+        kind: Exception to raise.
+        what: Needs the memory: ``training``.
+        advice: What to do, after a semicolon.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        raise kind(f"{what} needs more memory than there is; {advice}.") from error
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return any(phrase in str(error) for phrase in _HOST)

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from emcache.errors import WeightsError
+from emcache.models.backbones.base import BackboneModule, Loaded
 from emcache.models.backbones.build import build_backbone, random_backbone
-from emcache.models.backbones.module import BackboneModule, Loaded
 from emcache.models.backbones.registry import BackboneSpec
 from emcache.models.weights import Weights, state_sha256
 from emcache.models.weights.files import WeightsFiles

@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from emcache.errors import AdapterError
-from emcache.models.backbones.module import BackboneModule
+from emcache.models.backbones.base import BackboneModule
 from emcache.models.lora_files import CONFIG_FILE, WEIGHTS_FILE, check_adapter_config
 
 _NAMED_KEYS = 3

@@ -69,9 +69,8 @@ from emcache.studies.keys import (
     each_of,
     weights_of,
 )
-from emcache.training.protocol import Protocol, find_protocol
+from emcache.training.protocol import Protocol, find_protocol, parse_seeds
 from emcache.training.sampling import Sampling, check_sampling
-from emcache.training.seeds import parse_seeds
 
 _AXES = ("backbones", "regimes", "train_on", "sampling")
 _MOST_CELLS = 10_000

@@ -10,7 +10,7 @@ from typing import Any
 from emcache.cache.recipe import TokenType
 from emcache.data.dataset import Selection
 from emcache.errors import StudyError
-from emcache.gap.samples import LEVELS
+from emcache.gap.features import LEVELS
 from emcache.models.backbones.registry import find_backbone
 from emcache.studies.keys import (
     FEATURES,
@@ -40,7 +40,7 @@ class StudyGap:
     train_on: tuple[tuple[str, ...], ...] | None
     """What those runs were trained on; None for all."""
     levels: tuple[str, ...]
-    """Of :data:`emcache.gap.samples.LEVELS`."""
+    """Of :data:`emcache.gap.features.LEVELS`."""
     by_class: bool
 
     @property

@@ -16,7 +16,7 @@ from emcache.data.dataset import Selection
 from emcache.errors import StoreError
 from emcache.progress import Reporter
 from emcache.storage.workspace import Workspace
-from emcache.training.readers import LabelledFeatures
+from emcache.training.batches import LabelledFeatures
 from emcache.training.sources import Source, Sources
 
 _RECIPE_FIELDS = (

@@ -15,9 +15,9 @@ from emcache.models.heads import build_head
 from emcache.progress import Reporter
 from emcache.storage.records import Record
 from emcache.storage.workspace import Workspace
+from emcache.training.batches import TokenReader
 from emcache.training.features import PlannedFeatures, plan_features
 from emcache.training.model import Model
-from emcache.training.readers import TokenReader
 from emcache.training.run import Deliver, audit_sources, check_grids, train_runs
 from emcache.training.sampling import check_sampling
 from emcache.training.setting import Data, Setting, TrainingOptions

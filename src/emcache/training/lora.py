@@ -10,14 +10,13 @@ from emcache.cache.plan import ExtractOptions, Job, plan_extraction
 from emcache.data.dataset import Selection
 from emcache.errors import UsageError
 from emcache.models.device import pick_device, pick_layout, pick_precision
-from emcache.models.heads import build_head
+from emcache.models.heads import Segmenter, build_head
 from emcache.models.loading import load_backbone
-from emcache.models.segmenter import Segmenter
 from emcache.progress import Quiet, Reporter
 from emcache.storage.records import Record
 from emcache.storage.workspace import Workspace
+from emcache.training.batches import PixelReader, SizedSlice
 from emcache.training.model import Model
-from emcache.training.readers import PixelReader, SizedSlice
 from emcache.training.run import Deliver, audit_sources, check_grids, train_runs
 from emcache.training.sampling import check_sampling
 from emcache.training.setting import Data, Setting, TrainingOptions

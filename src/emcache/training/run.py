@@ -9,30 +9,26 @@ from typing import Any
 
 import polars as pl
 
-from emcache.auditing.between import compare_datasets
+from emcache.auditing.checks import compare_datasets
 from emcache.auditing.run import accept_audits
 from emcache.cache.shards import Grid
 from emcache.errors import TrainingError
-from emcache.models.device import pick_layout
-from emcache.models.host_memory import kept_memory
-from emcache.models.memory_errors import advise_on_memory
+from emcache.models.device import advise_on_memory, kept_memory, pick_layout
 from emcache.models.weights import describe_untrained, is_untrained
 from emcache.progress import Reporter
 from emcache.storage.hashing import json_sha256
 from emcache.storage.records import Record, new_record, package_versions
 from emcache.storage.workspace import Workspace
-from emcache.training.checkpoints import CheckpointFolder, Keeper
-from emcache.training.examples import Examples, open_examples
+from emcache.training.batches import Examples, Reader, open_examples
+from emcache.training.checkpoints import CheckpointFolder, Keeper, unfinished_command
 from emcache.training.model import Model
 from emcache.training.nothing_learned import nothing_learned
-from emcache.training.readers import Reader
 from emcache.training.sampling import split_validation
 from emcache.training.scoring import iou_of, score_slices, slice_table
 from emcache.training.seen import TRAINING_SLICES, Seen, training_slices
 from emcache.training.setting import Setting
 from emcache.training.sources import Sources
 from emcache.training.trainer import Fit, Trainer, fit
-from emcache.training.unfinished import unfinished_command
 
 Deliver = Callable[[Sequence[Record]], None]
 """Hands the records of a training to whoever asked for them."""

@@ -13,8 +13,8 @@ from PIL import Image
 
 from emcache.data.classes import FOREGROUND
 from emcache.storage.records import Draft
+from emcache.training.batches import Examples
 from emcache.training.counts import Counts
-from emcache.training.examples import Examples
 from emcache.training.sampling import chunks
 from emcache.training.seen import Seen
 from emcache.training.sources import Sources

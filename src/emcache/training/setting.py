@@ -10,7 +10,7 @@ import torch
 
 from emcache.models.device import Precision
 from emcache.storage.hashing import json_sha256
-from emcache.training.examples import Residency
+from emcache.training.batches import Residency
 from emcache.training.protocol import Protocol
 from emcache.training.sampling import Sampling
 from emcache.training.sources import Sources

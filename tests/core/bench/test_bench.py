@@ -20,12 +20,11 @@ from emcache.bench.timing import interleave, quotients
 from emcache.bench.workers import Worker
 from emcache.cache.shards import place_slices, plan_shards
 from emcache.errors import TrainingError, UsageError
-from emcache.models.device import pick_layout
+from emcache.models.device import advise_on_memory, pick_layout
 from emcache.models.heads import build_head
-from emcache.models.memory_errors import advise_on_memory
 from emcache.progress import Quiet
 from emcache.storage.records import list_record_ids, read_record
-from emcache.training.examples import StreamedExamples
+from emcache.training.batches import StreamedExamples
 
 CPU = torch.device("cpu")
 
@@ -222,7 +221,7 @@ def test_a_distance_is_divided_the_right_way_round(timed, tmp_path):
 KEPT = """
 import os, psutil, sys, torch
 from contextlib import nullcontext
-from emcache.models.host_memory import kept_memory
+from emcache.models.device import kept_memory
 def held():
     return psutil.Process().memory_info().rss >> 20
 def use():

@@ -9,9 +9,15 @@ from PIL import Image
 
 from emcache.cache.find import FeatureRequest
 from emcache.data.dataset import _of_the_table, load_dataset
-from emcache.data.register import add_dataset, dataset_records
+from emcache.data.register import (
+    RENAME,
+    add_dataset,
+    dataset_records,
+    move_dataset,
+    remove_dataset,
+    rename_dataset,
+)
 from emcache.data.synthetic import STYLES, write_domain
-from emcache.data.upkeep import RENAME, move_dataset, remove_dataset, rename_dataset
 from emcache.errors import DatasetError, UsageError
 from emcache.progress import Quiet
 from emcache.storage.records import list_record_ids

@@ -7,9 +7,8 @@ from PIL import Image
 
 from emcache.cache.find import FeatureRequest
 from emcache.data.dataset import load_dataset
-from emcache.data.register import add_dataset
+from emcache.data.register import add_dataset, rename_dataset
 from emcache.data.synthetic import STYLES, write_domain
-from emcache.data.upkeep import rename_dataset
 from emcache.errors import DatasetError, RecordError, UsageError, WeightsError
 from emcache.evaluation.evaluate import EvaluationOptions, evaluate_run, evaluate_runs
 from emcache.evaluation.run_marks import mark_runs

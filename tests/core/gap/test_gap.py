@@ -19,17 +19,20 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
 from emcache.cache.feature_set import FeatureSet, list_feature_sets
-from emcache.cache.find import FeatureRequest
-from emcache.cache.reuse import Donors
+from emcache.cache.find import Donors, FeatureRequest
 from emcache.data.register import add_dataset
 from emcache.data.synthetic import STYLES, write_domain
 from emcache.errors import DatasetError, StoreError, UsageError
 from emcache.gap import probe as probe_module
 from emcache.gap.blocks import Sample
-from emcache.gap.frechet import effective_rank, frechet_distance
-from emcache.gap.intervals import at_infinity, jackknife_interval, yardstick
-from emcache.gap.kernel import kernel_distance
-from emcache.gap.measure import measure
+from emcache.gap.frechet import (
+    at_infinity,
+    effective_rank,
+    frechet_distance,
+    jackknife_interval,
+    yardstick,
+)
+from emcache.gap.measure import kernel_distance, measure
 from emcache.gap.probe import fold_of_blocks, probe
 from emcache.gap.run import GapOptions, measure_gaps
 from emcache.progress import Quiet

@@ -27,13 +27,13 @@ from emcache.errors import WorkspaceError
 from emcache.maintenance.doctor import hardware, hub
 from emcache.maintenance.doctor.examination import examine_machine, examine_workspace
 from emcache.maintenance.doctor.findings import Finding, Verdict, guarded, of_sentence
-from emcache.maintenance.doctor.hardware import (
+from emcache.maintenance.doctor.machine import (
     look_at_device,
     look_at_device_memory,
+    look_at_hub,
     look_at_memory,
+    look_at_packages,
 )
-from emcache.maintenance.doctor.hub import look_at_hub
-from emcache.maintenance.doctor.packages import look_at_packages
 from emcache.maintenance.doctor.places import (
     look_at_datasets,
     look_at_disk,

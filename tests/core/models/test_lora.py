@@ -5,12 +5,11 @@ import torch
 from peft import PeftModel
 
 from emcache.errors import AdapterError
+from emcache.models.backbones.base import BackboneModule
 from emcache.models.backbones.build import random_backbone
-from emcache.models.backbones.module import BackboneModule
 from emcache.models.backbones.registry import TINY, find_backbone
-from emcache.models.heads import build_head
+from emcache.models.heads import Segmenter, build_head
 from emcache.models.lora import attach_adapter, load_adapter
-from emcache.models.segmenter import Segmenter
 
 TARGETS = ["attn.qkv", "attn.proj"]
 # One of each family: DINOv2's blocks, DINOv3's with rotary positions, OpenCLIP's.

@@ -15,9 +15,9 @@ from emcache.progress import Quiet
 from emcache.storage.workspace import Workspace
 from emcache.training.head import train_head
 from emcache.training.lora import BackboneChoice, DeviceSavings, train_lora
+from emcache.training.nothing_learned import STANDSTILL_EPOCHS, stands_still
 from emcache.training.protocol import Protocol
 from emcache.training.setting import TrainingOptions
-from emcache.training.standstill import STANDSTILL_EPOCHS, stands_still
 
 SAID = "the loss has not moved from epoch 2 to epoch 5"
 

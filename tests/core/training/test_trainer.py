@@ -23,11 +23,10 @@ from emcache.models.device import Precision
 from emcache.models.heads import build_head
 from emcache.progress import Quiet
 from emcache.storage.workspace import Workspace
+from emcache.training.batches import Batch, LabelledFeatures, Residency, TokenReader, open_examples
 from emcache.training.checkpoints import Progress
 from emcache.training.counts import Counts
-from emcache.training.examples import Batch, Residency, open_examples
 from emcache.training.protocol import Protocol, read_protocol
-from emcache.training.readers import LabelledFeatures, TokenReader
 from emcache.training.sampling import Sampling, split_validation
 from emcache.training.trainer import Trainer, fit
 

@@ -13,8 +13,7 @@ import polars as pl
 from PIL import Image
 
 from emcache.data.dataset import Dataset, load_dataset
-from emcache.data.images import read_image, read_mask
-from emcache.data.overlays import outline_overlay
+from emcache.data.images import outline_overlay, read_image, read_mask
 from emcache.data.plane import Plane
 from emcache.errors import DatasetError, EmcacheError, RecordError
 from emcache.storage.records import read_record

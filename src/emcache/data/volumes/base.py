@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from importlib import import_module
 from math import ceil, prod
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -233,3 +234,19 @@ def too_large(name: str) -> ImageError:
 def missing_file(path: Path) -> ImageError:
     """What to say of a file that is not there."""
     return ImageError(f"{path} is not there; check its name.", subject=path)
+
+
+def require(module: str, extra: str, path: Path) -> Any:
+    """Import the library of an optional format.
+
+    Raises:
+        ImageError: It is not installed; the message is the line that installs it.
+    """
+    try:
+        return import_module(module)
+    except ModuleNotFoundError:
+        raise ImageError(
+            f"{path} needs {module}, which is not installed; install it with "
+            f"`pip install 'emcache[{extra}]'`.",
+            subject=path,
+        ) from None

@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from emcache.data.volumes.base import ArrayVolume, VoxelSize, check_chunks, missing_file
-from emcache.data.volumes.extras import require
+from emcache.data.volumes.base import ArrayVolume, VoxelSize, check_chunks, missing_file, require
 from emcache.errors import ImageError
 
 # The file's own lock is asked for only where the file system has locks.

@@ -8,8 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from emcache.data.volumes.base import ArrayVolume, VoxelSize, missing_file
-from emcache.data.volumes.extras import require
+from emcache.data.volumes.base import ArrayVolume, VoxelSize, missing_file, require
 from emcache.errors import ImageError
 
 _ANGSTROM_NM = 0.1

@@ -18,7 +18,7 @@ from emcache.data.volumes.base import (
     missing_file,
 )
 from emcache.errors import ImageError
-from emcache.storage.zarr_damage import ZARR_DAMAGE
+from emcache.storage.zarr_arrays import ZARR_DAMAGE
 
 # Codecs that only move bytes about. Others are not tried: one of numcodecs unpickles, and so runs,
 # what a chunk holds; that newer versions of it refuse to is not relied on.

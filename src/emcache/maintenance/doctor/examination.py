@@ -7,13 +7,13 @@ finding, too.
 from __future__ import annotations
 
 from emcache.maintenance.doctor.findings import Finding, guarded
-from emcache.maintenance.doctor.hardware import (
+from emcache.maintenance.doctor.machine import (
     look_at_device,
     look_at_device_memory,
+    look_at_hub,
     look_at_memory,
+    look_at_packages,
 )
-from emcache.maintenance.doctor.hub import look_at_hub
-from emcache.maintenance.doctor.packages import look_at_packages
 from emcache.maintenance.doctor.places import look_at_datasets, look_at_disk, look_at_folders
 from emcache.maintenance.doctor.stored import look_at_cache, look_at_leftovers, look_at_locks
 from emcache.storage.workspace import Workspace

@@ -26,7 +26,7 @@ def look_at_locks(workspace: Workspace) -> Iterator[Finding]:
 
 def look_at_leftovers(workspace: Workspace) -> Iterator[Finding]:
     """What killed processes left behind."""
-    from emcache.maintenance.leftovers import find_leftovers
+    from emcache.maintenance.prune import find_leftovers
 
     found = find_leftovers(workspace)
     if not found:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from emcache.models.backbones.module import BackboneModule
+from emcache.models.backbones.base import BackboneModule
 from emcache.models.backbones.registry import BackboneSpec
 
 

@@ -18,11 +18,38 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from emcache.errors import BackboneError
-from emcache.models.backbones.module import BackboneModule
-from emcache.models.backbones.packed_attention import PackedAttention
-from emcache.models.backbones.protocol import Features
+from emcache.models.backbones.base import BackboneModule, Features
 from emcache.models.backbones.registry import BackboneSpec, HubFile
 from emcache.models.backbones.transformers_names import beside_vision, rename_clip
+
+
+class PackedAttention(nn.Module):
+    """Self-attention with the parameters of an ``nn.MultiheadAttention``, which it takes over."""
+
+    def __init__(self, attention: nn.MultiheadAttention) -> None:
+        super().__init__()
+        if attention.in_proj_weight is None or attention.dropout or not attention.batch_first:
+            raise BackboneError(
+                "an attention layer has separate projections, dropout or another layout; expected "
+                "a packed one without dropout, batch first: choose another backbone."
+            )
+        dim = attention.embed_dim
+        self.heads = attention.num_heads
+        # Made without memory, since the parameters are the old ones.
+        self.qkv = nn.Linear(dim, 3 * dim, device="meta")
+        self.proj = nn.Linear(dim, dim, device="meta")
+        self.qkv.weight, self.qkv.bias = attention.in_proj_weight, attention.in_proj_bias
+        self.proj.weight, self.proj.bias = attention.out_proj.weight, attention.out_proj.bias
+
+    def forward(
+        self, query: Float[Tensor, "batch token channel"], *_others: Any, **_options: Any
+    ) -> tuple[Float[Tensor, "batch token channel"], None]:
+        """Attend; key and value are the query, and no weights are returned."""
+        shape = (*query.shape[:2], 3, self.heads, -1)
+        q, k, v = self.qkv(query).reshape(shape).permute(2, 0, 3, 1, 4)
+        attended = functional.scaled_dot_product_attention(q, k, v)
+        return self.proj(attended.transpose(1, 2).flatten(2)), None
+
 
 _VISION_PREFIX = "visual."
 _HUB_FILE = "open_clip_model.safetensors"

@@ -6,16 +6,41 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from emcache.errors import WeightsError
-from emcache.models.backbones.protocol import Features
 from emcache.models.backbones.provenance import plain, sources_of, trace
 from emcache.models.backbones.registry import BackboneSpec
+
+
+class Features(NamedTuple):
+    """What a backbone makes of a batch of slices."""
+
+    tokens: Float[Tensor, "batch channel row col"]
+    """Patch tokens of the last layer as a grid; prefix tokens are dropped."""
+    cls: Float[Tensor, "batch channel"]
+    """The class token."""
+
+
+@runtime_checkable
+class Backbone(Protocol):
+    """A frozen vision transformer."""
+
+    @property
+    def patch(self) -> int:
+        """Side of a patch in pixels."""
+
+    @property
+    def dim(self) -> int:
+        """Channels of a token."""
+
+    def __call__(self, images: Float[Tensor, "batch 3 height width"]) -> Features:
+        """Tokens of normalised images whose sides are multiples of the patch."""
+
 
 _NAMED_KEYS = 3
 _NAMED_SPARE = 2

@@ -74,3 +74,17 @@ def _names(codecs: Any) -> tuple[str, ...]:
             names += _names(facts["codecs"])
             names += [] if index == PLAIN else [f"an index of {' '.join(index)}"]
     return tuple(names)
+
+
+ZARR_DAMAGE = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    ImportError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+"""No class of errors is common to them. Too little memory is no damage, and so not among them."""
