@@ -55,7 +55,7 @@ def pytest_configure(config: pytest.Config) -> None:
     for name in ("EMCACHE_TEST_DATA", "EMCACHE_TEST_WEIGHTS"):
         if name in os.environ and not Path(os.environ[name]).is_dir():
             # A wrong path would skip every test on real things, and all would look well.
-            raise pytest.UsageError(f"{name} names {os.environ[name]!r}, which is no folder")
+            raise pytest.UsageError(f"{name} names {os.environ[name]!r}, which is not a folder")
     if is_full() and config.option.hypothesis_seed is None:
         # Drawn once: workers find it in the environment, which they have from the first process.
         drawn = str(secrets.randbelow(1 << 32))

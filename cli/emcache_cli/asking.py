@@ -46,7 +46,7 @@ def synced_workspace(given: Path | None, reporter: Reporter) -> Workspace:
 
 
 def report_sync(report: SyncReport, reporter: Reporter) -> None:
-    """Say what a sync left out or had to mend."""
+    """Say what a sync left out or had to fix."""
     for note in report.notes:
         reporter.say(note)
     for problem in report.problems:

@@ -21,7 +21,7 @@ def bench(
         typer.Option(metavar="NAME", help=f"Measure this alone (may be repeated): {NAMES}."),
     ] = None,
     device: DeviceOption = "auto",
-    chosen: FormatOption = None,
+    output_format: FormatOption = None,
     workspace: WorkspaceOption = None,
 ) -> None:
     """Measure this machine: ratios of emcache to what it replaces, each with its target.
@@ -34,6 +34,6 @@ def bench(
     from emcache_cli.console import Console, show_rows
 
     result = benchmark(workspace, BenchOptions(quick, only or (), device), Console())
-    show_rows(bench_rows(result, chosen), chosen)
+    show_rows(bench_rows(result, output_format), output_format)
     if any(item.verdict is Verdict.FAIL for item in result.measurements):
         raise typer.Exit(1)

@@ -15,13 +15,13 @@ app = typer.Typer(
 
 
 @app.command("list")
-def list_(chosen: FormatOption = None, workspace: WorkspaceOption = None) -> None:
+def list_(output_format: FormatOption = None, workspace: WorkspaceOption = None) -> None:
     """Show every feature set: what it holds, its size, and how many runs were trained on it."""
     from emcache.storage.workspace import find_workspace
     from emcache_cli.cache_tables import feature_set_rows
     from emcache_cli.console import show_rows
 
-    show_rows(feature_set_rows(find_workspace(workspace)), chosen)
+    show_rows(feature_set_rows(find_workspace(workspace)), output_format)
 
 
 @app.command()
@@ -29,7 +29,7 @@ def verify(
     repair: Annotated[
         bool, typer.Option("--repair", help="Compute again what is damaged or missing.")
     ] = False,
-    chosen: FormatOption = None,
+    output_format: FormatOption = None,
     workspace: WorkspaceOption = None,
 ) -> None:
     """Compare every byte of the cache with the checksums taken when it was written.
@@ -41,7 +41,7 @@ def verify(
     from emcache_cli.console import Console, show_rows
 
     rows, sound = verify_and_repair(find_workspace(workspace), repair, Console())
-    show_rows(rows, chosen)
+    show_rows(rows, output_format)
     if not sound:
         raise typer.Exit(1)
 
@@ -57,7 +57,7 @@ def prune(
         typer.Option(help="Also feature sets with slices that no dataset has as they were."),
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go.")] = False,
-    chosen: FormatOption = None,
+    output_format: FormatOption = None,
     workspace: WorkspaceOption = None,
 ) -> None:
     """Remove what killed commands left, and the feature sets that are named. Records stay."""
@@ -66,4 +66,4 @@ def prune(
     from emcache_cli.console import Console, show_rows
 
     place = find_workspace(workspace)
-    show_rows(prune_rows(place, names or (), stale, dry_run, Console()), chosen)
+    show_rows(prune_rows(place, names or (), stale, dry_run, Console()), output_format)

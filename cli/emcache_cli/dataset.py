@@ -193,7 +193,7 @@ def add(
 
 
 @app.command("list")
-def list_(chosen: FormatOption = None, workspace: WorkspaceOption = None) -> None:
+def list_(output_format: FormatOption = None, workspace: WorkspaceOption = None) -> None:
     """List the workspace's datasets."""
     from emcache.storage.workspace import find_workspace
     from emcache_cli.console import Console, show_rows
@@ -203,13 +203,13 @@ def list_(chosen: FormatOption = None, workspace: WorkspaceOption = None) -> Non
     rows = dataset_rows(find_workspace(workspace), console)
     if not rows:
         console.say("No datasets yet; emcache dataset add makes one.")
-    show_rows(rows, chosen)
+    show_rows(rows, output_format)
 
 
 @app.command()
 def show(
     name: Annotated[str, typer.Argument(help="A dataset, or NAME:SPLIT.")],
-    chosen: FormatOption = None,
+    output_format: FormatOption = None,
     workspace: WorkspaceOption = None,
 ) -> None:
     """Show a dataset's pairing rule, and every slice with its mask."""
@@ -224,13 +224,13 @@ def show(
     for line in describe_added(dataset):
         console.say(line)
     slices = dataset.slices if selection.split is None else selection.of(dataset)
-    show_rows(slice_table_rows(slices, dataset.root), chosen)
+    show_rows(slice_table_rows(slices, dataset.root), output_format)
 
 
 @app.command()
 def audit(
     name: Annotated[str, typer.Argument(help="A dataset.")],
-    chosen: FormatOption = None,
+    output_format: FormatOption = None,
     workspace: WorkspaceOption = None,
 ) -> None:
     """Check that the masks belong to their slices, and the rest of the data.
@@ -246,7 +246,7 @@ def audit(
     place = find_workspace(workspace)
     found, _ = audit_dataset(place, load_dataset(place, name, console), console)
     result = found.as_dict()
-    show_object(result, result["checks"], chosen)
+    show_object(result, result["checks"], output_format)
     console.say(f"Audit of {name}: {found.verdict}.")
     if found.verdict == "fail":
         raise typer.Exit(1)

@@ -67,7 +67,7 @@ def run_demo(folder: Path, backbone: str, weights: str, reporter: Reporter) -> N
         folder: The workspace to make.
         backbone: Whose tokens heads are trained on.
         weights: Its weights, as for ``emcache extract``.
-        reporter: Hears of everything.
+        reporter: Receives progress.
 
     Raises:
         WorkspaceError: The folder holds something already.

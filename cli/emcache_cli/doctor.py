@@ -14,10 +14,10 @@ def doctor(
         bool,
         typer.Option("--thorough", help="Compare every checksum, and every row with the records."),
     ] = False,
-    chosen: FormatOption = None,
+    output_format: FormatOption = None,
     workspace: WorkspaceOption = None,
 ) -> None:
-    """Look at the machine and the workspace: what is well, what is not, and what mends it.
+    """Look at the machine and the workspace: what is well, what is not, and what fixes it.
 
     Nothing is changed. Exit code 1 where something fails.
     """
@@ -26,6 +26,6 @@ def doctor(
     from emcache_cli.diagnosis import diagnose, show_findings
 
     findings = diagnose(workspace, thorough)
-    show_findings(findings, chosen, Console())
+    show_findings(findings, output_format, Console())
     if any(finding.verdict is Verdict.FAIL for finding in findings):
         raise typer.Exit(1)

@@ -32,7 +32,7 @@ def evaluate(
     save_predictions: Annotated[
         bool, typer.Option("--save-predictions", help="Keep predicted and true masks.")
     ] = False,
-    chosen: FormatOption = None,
+    output_format: FormatOption = None,
     workspace: WorkspaceOption = None,
 ) -> None:
     """Score trained runs on other datasets, with the backbone and size they were trained with."""
@@ -43,4 +43,4 @@ def evaluate(
 
     options = EvaluationOptions(weights, device, save_predictions)
     records = evaluate_runs(find_workspace(workspace), runs, on, options, Console())
-    show_rows([row for record in records for row in evaluation_rows(record)], chosen)
+    show_rows([row for record in records for row in evaluation_rows(record)], output_format)

@@ -37,7 +37,7 @@ def extract(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be made, and make nothing.")
     ] = False,
-    chosen: FormatOption = None,
+    output_format: FormatOption = None,
     workspace: WorkspaceOption = None,
 ) -> None:
     """Compute the patch tokens of every slice, once."""
@@ -56,6 +56,8 @@ def extract(
     # Every dataset is checked before the first is extracted.
     jobs = [plan_extraction(place, Selection.parse(d), options, console) for d in datasets]
     if dry_run:
-        show_rows([row for job in jobs for row in job_rows(job)], chosen)
+        show_rows([row for job in jobs for row in job_rows(job)], output_format)
         return
-    show_rows([extraction_row(job, run_extraction(job, console), console) for job in jobs], chosen)
+    show_rows(
+        [extraction_row(job, run_extraction(job, console), console) for job in jobs], output_format
+    )

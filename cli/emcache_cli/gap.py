@@ -45,7 +45,7 @@ def gap(
         typer.Option("--by-class", help="Also foreground against foreground, token by token."),
     ] = False,
     device: DeviceOption = "auto",
-    chosen: FormatOption = None,
+    output_format: FormatOption = None,
     workspace: WorkspaceOption = None,
 ) -> None:
     """Measure how far apart datasets lie in a backbone's feature space, pair by pair."""
@@ -59,4 +59,4 @@ def gap(
     levels = [item.value for item in level or [Level.SLICE]]
     options = GapOptions(request, run, levels, by_class, device)
     rows, _ = measure_gaps(find_workspace(workspace), datasets, options, Console())
-    show_rows(gap_rows(rows, chosen), chosen)
+    show_rows(gap_rows(rows, output_format), output_format)

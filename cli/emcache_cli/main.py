@@ -13,7 +13,7 @@ from emcache.errors import EmcacheError
 from emcache_cli.app import app
 
 _INTERRUPTED = 130
-# What the machine refuses, and its user can mend.
+# What the machine refuses, and its user can fix.
 _ENVIRONMENT = (
     errno.EACCES,
     errno.EPERM,
@@ -45,7 +45,7 @@ def main() -> None:
         if error.errno not in _ENVIRONMENT:
             raise
         name = f" ({error.filename})" if error.filename else ""
-        _fail(f"Error: {error.strerror}{name}; mend that, and run the command again.", 2)
+        _fail(f"Error: {error.strerror}{name}; fix that, and run the command again.", 2)
     except KeyboardInterrupt:
         _fail(_INTERRUPT_MESSAGE, _INTERRUPTED)
     except SystemExit as end:

@@ -14,7 +14,7 @@ def params(
         list[str] | None,
         typer.Option(metavar="NAME", help="Only this one; may be repeated. (default: the study's)"),
     ] = None,
-    chosen: FormatOption = None,
+    output_format: FormatOption = None,
 ) -> None:
     """Count what the study trains: head alone, and head with LoRA. No weights are needed.
 
@@ -25,4 +25,4 @@ def params(
     from emcache_cli.console import show_rows
 
     specs = [find_backbone(name) for name in backbone] if backbone else STUDY_BACKBONES
-    show_rows([count.as_row() for count in count_study_parameters(specs)], chosen)
+    show_rows([count.as_row() for count in count_study_parameters(specs)], output_format)

@@ -47,7 +47,7 @@ def predict(
         ),
     ] = None,
     device: DeviceOption = "auto",
-    chosen: FormatOption = None,
+    output_format: FormatOption = None,
     workspace: WorkspaceOption = None,
 ) -> None:
     """Segment images by a trained run, at their own size; they need no masks."""
@@ -64,4 +64,4 @@ def predict(
         probabilities, overlays, parse_voxel_size(voxel_size), overwrite, window, weights, device
     )
     files, _ = run_prediction(find_workspace(workspace), run, inputs, out, options, Console())
-    show_rows(prediction_rows(files), chosen)
+    show_rows(prediction_rows(files), output_format)

@@ -35,7 +35,7 @@ def query(
             "for SQL that you trust. The warehouse itself stays read-only.",
         ),
     ] = False,
-    chosen: FormatOption = None,
+    output_format: FormatOption = None,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write there instead.")] = None,
     chart: Annotated[
         str | None,
@@ -58,11 +58,11 @@ def query(
     from emcache_warehouse.choice import Choice
 
     if list_queries:
-        show_rows(named_query_rows(), chosen)
+        show_rows(named_query_rows(), output_format)
         return
     question = Question(sql, name, parameter or [], Choice(**choice), unsafe)
     frame = answer(question, workspace, Console())
     if chart is None and x is None and y is None:
-        show(frame, chosen, out)
+        show(frame, output_format, out)
     else:
         draw_query(frame, chart, x, y, out, Console())

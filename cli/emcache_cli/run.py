@@ -29,7 +29,7 @@ def run(
         ),
     ] = None,
     device: DeviceOption = "auto",
-    chosen: FormatOption = None,
+    output_format: FormatOption = None,
     workspace: WorkspaceOption = None,
 ) -> None:
     """Train a whole grid; what a record holds already is skipped.
@@ -54,14 +54,14 @@ def run(
     grid = read_study(study, read_short_names(place), weights)
     if dry_run:
         plans = plan_study(place, grid, device, console, data)
-        show_rows(plan_rows(plans), chosen)
+        show_rows(plan_rows(plans), output_format)
         console.say(plan_in_words(grid, plans))
         for gap, problem in find_gap_problems(place, grid, data):
             console.say(f"Problem: {gap.words}: {problem}")
         return
     results = list(run_study(place, grid, device, console, data))
     gaps = list(run_study_gaps(place, grid, device, console))
-    show_rows(result_rows(results), chosen)
+    show_rows(result_rows(results), output_format)
     if gaps:
         console.say(gaps_in_words(gaps))
     if any(result.problem for result in results) or any(gap.problem for gap in gaps):

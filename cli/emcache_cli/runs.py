@@ -20,18 +20,20 @@ RunsArgument = Annotated[
 
 @app.command("list")
 @choosing("label")
-def list_(choice: Chosen, chosen: FormatOption = None, workspace: WorkspaceOption = None) -> None:
+def list_(
+    choice: Chosen, output_format: FormatOption = None, workspace: WorkspaceOption = None
+) -> None:
     """List the runs, newest first."""
     from emcache_cli.asking import choose
     from emcache_cli.console import Console, show
 
-    show(choose("runs", choice, workspace, Console()), chosen)
+    show(choose("runs", choice, workspace, Console()), output_format)
 
 
 @app.command("show")
 def show_(
     run: Annotated[str, typer.Argument(help="Its name, or a part that no other has.")],
-    chosen: FormatOption = None,
+    output_format: FormatOption = None,
     workspace: WorkspaceOption = None,
 ) -> None:
     """Show everything about a run, and its scores."""
@@ -39,7 +41,7 @@ def show_(
     from emcache_cli.console import Console, show_object
 
     facts = describe_run(run, workspace, Console())
-    show_object(facts, facts["scores"], chosen)
+    show_object(facts, facts["scores"], output_format)
 
 
 @app.command()

@@ -33,19 +33,37 @@ def train_head(
     datasets: DatasetsArgument,
     backbone: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Needed only where the cache leaves a choice."),
+        typer.Option(
+            metavar="NAME", help="Whose tokens; needed where the cache holds those of several."
+        ),
     ] = None,
     weights: Annotated[
         str | None,
-        typer.Option(metavar="pretrained|random:SEED|hf:REPOSITORY|NAME|PATH", help="Likewise."),
+        typer.Option(
+            metavar="pretrained|random:SEED|hf:REPOSITORY|NAME|PATH",
+            help="Weights of the backbone; needed where the cache leaves a choice.",
+        ),
     ] = None,
-    longest_edge: Annotated[int | None, typer.Option(metavar="PX", help="Likewise.")] = None,
+    longest_edge: Annotated[
+        int | None,
+        typer.Option(
+            metavar="PX", help="Longest edge of the slices; needed where the cache leaves a choice."
+        ),
+    ] = None,
     pixel_size: Annotated[
-        float | None, typer.Option(metavar="NM", help="Likewise: one scale for every dataset.")
+        float | None,
+        typer.Option(metavar="NM", help="One scale for every dataset, instead of --longest-edge."),
     ] = None,
-    dtype: Annotated[str | None, typer.Option(metavar="float16|float32", help="Likewise.")] = None,
+    dtype: Annotated[
+        str | None,
+        typer.Option(
+            metavar="float16|float32",
+            help="Type of the stored tokens; needed where the cache leaves a choice.",
+        ),
+    ] = None,
     feature_set: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Likewise: its folder's name in cache/.")
+        str | None,
+        typer.Option(metavar="NAME", help="One feature set by its folder's name in cache/."),
     ] = None,
     seeds: SeedsOption = "0-4",
     protocol: ProtocolOption = "paper",
@@ -61,7 +79,7 @@ def train_head(
     precision: PrecisionOption = "auto",
     save_predictions: SavePredictionsOption = False,
     accept_audit: AcceptAuditOption = False,
-    chosen: FormatOption = None,
+    output_format: FormatOption = None,
     workspace: WorkspaceOption = None,
 ) -> None:
     """Train a head on cached tokens, once for each seed, and score it on the test slices."""
@@ -96,4 +114,4 @@ def train_head(
     request = FeatureRequest(
         backbone, weights, longest_edge, dtype, feature_set, pixel_size_nm=pixel_size
     )
-    run(find_workspace(workspace), datasets, request, options, Console(), delivery(chosen))
+    run(find_workspace(workspace), datasets, request, options, Console(), delivery(output_format))

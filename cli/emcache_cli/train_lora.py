@@ -79,7 +79,7 @@ def train_lora(
     precision: PrecisionOption = "auto",
     save_predictions: SavePredictionsOption = False,
     accept_audit: AcceptAuditOption = False,
-    chosen: FormatOption = None,
+    output_format: FormatOption = None,
     workspace: WorkspaceOption = None,
 ) -> None:
     """Train LoRA adapters and a head, once for each seed, and score them on the test slices.
@@ -115,4 +115,12 @@ def train_lora(
     )
     choice = BackboneChoice(backbone, weights, longest_edge)
     savings = DeviceSavings(accumulate, checkpoint)
-    run(find_workspace(workspace), datasets, choice, options, savings, Console(), delivery(chosen))
+    run(
+        find_workspace(workspace),
+        datasets,
+        choice,
+        options,
+        savings,
+        Console(),
+        delivery(output_format),
+    )

@@ -22,10 +22,10 @@ def tell(report: SyncReport, reporter: Reporter) -> None:
     )
 
 
-def checked(workspace: Workspace, mend: bool, reporter: Reporter) -> list[Finding]:
-    """Check records and warehouse; with ``mend`` what is wrong is made anew and checked again."""
+def checked(workspace: Workspace, fix: bool, reporter: Reporter) -> list[Finding]:
+    """Check records and warehouse; with ``fix`` what is wrong is made anew and checked again."""
     findings = check(workspace.runs, workspace.warehouse)
-    if mend and (report := repair(workspace.runs, workspace.warehouse, findings)) is not None:
+    if fix and (report := repair(workspace.runs, workspace.warehouse, findings)) is not None:
         tell(report, reporter)
         findings = check(workspace.runs, workspace.warehouse)
     return findings

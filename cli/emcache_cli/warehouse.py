@@ -44,7 +44,7 @@ def check(
     repair: Annotated[
         bool, typer.Option("--repair", help="Make anew what differs from the records.")
     ] = False,
-    chosen: FormatOption = None,
+    output_format: FormatOption = None,
     workspace: WorkspaceOption = None,
 ) -> None:
     """Compare records and warehouse with each other and with their checksums.
@@ -56,7 +56,7 @@ def check(
     from emcache_cli.upkeep import checked, finding_rows, has_failure
 
     findings = checked(find_workspace(workspace), repair, Console())
-    show_rows(finding_rows(findings), chosen)
+    show_rows(finding_rows(findings), output_format)
     if has_failure(findings):
         raise typer.Exit(1)
 
@@ -64,7 +64,7 @@ def check(
 @app.command()
 def schema(
     table: Annotated[str | None, typer.Argument(help="Only this table or view.")] = None,
-    chosen: FormatOption = None,
+    output_format: FormatOption = None,
     workspace: WorkspaceOption = None,
 ) -> None:
     """Show every table and view, column by column, with its meaning."""
@@ -72,13 +72,13 @@ def schema(
     from emcache_cli.console import Console, show
     from emcache_warehouse.schema import describe_schema
 
-    show(describe_schema(synced_workspace(workspace, Console()).warehouse, table), chosen)
+    show(describe_schema(synced_workspace(workspace, Console()).warehouse, table), output_format)
 
 
 @app.command()
 def export(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new or empty folder.")],
-    chosen: FormatOption = None,
+    output_format: FormatOption = None,
     workspace: WorkspaceOption = None,
 ) -> None:
     """Write every table and view as Parquet, with a data dictionary."""
@@ -86,4 +86,4 @@ def export(
     from emcache_cli.console import Console, show
     from emcache_warehouse.export import export_warehouse
 
-    show(export_warehouse(synced_workspace(workspace, Console()).warehouse, folder), chosen)
+    show(export_warehouse(synced_workspace(workspace, Console()).warehouse, folder), output_format)

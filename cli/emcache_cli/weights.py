@@ -31,7 +31,7 @@ def add(
 
 
 @app.command("list")
-def list_(chosen: FormatOption = None, workspace: WorkspaceOption = None) -> None:
+def list_(output_format: FormatOption = None, workspace: WorkspaceOption = None) -> None:
     """List the workspace's short names, and whether their files are as they were.
 
     Exit code 1 where one changed or is missing.
@@ -52,7 +52,7 @@ def list_(chosen: FormatOption = None, workspace: WorkspaceOption = None) -> Non
         }
         for item in listed
     ]
-    show_rows(rows, chosen)
+    show_rows(rows, output_format)
     if any(item.state != "unchanged" for item in listed):
         raise typer.Exit(1)
 

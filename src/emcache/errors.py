@@ -29,7 +29,7 @@ from typing import Any
 
 
 class EmcacheError(Exception):
-    """Base of every error that a user can mend.
+    """Base of every error that a user can fix.
 
     Args:
         message: One sentence: what was found, what was expected, what to do.

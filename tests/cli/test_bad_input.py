@@ -50,7 +50,7 @@ ADD_STACK = ("dataset", "add", "n", "--layout", "stack", "--root", ".")
         (("train-head", "cells", "--seeds", "x"), "cannot be read"),
         (("train-head", "cells", "--seeds", "9" * 25), "goes too far"),
         (("extract", "cells", *TINY_OPTIONS[:3], "random:" + "9" * 25), "random:SEED"),
-        (("extract", "cells", *TINY_OPTIONS, "--device", "cpu:x"), "'cpu:x' is no device"),
+        (("extract", "cells", *TINY_OPTIONS, "--device", "cpu:x"), "'cpu:x' is not a device"),
         (("train-head", "cells", "--protocol", "papr"), "no protocol 'papr'"),
         (("query", "select foo from runs"), 'column "foo" not found'),
         (("query", "selec 1"), "LINE 1: selec 1\n        ^"),
@@ -67,7 +67,10 @@ ADD_STACK = ("dataset", "add", "n", "--layout", "stack", "--root", ".")
         (("chart", "iou", "--out", "x.png"), "train-head"),
         (("dataset", "show", "cell"), "there is no dataset 'cell'"),
         (("dataset", "add", "a:b", "--layout", "vnc", "--root", "."), "cannot name a dataset"),
-        (("dataset", "add", "n", "--layout", "vnc", "--root", "nowhere"), "nowhere is no folder"),
+        (
+            ("dataset", "add", "n", "--layout", "vnc", "--root", "nowhere"),
+            "nowhere is not a folder",
+        ),
         (("dataset", "add", "n", "--layout", "vnc", "--root", "."), "holds no stack1/raw/*.tif"),
         (("dataset", "add", "n", "--layout", "stack", "--root", "."), "needs the file of the"),
         ((*ADD_STACK, "--images", "gone.tif"), "gone.tif is not there"),
@@ -96,7 +99,7 @@ def test_one_sentence(cells: Workspace, fails, arguments: tuple[str, ...], said:
 def test_no_workspace(fails, tmp_path: Path) -> None:
     for command in (("dataset", "list"), ("query", "select 1"), ("extract", "x", *TINY_OPTIONS)):
         assert "is a workspace" in fails(*command, cwd=tmp_path).err
-    assert "is no workspace" in fails("dataset", "list", "--workspace", tmp_path / "no").err
+    assert "is not a workspace" in fails("dataset", "list", "--workspace", tmp_path / "no").err
 
 
 @pytest.mark.parametrize(
@@ -106,7 +109,7 @@ def test_no_workspace(fails, tmp_path: Path) -> None:
         (lambda r: (r / "images/3.png").unlink(), "mask masks/3.png without an image"),
         (lambda r: Image.new("L", (9, 9)).save(r / "masks/3.png"), "is 9 x 9 pixels"),
         (lambda r: (r / "images/3.png").write_bytes(b""), "images/3.png is empty"),
-        (lambda r: (r / "images/3.png").write_bytes(b"x" * 99), "images/3.png is no image"),
+        (lambda r: (r / "images/3.png").write_bytes(b"x" * 99), "images/3.png is not an image"),
     ],
 )
 def test_a_dataset_that_broke_since(

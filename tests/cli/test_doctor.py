@@ -82,8 +82,8 @@ def test_what_it_names_mends_what_it_found(run, trained: Workspace) -> None:
     for row in failed:
         command = row["remedy"].split("`")[1].split()
         assert command[0] == "emcache"
-        mended = run(*command[1:], cwd=trained.root)
-        assert mended.code == 0, mended
+        fixed = run(*command[1:], cwd=trained.root)
+        assert fixed.code == 0, fixed
     assert run("doctor", "--thorough", cwd=trained.root).code == 0
 
 

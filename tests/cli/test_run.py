@@ -124,4 +124,4 @@ def test_mistakes(run, fails, tmp_path: Path) -> None:
     assert "study study: " in fails("run", "study.toml", cwd=workspace.root).err
     shutil.rmtree(tmp_path / "data" / "b")
     (workspace.root / "study.toml").write_text(STUDY)
-    assert "is no folder" in fails("run", "study.toml", cwd=workspace.root).err
+    assert "is not a folder" in fails("run", "study.toml", cwd=workspace.root).err

@@ -162,7 +162,7 @@ def test_values_that_are_no_numbers(tmp_path: Path) -> None:
 
 def test_a_whole_number_that_no_label_holds(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "m.tif", np.full((4, 5), 1e30, np.float32))
-    with pytest.raises(ImageError, match="20 values that are no whole numbers"):
+    with pytest.raises(ImageError, match="20 values that are not whole numbers"):
         read_mask(Plane(tmp_path / "m.tif"))
     with pytest.raises(UsageError, match="more than 64 bits"):
         class_rule(None, {"background": [0], "cell": [1 << 70]})
@@ -229,7 +229,7 @@ def test_names_that_no_file_has(tmp_path: Path, name: str) -> None:
 def test_patterns_stay_below_the_root(tmp_path: Path, pattern: str) -> None:
     (tmp_path / "outside.png").touch()
     (tmp_path / "root").mkdir()
-    with pytest.raises(UsageError, match=r"leaves the root|is no pattern"):
+    with pytest.raises(UsageError, match=r"leaves the root|is not a pattern"):
         glob_images(tmp_path / "root", pattern)
 
 
@@ -291,8 +291,8 @@ GRID = '[[grid]]\nbackbones = ["tiny"]\ntrain_on = ["a"]\nseeds = "0"\n'
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("a = " + "[" * 9000 + "]" * 9000, "is no TOML"),
-        ("a = " + "9" * 9000, "is no TOML"),
+        ("a = " + "[" * 9000 + "]" * 9000, "is not TOML"),
+        ("a = " + "9" * 9000, "is not TOML"),
         ("a = 0x" + "f" * 9000, "hundreds of digits"),
         ("a" + ".a" * 30_000 + " = 1", "a dotted name of many parts"),
         (f"{GRID}longest_edge = 0x{'f' * 9000}", "hundreds of digits"),
@@ -383,7 +383,7 @@ def test_numbers_of_any_length_are_parameters(workspace: Workspace) -> None:
         assert parse_value(text) == text
     sync(workspace.runs, workspace.warehouse)
     for sql, given in (("SELECT '\udcff'", {}), ("SELECT $a", {"a": "\udcff"})):
-        with pytest.raises(UsageError, match="is no text"):
+        with pytest.raises(UsageError, match="is not text"):
             run_query(workspace.warehouse, sql, given)
 
 

@@ -88,7 +88,7 @@ def test_a_label_is_a_column_of_the_query(study):
             r"no dataset 'vcn' in the warehouse; known: lucchi\+\+, vnc",
         ),
         ("iou", {"runs": ["nope"]}, r"no run 'nope'; .* `emcache runs list`"),
-        ("iou", {"label": "colour"}, r"--label 'colour' is no column of iou"),
+        ("iou", {"label": "colour"}, r"--label 'colour' is not a column of iou"),
         ("iou", {"backbones": ["dinov9"]}, r"none of the \d+ rows of iou is left"),
         ("growth", {"datasets": ["vnc"]}, r"growth has no dataset to choose by"),
         ("growth", {"backbones": ["x"]}, r"growth has no backbone to choose by"),

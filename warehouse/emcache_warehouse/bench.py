@@ -115,7 +115,7 @@ def _seconds_of_leaderboard(database: Path, rows: int) -> float:
     started = time.perf_counter()
     found = run_named_query(database, "leaderboard")
     seconds = time.perf_counter() - started
-    assert found.height == rows, found  # noqa: S101 - a fast wrong answer is no answer
+    assert found.height == rows, found  # noqa: S101 - a fast wrong answer is not an answer
     return seconds
 
 

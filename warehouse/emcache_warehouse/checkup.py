@@ -67,7 +67,7 @@ class Finding:
     """What was looked at: ``records``, ``features``, ``database``, ``pending``, ``missing``,
     ``rows``."""
     verdict: Literal["pass", "warn", "fail"]
-    """``warn`` for what a sync mends or what may be meant, ``fail`` for damage."""
+    """``warn`` for what a sync fixes or what may be meant, ``fail`` for damage."""
     message: str
     """What was found, and what to do."""
 

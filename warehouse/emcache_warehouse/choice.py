@@ -192,7 +192,7 @@ def _conditions(database: Path, name: str, columns: Sequence[str], choice: Choic
             raise _no_such_choice(name, column)
     if choice.runs:
         if "gap_id" in columns:
-            # Distances are no scores: the views of runs leave all of them in.
+            # Distances are not scores: the views of runs leave all of them in.
             chosen = "run_id IN (SELECT unnest(getvariable('only_runs')::VARCHAR[]))"
             conditions.append(f"({chosen} OR run_id IS NULL)" if choice.partly else chosen)
         elif not _has_runs(columns) and not choice.partly:
@@ -259,7 +259,7 @@ def _label(name: str, columns: Sequence[str], label: str | None) -> str:
         return ""
     if label not in columns:
         raise UsageError(
-            f"--label {label!r} is no column of {name}; expected one of {', '.join(columns)}.",
+            f"--label {label!r} is not a column of {name}; expected one of {', '.join(columns)}.",
             subject=label,
         )
     return f", {identifier(label)}::VARCHAR AS {LABEL}"

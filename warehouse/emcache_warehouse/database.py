@@ -40,7 +40,7 @@ _CLOSED_WORLD: dict[str, str | bool | int | float | list[str]] = {
 
 
 class DamagedDatabaseError(WarehouseError):
-    """The file is no DuckDB database, or one whose checksums or write-ahead log do not match."""
+    """The file is not a DuckDB database, or one whose checksums or write-ahead log do not match."""
 
 
 def open_readonly(database: Path) -> duckdb.DuckDBPyConnection:

@@ -137,4 +137,4 @@ def _execute(
             connection.execute(statement, values)
         except UnicodeDecodeError as error:
             # DuckDB's message repeats bytes of a file, and its bindings take them for text.
-            raise duckdb.Error("a Parquet file holds text that is no UTF-8") from error
+            raise duckdb.Error("a Parquet file holds text that is not UTF-8") from error

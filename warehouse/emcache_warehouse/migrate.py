@@ -1,7 +1,7 @@
 """Schema of the warehouse: numbered migrations, and the views and seeds that follow them.
 
 A migration is applied once, in order, and never edited afterwards. Views and the paper's figures
-are no history: they are made again whenever the package's own differ. The table ``migrations``
+are not history: they are made again whenever the package's own differ. The table ``migrations``
 holds the name and SHA-256 of every file that has been applied, so that a database can be told from
 one of another version.
 """

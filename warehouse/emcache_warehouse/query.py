@@ -26,7 +26,7 @@ __all__ = [
     "run_query",
 ]
 
-# Integers of more digits than DuckDB's largest are text, as everything that is no number.
+# Integers of more digits than DuckDB's largest are text, as everything that is not a number.
 _INTEGER = re.compile(r"[+-]?(0|[1-9][0-9]{0,37})")
 _NUMBER = re.compile(r"[+-]?([0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))([eE][+-]?[0-9]+)?")
 _WORDS = {"true": True, "false": False, "null": None}
@@ -123,13 +123,13 @@ def parse_value(text: str) -> int | float | bool | str | None:
 
 
 def _check_text(*texts: str) -> None:
-    """Refuse bytes of the command line that are no UTF-8; Python keeps them as lone surrogates."""
+    """Refuse bytes of the command line that are not UTF-8; Python keeps them as lone surrogates."""
     for text in texts:
         try:
             text.encode()
         except UnicodeEncodeError:
             raise UsageError(
-                f"{text[:80]!r} is no text; expected UTF-8: type it anew.", subject=text
+                f"{text[:80]!r} is not text; expected UTF-8: type it anew.", subject=text
             ) from None
 
 

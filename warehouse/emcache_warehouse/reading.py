@@ -80,7 +80,7 @@ def explain_refusal(record: Record, reason: str) -> Problem:
             try:
                 held = _parquet_columns(record.file(name))
             except (duckdb.Error, UnicodeDecodeError) as error:
-                # A message of DuckDB that is no text itself cannot be shown.
+                # A message of DuckDB that is not text itself cannot be shown.
                 why = first_line(str(error)) if isinstance(error, duckdb.Error) else "no UTF-8"
                 return left_out(record.id, f"{name} cannot be read as Parquet ({why})")
             if missing := [column for column in table.columns if column not in held]:

@@ -93,7 +93,7 @@ def rebuild(runs: Path, database: Path) -> SyncReport:
 
 
 def repair(runs: Path, database: Path, findings: Sequence[Finding]) -> SyncReport | None:
-    """Mend what :func:`check` found wrong with the database; the records are never touched.
+    """Fix what :func:`check` found wrong with the database; the records are never touched.
 
     Args:
         runs: Folder of the records.

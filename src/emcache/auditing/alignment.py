@@ -137,7 +137,7 @@ class Alignment:
         # Whoever draws all outlines too wide has moved none. A place is judged by its best margin.
         fluxes = {m: _flux(gradient, rim, (1.0, 1.0), (0.0, 0.0), m) for m in _MARGINS}
         best = max((_flux(gradient, rim, scale, move, m) for m in _MARGINS), key=abs)
-        # On the other side of a membrane the gradient points the other way: that is no fit.
+        # On the other side of a membrane the gradient points the other way: that is not a fit.
         margin = max(_MARGINS, key=lambda m: fluxes[m] * best)
         ratio = self._size[0] / self._masks[0].shape[0]
         way = _moved(rim.places, self._masks[0].shape, scale, move) - rim.places

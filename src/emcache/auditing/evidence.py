@@ -176,7 +176,7 @@ class Fit:
 
         A mean over a mask's pixels is a ratio of two sums over tiles; the variance of such ratios
         is that of their linearised tiles (Cochran 1977, section 6.13). Tiles are the units, added
-        up over all pairs, so neighbours that look alike are no further evidence.
+        up over all pairs, so neighbours that look alike are not further evidence.
         """
         count = self.tiles.shape[1]
         if count < _FEWEST_TILES:

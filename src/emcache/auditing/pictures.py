@@ -120,7 +120,7 @@ def image_channels(
     # themselves, and in both halves.
     weights = ndimage.uniform_filter(textured.astype(np.float32), _SURROUNDINGS)
     around = ndimage.uniform_filter(small, _SURROUNDINGS) / np.maximum(weights, 1e-3)
-    # A flat area's edge is no outline.
+    # A flat area's edge is not an outline.
     inside = textured
     if not textured.all():
         inside = ndimage.binary_erosion(textured, iterations=2, border_value=1)

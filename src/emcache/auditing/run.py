@@ -145,7 +145,7 @@ def _refuse_failed(datasets: Sequence[Dataset], states: Sequence[AuditState | No
 
 def _refusal(dataset: Dataset, why: str) -> AuditError:
     return AuditError(
-        f"the audit of {dataset.name} failed: {why} Mend the data, or train all the same with "
+        f"the audit of {dataset.name} failed: {why} Fix the data, or train all the same with "
         f"--accept-audit, and every score will say so.",
         subject=dataset.name,
     )

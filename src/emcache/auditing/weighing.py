@@ -45,7 +45,7 @@ _CLEAR_SHIFT = 2.5
 """The same where the data speak plainly. In a smooth stack masks that are all off by one fit nearly
 as well, and the halves cannot see it."""
 _FAR = 0.3
-"""A mask that fits better by this share of a usual fit is no look-alike."""
+"""A mask that fits better by this share of a usual fit is not a look-alike."""
 _POOR = 0.4
 """A mask that fits less well than this share of the middle fit is looked at again."""
 _CERTAINLY_POOR = 0.7

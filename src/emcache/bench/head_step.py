@@ -32,7 +32,7 @@ def measure_head_steps(setting: Setting) -> Iterator[Measurement]:
         if setting.device.type == "cpu" and edge == _SMALL:
             ways.append("reference-kept")
         times, far = _take_turns(ways, edge, setting.device, rounds)
-        # A loss that is no number is never near another.
+        # A loss that is not a number is never near another.
         sound = all(share < _TOLERANCE[precision] for share in far)
         note = "" if fast else _EMULATED
         yield of_rounds(

@@ -68,7 +68,7 @@ class Measurement:
         return Verdict.PASS if self.target.reached_by(self.ratio) else Verdict.FAIL
 
     def as_row(self) -> dict[str, Any]:
-        """For a table or JSON: ``name``, ``ratio``, ``target``, ``verdict`` and their kin."""
+        """For a table or JSON: ``name``, ``ratio``, ``target``, ``verdict`` and others."""
         return {
             "name": self.name,
             "ratio": self.ratio,

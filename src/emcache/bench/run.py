@@ -96,7 +96,7 @@ def run_benchmarks(
         workspace: Where to keep the record, or None.
         suite: What there is to measure.
         options: What of it.
-        reporter: Hears of every benchmark.
+        reporter: Receives progress: every benchmark.
 
     Raises:
         UsageError: An unknown benchmark or device, or benchmarks that measure nothing so.

@@ -138,7 +138,7 @@ def compute_tokens(
         job: What to make.
         backbone: On the job's device; None where every slice is donated.
         donors: Older feature sets that hold some of the slices.
-        reporter: Hears of every batch.
+        reporter: Receives progress: every batch.
         extraction: What the manifest says of how it came about; None for what is made now.
 
     Raises:

@@ -21,7 +21,7 @@ def job_of(workspace: Workspace, folder: Path, reporter: Reporter) -> Job:
     Args:
         workspace: Whose cache it stands in.
         folder: The feature set; its manifest is read, and nothing else of it.
-        reporter: Hears of what takes long.
+        reporter: Receives progress.
 
     Raises:
         EmcacheError: Its dataset, weights or adapter have gone.
@@ -52,7 +52,7 @@ def ensure_recorded(workspace: Workspace, feature_set: FeatureSet, reporter: Rep
     Args:
         workspace: Whose cache it stands in.
         feature_set: One that is about to be used.
-        reporter: Hears if its record can no longer be written.
+        reporter: Receives a message if its record can no longer be written.
     """
     if (workspace.runs / feature_set.manifest["extraction"]["record_id"]).is_dir():
         return

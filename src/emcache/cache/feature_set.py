@@ -81,7 +81,7 @@ class FeatureSet(Summarised):
 
     @property
     def description(self) -> Mapping[str, Any]:
-        """``backbone``, ``weights``, ``longest_edge``, ``patch``, ``dim`` and their kin."""
+        """``backbone``, ``weights``, ``longest_edge``, ``patch``, ``dim`` and others."""
         description: Mapping[str, Any] = self.manifest["description"]
         return description
 

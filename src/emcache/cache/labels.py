@@ -144,7 +144,7 @@ def ensure_labels(
         feature_set: Whose tokens the labels go with.
         slices: The dataset's slices, in the feature set's order; each has a mask.
         classes: What the masks' values stand for.
-        reporter: Hears of the masks being read.
+        reporter: Receives progress, where masks must be read.
 
     Raises:
         DatasetError: A slice has no mask.

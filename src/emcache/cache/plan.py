@@ -44,7 +44,7 @@ class ExtractOptions:
 
     def __post_init__(self) -> None:
         if self.batch < 1:
-            raise UsageError(f"--batch {self.batch} is no batch; expected 1 or more.")
+            raise UsageError(f"--batch {self.batch} is not a batch; expected 1 or more.")
         if self.dtype not in ("float16", "float32"):
             raise UsageError(f"--dtype {self.dtype!r} is unknown; expected float16 or float32.")
 

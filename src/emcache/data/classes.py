@@ -163,7 +163,7 @@ class ClassRule:
                     )
         elif by_default and (ids := [value for value in counts if not 0 <= value <= 255]):
             raise ImageError(
-                f"mask {mask} has labels such as {ids[-1]}, which is no grey value; say what is "
+                f"mask {mask} has labels such as {ids[-1]}, which is not a grey value; say what is "
                 f"foreground: --instances for every label above 0, or --classes.",
                 subject=mask,
             )

@@ -190,7 +190,7 @@ def read_dataset(
         options: ``layout``, ``root`` and what the layout knows.
         base: Folder that a relative root starts from.
         index: Memory of files; saved when done.
-        reporter: Hears of files that must be decoded.
+        reporter: Receives progress, where files must be read.
     """
     layout, root, listing = list_dataset(name, options, base, index)
     classes = _classes_of(layout, options)
@@ -230,7 +230,7 @@ def list_dataset(
     layout, root = options.get("layout"), options.get("root")
     if not isinstance(layout, str) or not isinstance(root, str):
         raise DatasetError(
-            f"dataset {name} has no layout and root in emcache.toml; expected two strings: mend "
+            f"dataset {name} has no layout and root in emcache.toml; expected two strings: fix "
             f"its table.",
             subject=name,
         )
@@ -279,7 +279,7 @@ def _describe_slice(
         mask_height, mask_width = label["shape"]
         raise ImageError(
             f"mask {entry.mask} is {mask_height} x {mask_width} pixels (rows x columns), its slice "
-            f"{entry.image} is {height} x {width}; expected the same size: mend the pair.",
+            f"{entry.image} is {height} x {width}; expected the same size: fix the pair.",
             subject=entry.mask,
         )
     values = {int(value): count for value, count in label["values"].items()}

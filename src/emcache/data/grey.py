@@ -77,11 +77,11 @@ def find_window(
 
     Raises:
         ImageError: Values that are not finite, or all the same.
-        UsageError: Percentiles that are no range.
+        UsageError: Percentiles that are not range.
     """
     if not 0 <= percentiles[0] < percentiles[1] <= 100:
         raise UsageError(
-            f"percentiles {percentiles[0]:g},{percentiles[1]:g} are no range; expected two from 0 "
+            f"percentiles {percentiles[0]:g},{percentiles[1]:g} are not range; expected two from 0 "
             f"to 100, the lower first.",
             subject=percentiles,
         )
@@ -129,7 +129,7 @@ def _real(values: np.ndarray, name: str) -> np.ndarray:
     if values.dtype.kind == "f" and not (finite := np.isfinite(numbers)).all():
         raise ImageError(
             f"{name} has {int((~finite).sum())} values that are not finite (NaN or infinite); "
-            f"expected numbers: mend the slice.",
+            f"expected numbers: fix the slice.",
             subject=name,
         )
     return numbers

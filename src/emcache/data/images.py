@@ -157,7 +157,7 @@ def read_mask(plane: Plane) -> UInt8[np.ndarray, "row col"] | Int64[np.ndarray, 
 
     Raises:
         ImageError: As for :func:`read_image`; where colours differ, since no single channel can
-            then be called the label; and for values that are no whole numbers.
+            then be called the label; and for values that are not whole numbers.
     """
     values = read_values(plane)
     if values.ndim == 3:
@@ -167,7 +167,7 @@ def read_mask(plane: Plane) -> UInt8[np.ndarray, "row col"] | Int64[np.ndarray, 
         return values
     if values.dtype.kind not in "iuf" or (values.dtype == np.uint64 and values.max() >= 1 << 63):
         raise ImageError(
-            f"mask {plane} has values of type {values.dtype} that are no labels; expected whole "
+            f"mask {plane} has values of type {values.dtype} that are not labels; expected whole "
             f"numbers below 2^63: save it with integer labels.",
             subject=plane.path,
         )
@@ -175,7 +175,7 @@ def read_mask(plane: Plane) -> UInt8[np.ndarray, "row col"] | Int64[np.ndarray, 
         broken = ~(np.isfinite(values) & (np.floor(values) == values) & (abs(values) < _LARGEST))
         if broken.any():
             raise ImageError(
-                f"mask {plane} has {int(broken.sum())} values that are no whole numbers (as "
+                f"mask {plane} has {int(broken.sum())} values that are not whole numbers (as "
                 f"{values[broken][0]}); a mask holds labels: save it with integer labels.",
                 subject=plane.path,
             )

@@ -239,7 +239,7 @@ class _Pages:
         if len(images) != len(masks):
             raise PairingError(
                 f"{image} holds {len(images)} pages, and its mask {mask} holds {len(masks)}; "
-                f"expected a page for each slice: mend one of the files.",
+                f"expected a page for each slice: fix one of the files.",
                 subject=(image, mask),
             )
         return list(zip(images, masks, strict=True))
@@ -297,7 +297,7 @@ def list_slices(layout: str, root: Path, options: Mapping[str, Any], probe: Prob
         )
     check_options(layout, options)
     if not _is_folder(root):
-        raise DatasetError(f"{root} is no folder; check --root.", subject=root)
+        raise DatasetError(f"{root} is not a folder; check --root.", subject=root)
     listing = LAYOUTS[layout](root, options, probe)
     _check_names(listing.entries)
     if "every" in options:

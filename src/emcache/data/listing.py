@@ -22,9 +22,9 @@ def glob_images(root: Path, pattern: str) -> list[str]:
     try:
         return natural_sorted(_matching_files(root, pattern))
     except (IndexError, OSError, RuntimeError, ValueError) as error:
-        # What pathlib has against a pattern it says by any of these, or of their kin.
+        # pathlib raises any of these, or their subclasses, for a pattern that it cannot use.
         raise UsageError(
-            f"{pattern!r:.200} is no pattern ({error}); expected one as images/*.png.",
+            f"{pattern!r:.200} is not a pattern ({error}); expected one as images/*.png.",
             subject=pattern,
         ) from error
 

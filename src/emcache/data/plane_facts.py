@@ -45,7 +45,7 @@ def describe_planes(
         entries: Its slices.
         window: For images of more than 8 bits.
         index: Memory of files; saved when something was decoded.
-        reporter: Hears of the decoding.
+        reporter: Receives progress.
 
     Raises:
         ImageError: A file that cannot be read; of several the first.

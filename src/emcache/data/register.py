@@ -52,7 +52,7 @@ def add_dataset(
         layout: One of :data:`emcache.data.layouts.LAYOUTS`.
         root: Its folder; stored absolute, or relative where it lies in the workspace.
         extras: Further options of the layout; None values are left out.
-        reporter: Hears of the reading.
+        reporter: Receives progress.
         percentiles: Of all values, become black and white where slices have more than 8 bits and
             ``grey_window`` is not given.
 
@@ -245,7 +245,7 @@ def rename_dataset(
         workspace: Where.
         old: Its name until now.
         new: Its new name.
-        reporter: Hears of files being read.
+        reporter: Receives progress, where files must be read.
 
     Returns:
         The dataset, and the record of the renaming.
@@ -292,7 +292,7 @@ def move_dataset(workspace: Workspace, name: str, root: Path, reporter: Reporter
         workspace: Where.
         name: The dataset.
         root: Its folder.
-        reporter: Hears of files being read.
+        reporter: Receives progress, where files must be read.
 
     Raises:
         DatasetError: There is no such dataset, or the folder holds other slices.

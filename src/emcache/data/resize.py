@@ -44,7 +44,7 @@ class Preprocessing:
         if self.pixel_size_nm is not None:
             if not 0 < self.pixel_size_nm < _COARSEST_NM:
                 raise UsageError(
-                    f"--pixel-size {self.pixel_size_nm} is no pitch of pixels; expected nanometres "
+                    f"--pixel-size {self.pixel_size_nm} is not a pitch; expected nanometres "
                     f"above 0 and below {_COARSEST_NM}.",
                     subject=self.pixel_size_nm,
                 )
@@ -66,7 +66,7 @@ class Preprocessing:
     def identity(self) -> dict[str, Any]:
         """Canonical JSON value that enters a feature set's fingerprint.
 
-        The dataset's own pitch is no part of it: it decides the sizes, which are keyed beside it.
+        The dataset's own pitch is not part of it: it decides the sizes, which are keyed beside it.
         """
         rule = (
             {"resize": "longest-edge-floor-to-patch", "longest_edge": self.longest_edge}

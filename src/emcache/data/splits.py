@@ -120,13 +120,13 @@ def _listed_split(slice_ids: Sequence[str], lists: Mapping[str, Sequence[str]]) 
             if name not in known:
                 raise UsageError(
                     f"split {split} lists slice {name!r:.200}, which is not there; expected names "
-                    f"as {slice_ids[0]}: mend the list.",
+                    f"as {slice_ids[0]}: fix the list.",
                     subject=name,
                 )
             if name in splits:
                 raise UsageError(
                     f"slice {name} is in the lists of {splits[name]} and {split}; expected one "
-                    f"split for each slice: mend the lists.",
+                    f"split for each slice: fix the lists.",
                     subject=name,
                 )
             splits[name] = split
@@ -160,7 +160,7 @@ def read_split_lists(rules: Sequence[str]) -> SplitRules:
         try:
             if Path(file).exists() and not Path(file).is_file():
                 # A pipe or a device may never end.
-                raise IsADirectoryError("it is no file")
+                raise IsADirectoryError("it is not a file")
             lines = Path(file).read_text(encoding="utf-8").splitlines()
         except (OSError, ValueError) as error:
             raise UsageError(

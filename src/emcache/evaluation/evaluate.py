@@ -69,7 +69,7 @@ def evaluate_runs(
         names: Identifiers of runs, parts of them, or what runs were trained on.
         on: As for :func:`evaluate_run`, likewise the others.
         options: How.
-        reporter: Hears of everything that takes long.
+        reporter: Receives progress.
 
     Raises:
         RecordError: No such run.
@@ -95,7 +95,7 @@ def evaluate_run(
         run: Identifier of the run, or a part of it.
         on: ``NAME`` for every labelled slice of a dataset, ``NAME:SPLIT`` for one split.
         options: How.
-        reporter: Hears of everything that takes long.
+        reporter: Receives progress.
 
     Returns:
         The record; its ``slice_metrics.parquet`` holds the counts.
@@ -182,14 +182,14 @@ def _warn_of_failed_audits(
 
 
 def _tell_seen(rows: Sequence[Mapping[str, Any]], reporter: Reporter) -> None:
-    """Scores on what the run has learned from are no test, and stand apart everywhere."""
+    """Scores on what the run has learned from are not test, and stand apart everywhere."""
     places = {(row["eval_on"], row["slice_id"]): row["slices_from_training"] for row in rows}
     seen = [name for name, place in places.items() if place == 0]
     if seen:
         dataset, slice_id = seen[0]
         reporter.say(
             f"Warning: the run has learned from the pixels of {len(seen)} of {len(places)} slices "
-            f"({dataset}/{slice_id} ...): their scores are no test, and are marked as seen."
+            f"({dataset}/{slice_id} ...): their scores are not test, and are marked as seen."
         )
 
 

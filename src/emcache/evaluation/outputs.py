@@ -70,7 +70,7 @@ def plan_files(
     Raises:
         UsageError: A folder without images, two results of one name, or one that would overwrite
             an input or, without leave, another file.
-        ImageError: No image, or of a kind that is no slice.
+        ImageError: No image, or of a kind that is not a slice.
     """
     files = tuple(_plan(path, out, probabilities, overlays) for path in _listed(inputs))
     places: dict[Path, Path] = {}

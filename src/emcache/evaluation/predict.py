@@ -80,7 +80,7 @@ def predict(
         inputs: Image files, and folders of them.
         out: Folder to write into.
         options: What to write.
-        reporter: Hears of the progress.
+        reporter: Receives progress.
 
     Returns:
         The inputs with where their results are, and the record.

@@ -108,7 +108,7 @@ class TrainedRun:
             head.load_state_dict(dict(state))
         except RuntimeError as error:
             raise _unusable(
-                self.record, f"{HEAD_FILE} is no head of the kind {self.protocol.head}"
+                self.record, f"{HEAD_FILE} is not a head of the kind {self.protocol.head}"
             ) from error
         return head.eval().to(device)
 

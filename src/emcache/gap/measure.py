@@ -113,8 +113,8 @@ def measure(one: Sample, other: Sample, names: tuple[str, str]) -> Gap:
                 subject=name,
             )
     interval = jackknife_interval(one, other)
-    rods = yardstick(one, other)
-    told = probe(one, other)
+    yardsticks = yardstick(one, other)
+    probed = probe(one, other)
     return Gap(
         n_a=len(one),
         n_b=len(other),
@@ -124,14 +124,14 @@ def measure(one: Sample, other: Sample, names: tuple[str, str]) -> Gap:
         frechet_se=None if interval is None else interval.standard_error,
         frechet_low=None if interval is None else interval.low,
         frechet_high=None if interval is None else interval.high,
-        n_yardstick=None if rods is None else rods.vectors,
-        frechet_within_a=None if rods is None else rods.within_one,
-        frechet_within_b=None if rods is None else rods.within_other,
-        frechet_at_n=None if rods is None else rods.between,
+        n_yardstick=None if yardsticks is None else yardsticks.vectors,
+        frechet_within_a=None if yardsticks is None else yardsticks.within_one,
+        frechet_within_b=None if yardsticks is None else yardsticks.within_other,
+        frechet_at_n=None if yardsticks is None else yardsticks.between,
         frechet_infinity=at_infinity(one, other),
         kernel=kernel_distance(one, other),
         kernel_name=KERNEL,
-        probe_accuracy=None if told is None else told.accuracy,
-        probe_auroc=None if told is None else told.auroc,
-        probe_p_value=None if told is None else told.p_value,
+        probe_accuracy=None if probed is None else probed.accuracy,
+        probe_auroc=None if probed is None else probed.auroc,
+        probe_p_value=None if probed is None else probed.p_value,
     )

@@ -91,7 +91,7 @@ def measure_gaps(
         workspace: Where.
         selections: ``NAME`` or ``NAME:SPLIT``, two or more.
         options: Which features, and what of them.
-        reporter: Hears of everything that takes long, and of too few slices.
+        reporter: Receives progress, and a warning of too few slices.
 
     Returns:
         A row for each pair, level and class, and the record that keeps them.
@@ -113,7 +113,7 @@ def plan_gaps(
         workspace: Where.
         selections: ``NAME`` or ``NAME:SPLIT``, two or more.
         options: Which features, and what of them.
-        reporter: Hears of files that must be read.
+        reporter: Receives progress, where files must be read.
 
     Raises:
         UsageError: Fewer than two selections, one of them twice, or one of a single slice.
@@ -157,7 +157,7 @@ def carry_out(
     Args:
         workspace: Where.
         plan: What.
-        reporter: Hears of everything that takes long, and of too few slices.
+        reporter: Receives progress, and a warning of too few slices.
 
     Returns:
         A row for each pair, level and class, and the record that keeps them.

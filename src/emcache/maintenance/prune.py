@@ -280,7 +280,7 @@ def prune_cache(
         names: Feature sets to remove.
         stale: Also those with a slice that no dataset has any more as it was.
         dry_run: Remove nothing.
-        reporter: Hears of datasets being read, and of what stays though it may be a leftover.
+        reporter: Receives progress, and messages about what stays though it may be a leftover.
 
     Returns:
         What was removed, or would be.

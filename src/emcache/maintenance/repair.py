@@ -50,8 +50,8 @@ def repair_feature_set(
         workspace: Whose cache it stands in.
         name: The feature set.
         damages: What :func:`emcache.maintenance.verify.verify_feature_set` found of it. It is
-            verified again once nobody else can change it: another repair may have mended it.
-        reporter: Hears of what is computed.
+            verified again once nobody else can change it: another repair may have fixed it.
+        reporter: Receives progress, where something is computed.
     """
     folder = workspace.cache / name
     with held(workspace.cache / f".{name}.lock", f"repairing {name}", reporter):

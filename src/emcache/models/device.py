@@ -41,7 +41,7 @@ def pick_device(name: str = "auto") -> torch.device:
     try:
         return torch.device(name)
     except RuntimeError:
-        raise UsageError(f"{name!r} is no device; expected cpu, cuda, cuda:N or mps.") from None
+        raise UsageError(f"{name!r} is not a device; expected cpu, cuda, cuda:N or mps.") from None
 
 
 def pick_precision(name: str, device: torch.device) -> Precision:

@@ -32,7 +32,7 @@ def load_backbone(
         spec: Which backbone.
         weights: Found and hashed.
         device: Where it shall compute.
-        reporter: Hears which tensors of the files are no part of the backbone.
+        reporter: Receives a message: which tensors of the files are not part of the backbone.
 
     Raises:
         WeightsError: The weights do not fit, or changed since they were hashed.

@@ -75,8 +75,8 @@ def attach_adapter(
         seed: Of the adapter's first weights.
 
     Raises:
-        AdapterError: A target that is no linear layer of the blocks, or that no forward pass goes
-            through.
+        AdapterError: A target that is not a linear layer of the blocks, or that no forward pass
+            goes through.
     """
     backbone.make_adaptable()
     _check_targets(backbone, targets)

@@ -71,7 +71,7 @@ def check_adapter_config(folder: Path) -> None:
     except (RecursionError, ValueError) as error:
         raise _no_adapter(folder, str(error)) from error
     if not isinstance(content, dict):
-        raise _no_adapter(folder, f"{CONFIG_FILE} is no table")
+        raise _no_adapter(folder, f"{CONFIG_FILE} is not a table")
     rank, alpha, layers = (content.get(name) for name in _PARTS)
     fits = {
         "r": type(rank) is int and 0 < rank <= _LARGEST_RANK,

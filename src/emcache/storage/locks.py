@@ -56,7 +56,7 @@ def held(path: Path, what: str, reporter: Reporter) -> Iterator[bool]:
     Args:
         path: The lock's file; made where it is not there.
         what: What is done under it, as ``extracting vnc``.
-        reporter: Hears who is waited for, and whose work is taken over.
+        reporter: Receives messages: who is waited for, and whose work is taken over.
 
     Yields:
         Whether somebody was waited for.

@@ -33,7 +33,7 @@ def write_manifest(
         folder: What to describe, all files below it.
         content: JSON values to state beside the files.
         known: SHA-256 of files hashed already, by their path in the folder.
-        leave_out: A folder whose files are no part of what is complete.
+        leave_out: A folder whose files are not part of what is complete.
     """
     files = {}
     for path in sorted(folder.rglob("*")):
@@ -87,7 +87,7 @@ def load_manifest(folder: Path, newest_format: int) -> dict[str, Any]:
         stated, format_version = content["sha256"], content["format"]
         computed = json_sha256({key: content[key] for key in content if key != "sha256"})
         if not isinstance(format_version, int):
-            raise TypeError("its format is no number")
+            raise TypeError("its format is not a number")
         for name, facts in content["files"].items():
             if not is_inside(name):
                 raise ValueError(f"it lists a file {name!r} outside its folder")

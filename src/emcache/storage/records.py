@@ -70,7 +70,7 @@ class Record:
 
     @property
     def kind(self) -> str:
-        """``dataset``, ``audit``, ``extract``, ``train-head`` and their kin."""
+        """``dataset``, ``audit``, ``extract``, ``train-head`` and others."""
         return str(self.content["kind"])
 
     @property
@@ -185,7 +185,7 @@ class Draft:
         return self._record
 
     def discard(self) -> None:
-        """Remove what was written, if it is no finished record yet."""
+        """Remove what was written, if it is not a finished record yet."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
@@ -244,7 +244,7 @@ def read_record(folder: Path, *, verify_files: bool = True) -> Record:
         content = json.loads(path.read_bytes())
     except FileNotFoundError:
         raise RecordError(
-            f"{folder} holds no record.json, so it is no record; restore the folder from a "
+            f"{folder} holds no record.json, so it is not a record; restore the folder from a "
             f"copy, or remove it.",
             subject=folder,
         ) from None
@@ -286,7 +286,7 @@ def _check_file(folder: Path, name: str, facts: Any) -> None:
     path = folder / name
     try:
         if path.is_symlink() or (path.exists() and not path.is_file()):
-            raise _damaged(folder, f"{name:.200}", "it is no plain file")
+            raise _damaged(folder, f"{name:.200}", "it is not a plain file")
         with path.open("rb") as stream:
             size = os.fstat(stream.fileno()).st_size
             digest = hashlib.file_digest(stream, "sha256").hexdigest()

@@ -165,7 +165,7 @@ class Workspace:
         """What ``emcache.toml`` says under ``[weights]``, by short name; unchecked plain values.
 
         Raises:
-            WorkspaceError: The file cannot be read, or ``weights`` is no table.
+            WorkspaceError: The file cannot be read, or ``weights`` is not a table.
         """
         return self._weights(self._read())
 
@@ -214,12 +214,12 @@ class Workspace:
         except (TOMLKitError, RecursionError, ValueError) as error:
             # Tables without end, and numbers of thousands of digits, are errors of Python's own.
             raise WorkspaceError(
-                f"{self.config_path} is not valid TOML: {error}; mend that line.",
+                f"{self.config_path} is not valid TOML: {error}; fix that line.",
                 subject=self.config_path,
             ) from error
         if oddity is not None:
             raise WorkspaceError(
-                f"{self.config_path} holds {oddity}; mend that line.", subject=self.config_path
+                f"{self.config_path} holds {oddity}; fix that line.", subject=self.config_path
             )
         return document
 
@@ -228,7 +228,7 @@ class Workspace:
         if not isinstance(tables, dict) or not all(isinstance(t, dict) for t in tables.values()):
             raise WorkspaceError(
                 f"`datasets` in {self.config_path} is not a table of tables; expected "
-                f"[datasets.NAME] sections: mend it.",
+                f"[datasets.NAME] sections: fix it.",
                 subject=self.config_path,
             )
         for name in tables:
@@ -239,8 +239,8 @@ class Workspace:
         tables = document.unwrap().get("weights", {})
         if not isinstance(tables, dict):
             raise WorkspaceError(
-                f"`weights` in {self.config_path} is no table; expected [weights.NAME] sections: "
-                f"mend it.",
+                f"`weights` in {self.config_path} is not a table; expected [weights.NAME] "
+                f"sections: fix it.",
                 subject=self.config_path,
             )
         return tables
@@ -298,7 +298,7 @@ def init_workspace(folder: Path) -> tuple[Workspace, bool]:
         The workspace, and whether it is new.
 
     Raises:
-        WorkspaceError: The folder cannot be made or written, or its name is no text.
+        WorkspaceError: The folder cannot be made or written, or its name is not text.
     """
     workspace = _named(folder)
     if workspace.config_path.exists():
@@ -319,14 +319,14 @@ def find_workspace(given: Path | None = None) -> Workspace:
     """The workspace to work in: ``given``, else ``$EMCACHE_WORKSPACE``, else from here upward.
 
     Raises:
-        WorkspaceError: There is none, or its name is no text.
+        WorkspaceError: There is none, or its name is not text.
     """
     named = given or (Path(value) if (value := os.environ.get(ENVIRONMENT_VARIABLE)) else None)
     if named is not None:
         workspace = _named(named)
         if not workspace.config_path.is_file():
             raise WorkspaceError(
-                f"{named} is no workspace (it holds no {CONFIG_NAME}); make it one with "
+                f"{named} is not a workspace (it holds no {CONFIG_NAME}); make it one with "
                 f"`emcache init {named}`.",
                 subject=named,
             )

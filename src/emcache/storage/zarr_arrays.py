@@ -87,4 +87,4 @@ ZARR_DAMAGE = (
     TypeError,
     ValueError,
 )
-"""No class of errors is common to them. Too little memory is no damage, and so not among them."""
+"""No class of errors is common to them. Too little memory is not damage, and so not among them."""

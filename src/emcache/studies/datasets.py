@@ -88,7 +88,7 @@ def add_study_datasets(
         workspace: Where.
         datasets: Of the study.
         data: Folder that their roots start from.
-        reporter: Hears of the reading.
+        reporter: Receives progress.
 
     Raises:
         StudyError: The workspace has a dataset of that name by other options, or there is no folder

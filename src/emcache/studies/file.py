@@ -133,7 +133,7 @@ def read_study(path: Path, short_names: Collection[str] = (), weights: str | Non
 
     Args:
         path: The TOML file.
-        short_names: Of weights, which are no files beside the study.
+        short_names: Of weights, which are not files beside the study.
         weights: In place of what its grids say, but for untrained ones; a file is named from the
             working directory.
 
@@ -145,18 +145,16 @@ def read_study(path: Path, short_names: Collection[str] = (), weights: str | Non
     except FileNotFoundError:
         raise StudyError(f"there is no study {path}; check its name.", subject=path) from None
     except (OSError, UnicodeDecodeError) as error:
-        raise StudyError(
-            f"{path} cannot be read ({error}); mend that file.", subject=path
-        ) from None
+        raise StudyError(f"{path} cannot be read ({error}); fix that file.", subject=path) from None
     if long_name := find_long_name(text):
-        raise StudyError(f"{path} holds {long_name}; mend that line.", subject=path)
+        raise StudyError(f"{path} holds {long_name}; fix that line.", subject=path)
     try:
         content = tomllib.loads(text)
     except (RecursionError, ValueError) as error:
         # Tables without end, and numbers of thousands of digits, are errors of Python's own.
-        raise StudyError(f"{path} is no TOML ({error}); mend that line.", subject=path) from None
+        raise StudyError(f"{path} is not TOML ({error}); fix that line.", subject=path) from None
     if oddity := find_oddity(content):
-        raise StudyError(f"{path} holds {oddity}; mend that line.", subject=path)
+        raise StudyError(f"{path} holds {oddity}; fix that line.", subject=path)
     check_keys(path, "", content, ("name", "datasets", "grid", "gap"))
     grids = content.get("grid")
     if not isinstance(grids, list) or not grids or not all(isinstance(g, dict) for g in grids):

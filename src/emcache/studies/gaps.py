@@ -57,7 +57,7 @@ def read_study_gaps(
     Args:
         path: The study's file.
         table: The table.
-        short_names: Of weights, which are no files beside the study.
+        short_names: Of weights, which are not files beside the study.
 
     Raises:
         StudyError: A key or value cannot be.

@@ -27,7 +27,7 @@ def weights_of(
         path: The study's file, which names of files start from.
         backbone: Whose.
         weights: What its table says, for all backbones or for each.
-        short_names: Of weights, which are no files.
+        short_names: Of weights, which are not files.
 
     Raises:
         StudyError: They say nothing of this backbone.

@@ -93,7 +93,7 @@ def plan_study(
         workspace: Where.
         study: What.
         device: To train on.
-        reporter: Hears of the planning.
+        reporter: Receives progress.
         data: Folder of the study's own datasets, if not that of its file.
 
     Raises:
@@ -122,7 +122,7 @@ def run_study(
         workspace: Where.
         study: What.
         device: To train on.
-        reporter: Hears of everything that takes long.
+        reporter: Receives progress.
         data: Folder of the study's own datasets, if not that of its file.
 
     Raises:

@@ -43,7 +43,7 @@ def run_study_gaps(
         workspace: Where.
         study: What; its trainings are done, as far as they could be.
         device: To extract on.
-        reporter: Hears of everything that takes long.
+        reporter: Receives progress.
     """
     for gap in study.gaps:
         reporter.say(f"{study.name}: {gap.words}.")

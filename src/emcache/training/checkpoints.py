@@ -45,7 +45,7 @@ class Progress:
     tensors: Mapping[str, Tensor]
     """Everything that the next epoch depends on."""
     facts: Mapping[str, Any]
-    """The same for what is no tensor, as JSON values; ``epoch`` among them."""
+    """The same for what is not a tensor, as JSON values; ``epoch`` among them."""
 
 
 @runtime_checkable
@@ -174,7 +174,7 @@ class Unfinished:
         """
         known = self._ids.get(str(seed))
         if known is None or (self._folder.parent / known).exists():
-            # One that stands and is not sound is kept for whoever can mend it.
+            # One that stands and is not sound is kept for whoever can fix it.
             known = self._ids[str(seed)] = new_record_id(kind)
             self._folder.mkdir(parents=True, exist_ok=True)
             atomic.write_json(self._folder / _SEEDS, self._ids)
@@ -207,7 +207,7 @@ def unfinished_command(runs: Path, key: str, what: str, reporter: Reporter) -> I
         runs: Folder of the records.
         key: SHA-256 of everything that decides what the command trains.
         what: What it does, as ``training vnc``.
-        reporter: Hears of a command that was killed.
+        reporter: Receives a message about a command that was killed.
     """
     runs.mkdir(parents=True, exist_ok=True)
     folder = runs / f"{UNFINISHED_PREFIX}{key[:_KEY_LENGTH]}"

@@ -53,7 +53,7 @@ class PlannedFeatures:
 
     @property
     def description(self) -> Mapping[str, Any]:
-        """``backbone``, ``weights``, ``longest_edge``, ``patch``, ``dim`` and their kin."""
+        """``backbone``, ``weights``, ``longest_edge``, ``patch``, ``dim`` and others."""
         return self.job.description() if self.job else self._made.description
 
     @property
@@ -115,7 +115,7 @@ def plan_features(
         sources: Whose.
         request: Which features.
         device: Where to extract what is missing.
-        reporter: Hears of everything that takes long.
+        reporter: Receives progress.
 
     Raises:
         StoreError: Several feature sets fit, or those of the datasets do not fit together.

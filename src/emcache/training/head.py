@@ -39,7 +39,7 @@ def train_head(
         datasets: Names of the datasets to train on.
         request: Which features; what is not named must be unambiguous.
         options: How.
-        reporter: Hears of everything that takes long.
+        reporter: Receives progress.
         deliver: Gets the records when all are there; what a killed command goes on from is kept
             until it returns.
 

@@ -44,7 +44,7 @@ class DeviceSavings:
     def __post_init__(self) -> None:
         if self.accumulate < 1:
             raise UsageError(
-                f"--accumulate {self.accumulate} is no number of parts; expected 1 or more.",
+                f"--accumulate {self.accumulate} is not a number of parts; expected 1 or more.",
                 subject=self.accumulate,
             )
 
@@ -66,7 +66,7 @@ def train_lora(
         choice: Which backbone and size.
         options: How; rank, alpha and targets stand in the protocol.
         savings: What to compute twice to need less memory.
-        reporter: Hears of everything that takes long.
+        reporter: Receives progress.
         deliver: Gets the records when all are there; what a killed command goes on from is kept
             until it returns.
 

@@ -51,7 +51,7 @@ def train_runs(
         reader: Where examples come from, by the positions of the setting's sources.
         build: An untrained model for a seed.
         extra: Further values for the records' ``config``.
-        reporter: Hears of every epoch and run.
+        reporter: Receives progress: every epoch and run.
         deliver: Gets the records when all are there. Who is killed before it returns has shown
             nothing: the same command then finds what was trained and trains nothing again.
 

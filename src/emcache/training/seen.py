@@ -1,9 +1,9 @@
 """Which slices a run has learned from, and how near other slices lie to them.
 
-A score on pixels that a run was trained on, or chosen by, is no test, whatever the slice is called
-today: another dataset can hold the same image, and a split can change. So slices are told by their
-pixels. In a stack, slices beside these look nearly the same; how many places lie between is kept
-with every score.
+A score on pixels that a run was trained on, or chosen by, is not a test, whatever the slice is
+called today: another dataset can hold the same image, and a split can change. So slices are known
+by their pixels. In a stack, slices beside these look nearly the same; how many places lie between
+is kept with every score.
 """
 
 from __future__ import annotations

@@ -52,7 +52,7 @@ class Fit:
     """What training came to: the weights of the epoch with the lowest validation loss."""
 
     state: Mapping[str, Tensor]
-    """Of what was trained; frozen weights are no part of it."""
+    """Of what was trained; frozen weights are not part of it."""
     epochs: tuple[Epoch, ...]
     best_epoch: int
     stopped_by: str
@@ -210,7 +210,7 @@ def fit(
         sampling: How steps draw from the sources.
         protocol: How.
         seed: Of the order of slices.
-        reporter: Hears of every epoch.
+        reporter: Receives progress: every epoch.
         keeper: Gives what an earlier process kept of this training, and keeps what comes.
 
     Raises:

@@ -238,7 +238,9 @@ def test_an_outline_is_where_neighbours_differ() -> None:
     assert inside.sum() == 9
     assert outline.sum() == 9 - 1 + 12
     assert not outline[3, 3]
-    assert not mask_shapes(np.ones((7, 7), dtype=bool))[0].any(), "an image's edge is no outline"
+    assert not mask_shapes(np.ones((7, 7), dtype=bool))[0].any(), (
+        "an image's edge is not an outline"
+    )
 
 
 @pytest.mark.parametrize("shape", [(40, 30), (256, 256), (192, 256), (50, 333), (20, 20)])

@@ -172,7 +172,7 @@ def test_float_masks_hold_whole_numbers(workspace: Workspace, labelled: Path) ->
     mask[3, 3:5] = 0.5
     tifffile.imwrite(path.with_suffix(".tif"), mask)
     with pytest.raises(
-        ImageError, match=r"0\.tif has 2 values that are no whole numbers \(as 0\.5"
+        ImageError, match=r"0\.tif has 2 values that are not whole numbers \(as 0\.5"
     ):
         load_dataset(workspace, "many")
 

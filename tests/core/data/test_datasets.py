@@ -109,7 +109,7 @@ def test_bad_input_is_named_and_leaves_nothing(
 
 
 def test_a_root_that_is_not_there(workspace: Workspace, tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match="is no folder; check --root"):
+    with pytest.raises(DatasetError, match="is not a folder; check --root"):
         add(workspace, tmp_path / "nowhere")
 
 
@@ -154,7 +154,7 @@ def test_numbers_behind_a_name_are_no_masks(workspace: Workspace, tmp_path: Path
     [
         ({"images": 3}, "images cannot be 3; expected a pattern"),
         ({"images": ""}, "images cannot be ''"),
-        ({"images": "**x.png"}, "is no pattern"),
+        ({"images": "**x.png"}, "is not a pattern"),
         ({"masks": ["m/*.png"]}, "masks cannot be"),
         ({"pair": "x"}, "pair cannot be 'x'; expected one of stem, number, suffix, order"),
         ({"split": "random:0.2:1"}, "split cannot be 'random:0.2:1'; expected a list"),

@@ -170,7 +170,7 @@ def test_slices_that_were_trained_on_are_no_test(
     other = cells.config_path.read_text().replace("[datasets.cells]", "[datasets.old]")
     cells.config_path.write_text(other.replace("[datasets.again]", "[datasets.cells]"))
     evaluate_run(cells, run.id, ["cells:test"], EvaluationOptions(), listener)
-    assert any("has learned from" in line and "are no test" in line for line in listener.lines)
+    assert any("has learned from" in line and "are not test" in line for line in listener.lines)
     cells.config_path.write_text(config)
     listener.lines.clear()
     evaluate_run(cells, run.id, ["cells:test"], EvaluationOptions(), listener)

@@ -252,7 +252,7 @@ def hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def serve(monkeypatch: pytest.MonkeyPatch, hub_cache: Path) -> Iterator[Callable[[int], None]]:
-    """A hub on the loopback that answers everything with one status; 0 is no answer at all."""
+    """A hub on the loopback that answers everything with one status; 0 is not an answer at all."""
     servers: list[ThreadingHTTPServer] = []
     ended = threading.Event()
 

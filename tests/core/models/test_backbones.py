@@ -225,11 +225,11 @@ def test_weights_that_do_not_fit_name_the_first_three_keys() -> None:
     ("name", "said"),
     [
         ("timm:vit_small_patch14_dinov", "did you mean timm:vit_small_patch14_dinov2?"),
-        ("timm:resnet18", "is no vision transformer"),
+        ("timm:resnet18", "is not a vision transformer"),
         ("open_clip:ViT-L-15", "did you mean open_clip:ViT-L-1"),
         ("timm:\0", r"timm has no model '\x00'; expected a name that timm.list_models() gives."),
         ("open_clip:", "open_clip has no model ''; expected a name that open_clip.list_models()"),
-        ("open_clip:RN50", "is no plain vision transformer"),
+        ("open_clip:RN50", "is not a plain vision transformer"),
         ("open_clip:ViT-B-32@openai", "use open_clip:ViT-B-32-quickgelu@openai"),
         ("open_clip:ViT-B-32@nope", "no weights 'nope' of ViT-B-32"),
     ],

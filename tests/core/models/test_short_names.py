@@ -135,9 +135,9 @@ def test_a_name_with_a_typing_mistake(workspace: Workspace, file: Path) -> None:
     [
         ('[weights]\none = "w.pth"', "has a path and no hash of its bytes; let `emcache weights a"),
         ('[weights.one]\npath = "w.pth"', "has a path and no hash of its bytes"),
-        ("[weights]\none = 3", "`weights.one` in .* is no table with a path and a sha256"),
-        ("[weights.one]\npath = 3\nsha256 = 4", "is no table with a path and a sha256"),
-        ("weights = 3", "`weights` in .* is no table"),
+        ("[weights]\none = 3", "`weights.one` in .* is not a table with a path and a sha256"),
+        ("[weights.one]\npath = 3\nsha256 = 4", "is not a table with a path and a sha256"),
+        ("weights = 3", "`weights` in .* is not a table"),
         ("[weights]\npretrained = 3", "'pretrained' cannot name weights"),
     ],
 )

@@ -179,7 +179,7 @@ def test_an_index_leads_nowhere_else(tmp_path: Path, index: FileIndex, outside: 
 def test_what_is_no_index(tmp_path: Path, index: FileIndex, text: str) -> None:
     path = write_shards(tmp_path)
     path.write_text(text)
-    with pytest.raises(WeightsError, match="is no index of shards"):
+    with pytest.raises(WeightsError, match="is not an index of shards"):
         find_weights(str(path), TINY, index)
 
 

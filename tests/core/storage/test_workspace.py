@@ -43,7 +43,7 @@ def test_is_found_upward_by_option_and_by_environment(
     assert find_workspace(workspace.root).root == workspace.root
     monkeypatch.setenv(ENVIRONMENT_VARIABLE, str(workspace.root))
     assert find_workspace().root == workspace.root
-    with pytest.raises(WorkspaceError, match="is no workspace"):
+    with pytest.raises(WorkspaceError, match="is not a workspace"):
         find_workspace(tmp_path / "elsewhere")
 
 

@@ -80,7 +80,7 @@ def test_what_can_be_set(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("grid = 3", r"has no \[\[grid\]\]; expected one"),
-        ("[[grid]", "is no TOML"),
+        ("[[grid]", "is not TOML"),
         ('nme = "x"' + GRID, "unknown key nme; did you mean name"),
         (GRID + 'backbone = ["tiny"]', "unknown key grid.backbone; did you mean backbones"),
         (GRID.replace("train_on", "#"), r"has no train_on; expected a list of datasets"),

@@ -76,7 +76,7 @@ def test_the_same_pixels_under_another_name_are_seen(
     # A test slice of the training lies in the same stack.
     assert rows.filter(~pl.col("slice_id").is_in(seen))["slices_from_training"].min() == 1
     said = f"has learned from the pixels of {len(seen)} of 10 slices"
-    assert any(said in line and "are no test" in line for line in listener.lines)
+    assert any(said in line and "are not test" in line for line in listener.lines)
 
     own = pl.read_parquet(run.file("slice_metrics.parquet"))
     assert 0 not in own["slices_from_training"].to_list()

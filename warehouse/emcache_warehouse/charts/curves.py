@@ -156,7 +156,7 @@ def _layers(losses: pl.DataFrame) -> list[alt.Chart]:
 
 
 def _losses(rows: pl.DataFrame) -> pl.DataFrame:
-    """One row per run, epoch and kind of loss; a loss that is no number is left out."""
+    """One row per run, epoch and kind of loss; a loss that is not a number is left out."""
     about = ["panel", "run_id", "seed", "epoch", "is_best", "n_epochs"]
     losses = rows.with_columns(n_epochs=pl.len().over("run_id")).unpivot(
         on=list(_LOSSES), index=about, variable_name="curve", value_name="loss"

@@ -29,7 +29,7 @@ def mark_chart(frame: pl.DataFrame, mark: str, x: str, y: str) -> alt.Chart:
 
     Columns of numbers and dates get axes of their kind; below bars, boxes and ticks, few distinct
     integers are categories. Rows without a value in either column are left out; NaN and infinity
-    are no values.
+    are not values.
 
     Args:
         frame: Result of a query.

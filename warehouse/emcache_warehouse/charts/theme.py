@@ -32,7 +32,7 @@ SHAPES = (
 )
 """Shapes of points, those first that are easiest to tell apart."""
 PAIRS = ("#332288", "#882255", "#44aa99", "#ddaa33", "#88ccee", "#cc6677", "#117733", "#999933")
-"""Tol's muted colours, for what is no dataset, so that nothing is taken for one by its colour."""
+"""Tol's muted colours, for what is not a dataset and must not look like one."""
 GREYS = {"macro": "#8c8c8c", "pooled": "#bdbdbd"}
 """What is computed from several datasets."""
 INK = "#1b1f24"

@@ -32,7 +32,7 @@ def open_hdf5(path: Path, inner: str) -> ArrayVolume:
     ``element_size_um`` (micrometres, as Ilastik and Fiji write it), both z, y, x.
 
     Raises:
-        ImageError: No such file or array, or one that is no volume.
+        ImageError: No such file or array, or one that is not a volume.
     """
     h5py = require("h5py", "hdf5", path)
     if not path.exists():

@@ -100,7 +100,7 @@ def _opened(path: Path) -> Iterator[ImageFile.ImageFile]:
         raise missing_file(path) from None
     except UnidentifiedImageError:
         size = path.stat().st_size
-        what = "is empty (0 bytes)" if size == 0 else "is no image that can be recognised"
+        what = "is empty (0 bytes)" if size == 0 else "is not an image that can be recognised"
         raise ImageError(
             f"{path} {what}; expected PNG or JPEG as its name says: restore the file.",
             subject=path,

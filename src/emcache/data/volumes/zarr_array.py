@@ -73,7 +73,7 @@ def open_zarr(path: Path, inner: str) -> ArrayVolume:
             )
         finest = node[images[0]["datasets"][0]["path"]]
         if not isinstance(finest, zarr.Array):
-            raise TypeError("its first level is no array")
+            raise TypeError("its first level is not an array")
         return _volume(name, finest, path, _voxel_size(images[0], name))
     except ImageError:
         raise

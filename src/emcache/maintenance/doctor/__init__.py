@@ -1,1 +1,1 @@
-"""Looking after the machine and the workspace: what is well, what is not, and what mends it."""
+"""Looking after the machine and the workspace: what is well, what is not, and what fixes it."""

@@ -14,7 +14,7 @@ class Verdict(StrEnum):
 
     PASS = "pass"  # noqa: S105 - no password
     WARN = "warn"
-    """Some commands will be refused or slow; also what the next command mends by itself."""
+    """Some commands will be refused or slow; also what the next command fixes by itself."""
     FAIL = "fail"
     """Something is damaged, or nothing will work."""
 
@@ -56,7 +56,7 @@ def of_error(name: str, error: Exception) -> Finding:
             name,
             Verdict.FAIL,
             f"{error.strerror or error}{place}.",
-            "mend that, and run `emcache doctor` again",
+            "fix that, and run `emcache doctor` again",
         )
     lines = str(error).splitlines() or [""]
     return Finding(

@@ -83,7 +83,7 @@ def look_at_datasets(workspace: Workspace) -> Iterator[Finding]:
             "datasets",
             Verdict.WARN,
             f"The folder of {', '.join(gone)} is not there.",
-            f"mount it, or mend `root` in {workspace.config_path}",
+            f"mount it, or fix `root` in {workspace.config_path}",
         )
     elif names:
         yield Finding("datasets", Verdict.PASS, "The folder of every dataset is there.")
@@ -93,7 +93,7 @@ def _problem(folder: Path) -> tuple[str, str] | None:
     if not os.path.lexists(folder):
         return None
     if not folder.is_dir():
-        return f"{folder} is no folder.", f"move it away: `mv {folder} {folder}.old`"
+        return f"{folder} is not a folder.", f"move it away: `mv {folder} {folder}.old`"
     try:
         with os.scandir(folder):
             pass

@@ -147,7 +147,7 @@ def describe(architecture: str) -> BackboneSpec:
         architecture: As ``ViT-B-16``, or ``ViT-B-16@TAG`` to name pretrained weights.
 
     Raises:
-        BackboneError: OpenCLIP has no such model or tag, or its tower is no plain transformer.
+        BackboneError: OpenCLIP has no such model or tag, or its tower is not a plain transformer.
     """
     name = f"open_clip:{architecture}"
     base, _, tag = architecture.partition("@")
@@ -198,8 +198,8 @@ def _build_tower(architecture: str) -> Any:
     )
     if not isinstance(tower, VisionTransformer) or tower.attn_pool is not None:
         raise BackboneError(
-            f"the vision tower of open_clip:{architecture} is no plain vision transformer; choose "
-            f"one of the ViT-* models.",
+            f"the vision tower of open_clip:{architecture} is not a plain vision transformer; "
+            f"choose one of the ViT-* models.",
             subject=architecture,
         )
     return tower

@@ -145,7 +145,7 @@ def describe(architecture: str) -> BackboneSpec:
     """The spec of any of timm's vision transformers; nothing is allocated.
 
     Raises:
-        BackboneError: timm has no such model, or it is no vision transformer of square patches.
+        BackboneError: timm has no such model, or it is not a vision transformer of square patches.
     """
     name = f"timm:{architecture}"
     if not timm.is_model(architecture):
@@ -164,7 +164,7 @@ def describe(architecture: str) -> BackboneSpec:
         blocks = model.blocks
     except (TypeError, AttributeError, RuntimeError) as error:
         raise BackboneError(
-            f"{name} is no vision transformer of plain patches ({error}); choose one of timm's "
+            f"{name} is not a vision transformer of plain patches ({error}); choose one of timm's "
             f"vit_* models.",
             subject=name,
         ) from error

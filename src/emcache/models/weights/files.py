@@ -172,21 +172,21 @@ def read_index(path: Path) -> dict[str, frozenset[str]]:
     """Names of the shards that an index lists, each with the tensors in it.
 
     Raises:
-        WeightsError: It is no index, or names what is not beside it.
+        WeightsError: It is not an index, or names what is not beside it.
     """
     try:
         content: Any = json.loads(path.read_bytes())
         places = content["weight_map"]
         if not isinstance(places, dict) or not places:
-            raise TypeError("its weight_map is no table")
+            raise TypeError("its weight_map is not a table")
         shards: dict[str, set[str]] = {}
         for tensor, file in places.items():
             shards.setdefault(file, set()).add(tensor)
     except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
         reason = str(error) if isinstance(error, TypeError) else type(error).__name__
         raise WeightsError(
-            f"{path} is no index of shards ({reason:.200}); expected a weight_map of file names, "
-            f"as transformers writes it.",
+            f"{path} is not an index of shards ({reason:.200}); expected a weight_map of file "
+            f"names, as transformers writes it.",
             subject=path,
         ) from error
     for file in shards:

@@ -40,7 +40,7 @@ def add_weights(
         name: The short name.
         path: A file, an index of shards, or a folder with one of these.
         backbone: One that the weights have to fit; None to see only that they are weights.
-        reporter: Hears what they hold.
+        reporter: Receives a message: what they hold.
 
     Raises:
         UsageError: The name cannot be used.

@@ -153,7 +153,7 @@ def _read(workspace: Workspace, name: str, table: Any) -> ShortName:
                 subject=name,
             )
     raise WorkspaceError(
-        f"`weights.{name}` in {workspace.config_path} is no table with a path and a sha256; remove "
-        f"it, and let `emcache weights add` write it.",
+        f"`weights.{name}` in {workspace.config_path} is not a table with a path and a sha256; "
+        f"remove it, and let `emcache weights add` write it.",
         subject=name,
     )
