@@ -9,15 +9,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from emcache.bench.ratio import Measurement, Target, of_rounds
-from emcache.bench.run import LIBRARY, BenchOptions, BenchResult, Suite, run_benchmarks
-from emcache.bench.setting import Setting
-from emcache.bench.timing import interleave
+from emcache_bench.of_warehouse import growth_of_warehouse, measure_ingest, measure_leaderboard
+from emcache_bench.ratio import Measurement, Target, of_rounds
+from emcache_bench.run import LIBRARY, BenchOptions, BenchResult, Suite, run_benchmarks
+from emcache_bench.setting import Setting
+from emcache_bench.timing import interleave
+
 from emcache.errors import WorkspaceError
 from emcache.progress import Reporter
 from emcache.storage.workspace import find_workspace
 from emcache_cli.options import Format
-from emcache_warehouse.bench import growth_of_warehouse, measure_ingest, measure_leaderboard
 
 
 def measure_help(setting: Setting) -> Iterator[Measurement]:

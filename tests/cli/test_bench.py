@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 
 import pytest
+from emcache_bench.ratio import Target, of_rounds
+from emcache_bench.run import GROWTH, Suite
 
-from emcache.bench.ratio import Target, of_rounds
-from emcache.bench.run import GROWTH, Suite
 from emcache_cli.bench import NAMES
 from emcache_cli.benchmarking import SUITE
 

@@ -9,6 +9,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from emcache_bench.made_up_records import write_training_records
 
 from emcache.cache.extract import run_extraction
 from emcache.cache.plan import ExtractOptions, plan_extraction
@@ -21,7 +22,6 @@ from emcache.storage.locks import held, held_if_free, lock_holders
 from emcache.storage.records import list_record_ids
 from emcache.storage.workspace import init_workspace
 from emcache_warehouse.database import open_readonly
-from emcache_warehouse.made_up_records import write_training_records
 from emcache_warehouse.query import run_query
 from emcache_warehouse.sync import check, sync
 
@@ -30,7 +30,7 @@ WRITER = """
 import sys, time
 from pathlib import Path
 from emcache.storage.workspace import find_workspace
-from emcache_warehouse.made_up_records import write_training_records
+from emcache_bench.made_up_records import write_training_records
 from emcache_warehouse.query import run_named_query
 from emcache_warehouse.sync import sync
 place, first, rounds = find_workspace(Path(sys.argv[1])), int(sys.argv[2]), int(sys.argv[3])

@@ -8,16 +8,16 @@ import json
 import polars as pl
 import pytest
 import torch
+from emcache_bench.growth import GrowthPoint
+from emcache_bench.of_warehouse import growth_of_warehouse, measure_ingest
+from emcache_bench.ratio import Target, of_rounds
+from emcache_bench.run import BenchOptions, Suite, run_benchmarks
+from emcache_bench.setting import Setting
 from PIL import Image
 
-from emcache.bench.growth import GrowthPoint
-from emcache.bench.ratio import Target, of_rounds
-from emcache.bench.run import BenchOptions, Suite, run_benchmarks
-from emcache.bench.setting import Setting
 from emcache.errors import WarehouseError
 from emcache.progress import Quiet
 from emcache.storage.workspace import init_workspace
-from emcache_warehouse.bench import growth_of_warehouse, measure_ingest
 from emcache_warehouse.charts.bench import BenchRows, bench_chart, bench_rows
 from emcache_warehouse.charts.render import save_chart
 from emcache_warehouse.query import run_named_query, run_query

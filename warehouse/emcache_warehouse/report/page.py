@@ -12,7 +12,7 @@ import vl_convert
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from emcache import __version__
+from emcache._version import __version__
 from emcache.errors import UsageError
 from emcache.storage import atomic
 from emcache.storage.workspace import Workspace

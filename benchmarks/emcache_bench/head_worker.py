@@ -1,4 +1,4 @@
-"""One way of training the head, in a process of its own: ``python -m emcache.bench.head_worker``.
+"""One way of training the head, in a process of its own: ``python -m emcache_bench.head_worker``.
 
 For every request it makes one step and answers with its seconds, its loss and the length
 of its gradient.
@@ -14,13 +14,13 @@ import torch
 from monai.losses import DiceLoss
 from torch import Tensor, nn
 
-from emcache.bench.timing import seconds_of
-from emcache.bench.workers import answer_requests
 from emcache.models.device import kept_memory, pick_layout, pick_precision
 from emcache.models.heads import DeconvHead, build_head
 from emcache.training.batches import Batch
 from emcache.training.protocol import Protocol
 from emcache.training.trainer import Trainer
+from emcache_bench.timing import seconds_of
+from emcache_bench.workers import answer_requests
 
 DIM = 384
 """Channels of a token."""

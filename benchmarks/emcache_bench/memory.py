@@ -11,16 +11,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from emcache.bench.ratio import Measurement, Target, of_rounds
-from emcache.bench.setting import MadeUpData, Setting
-from emcache.bench.timing import in_turn, quotients
-from emcache.bench.workers import Worker
 from emcache.cache.labels import ensure_labels
 from emcache.cache.shards import place_slices
 from emcache.cache.writer import FeatureSetWriter
 from emcache.data.dataset import Slice
 from emcache.progress import Quiet
 from emcache.training.batches import LabelledFeatures
+from emcache_bench.ratio import Measurement, Target, of_rounds
+from emcache_bench.setting import MadeUpData, Setting
+from emcache_bench.timing import in_turn, quotients
+from emcache_bench.workers import Worker
 
 TIMES = 10
 """How often the limit goes into the feature set."""
@@ -77,7 +77,7 @@ def steps_under_limit(
         workers = {
             way: stack.enter_context(
                 Worker(
-                    "emcache.bench.memory_worker",
+                    "emcache_bench.memory_worker",
                     way,
                     features.feature_set.folder,
                     labels,

@@ -14,19 +14,19 @@ from typing import Any
 import polars as pl
 import torch
 
-from emcache.bench.distance import measure_frechet
-from emcache.bench.epochs import measure_epochs
-from emcache.bench.extraction import measure_extraction, measure_size
-from emcache.bench.growth import GrowthPoint, growth_of_library, growth_ratios
-from emcache.bench.head_step import measure_head_steps
-from emcache.bench.memory import measure_memory
-from emcache.bench.ratio import Measurement
-from emcache.bench.setting import Setting
 from emcache.errors import UsageError
 from emcache.models.device import pick_device
 from emcache.progress import Reporter
 from emcache.storage.records import Record, new_record
 from emcache.storage.workspace import Workspace
+from emcache_bench.distance import measure_frechet
+from emcache_bench.epochs import measure_epochs
+from emcache_bench.extraction import measure_extraction, measure_size
+from emcache_bench.growth import GrowthPoint, growth_of_library, growth_ratios
+from emcache_bench.head_step import measure_head_steps
+from emcache_bench.memory import measure_memory
+from emcache_bench.ratio import Measurement
+from emcache_bench.setting import Setting
 
 KIND = "bench"
 

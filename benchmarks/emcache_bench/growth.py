@@ -11,9 +11,6 @@ from typing import Any
 import torch
 
 from emcache.auditing.run import audit_dataset
-from emcache.bench.ratio import Measurement, Target, of_rounds
-from emcache.bench.setting import MadeUpData, Setting
-from emcache.bench.timing import Work, seconds_of
 from emcache.cache.extract import run_extraction
 from emcache.models.device import Precision, pick_layout
 from emcache.models.heads import build_head
@@ -22,6 +19,9 @@ from emcache.training.batches import Residency, TokenReader, open_examples
 from emcache.training.protocol import Protocol
 from emcache.training.sampling import chunks
 from emcache.training.trainer import Trainer
+from emcache_bench.ratio import Measurement, Target, of_rounds
+from emcache_bench.setting import MadeUpData, Setting
+from emcache_bench.timing import Work, seconds_of
 
 _EDGE = 42
 _ROUNDS = 3

@@ -6,11 +6,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from emcache.bench.growth import GrowthPoint, growth_sizes
-from emcache.bench.ratio import Measurement, Target
-from emcache.bench.setting import Setting
+from emcache_bench.growth import GrowthPoint, growth_sizes
+from emcache_bench.made_up_records import write_training_records
+from emcache_bench.ratio import Measurement, Target
+from emcache_bench.setting import Setting
 from emcache_warehouse.database import private_database
-from emcache_warehouse.made_up_records import write_training_records
 from emcache_warehouse.query import run_named_query
 from emcache_warehouse.sync import sync
 

@@ -7,11 +7,11 @@ from contextlib import ExitStack
 
 import torch
 
-from emcache.bench.ratio import Measurement, Target, of_rounds
-from emcache.bench.setting import Setting
-from emcache.bench.timing import in_turn, quotients
-from emcache.bench.workers import Worker
 from emcache.models.device import Precision, pick_precision
+from emcache_bench.ratio import Measurement, Target, of_rounds
+from emcache_bench.setting import Setting
+from emcache_bench.timing import in_turn, quotients
+from emcache_bench.workers import Worker
 
 # How far losses and lengths of gradients of the first steps may be apart, as a share of their size:
 # bfloat16 keeps 8 bits, and they agree to a few times that.
@@ -70,7 +70,7 @@ def _take_turns(
     with ExitStack() as stack:
         workers = {
             way: stack.enter_context(
-                Worker("emcache.bench.head_worker", way, edge // _PATCH, device)
+                Worker("emcache_bench.head_worker", way, edge // _PATCH, device)
             )
             for way in ways
         }

@@ -8,9 +8,6 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from emcache.bench.ratio import Measurement, Target, of_rounds
-from emcache.bench.setting import MadeUpData, Setting
-from emcache.bench.timing import interleave, quotients
 from emcache.cache.extract import compute_tokens
 from emcache.cache.find import Donors
 from emcache.cache.inputs import normalise
@@ -18,6 +15,9 @@ from emcache.data.training_pixels import training_image
 from emcache.models.device import Precision, autocast, kept_memory
 from emcache.models.loading import load_backbone
 from emcache.progress import Quiet
+from emcache_bench.ratio import Measurement, Target, of_rounds
+from emcache_bench.setting import MadeUpData, Setting
+from emcache_bench.timing import interleave, quotients
 
 _SIDE = 1024
 _ALMOST_ALL = Target(0.95, at_least=True)

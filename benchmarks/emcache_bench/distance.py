@@ -9,10 +9,10 @@ import numpy as np
 from jaxtyping import Float
 from scipy.linalg import LinAlgWarning, sqrtm
 
-from emcache.bench.ratio import Measurement, Target, of_rounds
-from emcache.bench.setting import Setting
-from emcache.bench.timing import interleave, quotients
 from emcache.gap.frechet import frechet_distance
+from emcache_bench.ratio import Measurement, Target, of_rounds
+from emcache_bench.setting import Setting
+from emcache_bench.timing import interleave, quotients
 
 _SHAPE = (165, 20, 1024)
 _TOLERANCE = 1e-6

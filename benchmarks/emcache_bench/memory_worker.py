@@ -1,4 +1,4 @@
-"""Training steps under a limit of memory: ``python -m emcache.bench.memory_worker``.
+"""Training steps under a limit of memory: ``python -m emcache_bench.memory_worker``.
 
 Arguments: residency, folder of the feature set, key of its labels, bytes of memory that the process
 may have beside what its libraries take (0: no limit), and a number of rounds. For every request it
@@ -16,8 +16,6 @@ from typing import Any
 
 import torch
 
-from emcache.bench.timing import seconds_of
-from emcache.bench.workers import answer_requests
 from emcache.cache.feature_set import FeatureSet
 from emcache.cache.labels import LabelSet
 from emcache.models.device import kept_memory, pick_layout, pick_precision
@@ -26,6 +24,8 @@ from emcache.training.batches import LabelledFeatures, Residency, TokenReader, o
 from emcache.training.protocol import Protocol
 from emcache.training.sampling import chunks
 from emcache.training.trainer import Trainer
+from emcache_bench.timing import seconds_of
+from emcache_bench.workers import answer_requests
 
 _STEPS = 6
 

@@ -6,9 +6,6 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 
-from emcache.bench.ratio import Measurement, Target, of_rounds
-from emcache.bench.setting import MadeUpData, Setting
-from emcache.bench.timing import Work, interleave, quotients
 from emcache.models.device import autocast, kept_memory, pick_layout, pick_precision
 from emcache.models.heads import Segmenter, build_head
 from emcache.models.loading import load_backbone
@@ -24,6 +21,9 @@ from emcache.training.batches import (
 from emcache.training.protocol import Protocol
 from emcache.training.sampling import chunks
 from emcache.training.trainer import Trainer
+from emcache_bench.ratio import Measurement, Target, of_rounds
+from emcache_bench.setting import MadeUpData, Setting
+from emcache_bench.timing import Work, interleave, quotients
 
 _EDGE, _QUICK_EDGE = 266, 126
 _ALMOST_ALL = Target(0.95, at_least=True)

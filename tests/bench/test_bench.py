@@ -9,15 +9,15 @@ from functools import partial
 import polars as pl
 import pytest
 import torch
+from emcache_bench.growth import GrowthPoint, growth_ratios
+from emcache_bench.head_worker import DIM, PATCH, Ours, Reference
+from emcache_bench.memory import oversized_features, steps_under_limit
+from emcache_bench.ratio import Measurement, Target, Verdict, of_rounds
+from emcache_bench.run import LIBRARY, BenchOptions, Suite, machine_kind, run_benchmarks
+from emcache_bench.setting import MadeUpData, Setting
+from emcache_bench.timing import interleave, quotients
+from emcache_bench.workers import Worker
 
-from emcache.bench.growth import GrowthPoint, growth_ratios
-from emcache.bench.head_worker import DIM, PATCH, Ours, Reference
-from emcache.bench.memory import oversized_features, steps_under_limit
-from emcache.bench.ratio import Measurement, Target, Verdict, of_rounds
-from emcache.bench.run import LIBRARY, BenchOptions, Suite, machine_kind, run_benchmarks
-from emcache.bench.setting import MadeUpData, Setting
-from emcache.bench.timing import interleave, quotients
-from emcache.bench.workers import Worker
 from emcache.cache.shards import place_slices, plan_shards
 from emcache.errors import TrainingError, UsageError
 from emcache.models.device import advise_on_memory, pick_layout
@@ -81,7 +81,7 @@ def test_growth_compares_time_per_slice_at_the_two_largest_sizes():
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 def test_our_step_is_the_references_step(layout, monkeypatch):
     """Loss and every gradient, in whichever layout, within the arithmetic's own precision."""
-    monkeypatch.setattr("emcache.bench.head_worker.pick_layout", lambda device: layout)
+    monkeypatch.setattr("emcache_bench.head_worker.pick_layout", lambda device: layout)
     monkeypatch.setattr("emcache.models.device._computes_bfloat16", lambda device: False)
     generator = torch.Generator().manual_seed(1)
     tokens = torch.randn(2, 3, 4, DIM, generator=generator).half()
@@ -145,7 +145,7 @@ def test_steps_with_other_losses_fail(loss, sound, monkeypatch, tmp_path):
             found = loss if self.ours and self.steps == 3 else 0.5
             return {"seconds": 1.0 if self.ours else 4.0, "loss": found, "gradient": 1.0}
 
-    monkeypatch.setattr("emcache.bench.head_step.Worker", Stub)
+    monkeypatch.setattr("emcache_bench.head_step.Worker", Stub)
     monkeypatch.setattr("emcache.models.device._computes_bfloat16", lambda device: False)
     (found,) = LIBRARY.measures["head-step"](setting(tmp_path))
     assert (found.ratio, found.sound) == (4.0, sound)
@@ -166,9 +166,9 @@ def timed(monkeypatch):
                 work()
             return {name: [seconds[name]] * rounds for name in works}
 
-        monkeypatch.setattr(f"emcache.bench.{module}.interleave", interleave)
+        monkeypatch.setattr(f"emcache_bench.{module}.interleave", interleave)
         monkeypatch.setattr(
-            f"emcache.bench.{module}.MadeUpData",
+            f"emcache_bench.{module}.MadeUpData",
             partial(MadeUpData, backbone="tiny"),
             raising=False,
         )
@@ -177,7 +177,7 @@ def timed(monkeypatch):
 
 
 def test_epochs_are_divided_the_right_way_round(timed, monkeypatch, tmp_path):
-    monkeypatch.setattr("emcache.bench.epochs._QUICK_EDGE", 42)
+    monkeypatch.setattr("emcache_bench.epochs._QUICK_EDGE", 42)
     timed("epochs", {"bare": 1.0, "ram": 2.0, "disk": 4.0, "fly": 9.0, "backbone": 2.0})
     found = {m.name: m for m in LIBRARY.measures["epochs"](setting(tmp_path))}
     assert {name: m.ratio for name, m in found.items()} == {
@@ -190,7 +190,7 @@ def test_epochs_are_divided_the_right_way_round(timed, monkeypatch, tmp_path):
 
 
 def test_epochs_of_other_tokens_fail(timed, monkeypatch, tmp_path):
-    monkeypatch.setattr("emcache.bench.epochs._QUICK_EDGE", 42)
+    monkeypatch.setattr("emcache_bench.epochs._QUICK_EDGE", 42)
     timed("epochs", dict.fromkeys(("bare", "ram", "disk", "fly", "backbone"), 1.0))
     real = StreamedExamples.steps
 
@@ -204,7 +204,7 @@ def test_epochs_of_other_tokens_fail(timed, monkeypatch, tmp_path):
 
 def test_an_extraction_is_divided_the_right_way_round(timed, monkeypatch, tmp_path):
     timed("extraction", {"forward": 3.0, "extraction": 4.0})
-    monkeypatch.setattr("emcache.bench.extraction._SIDE", 84)
+    monkeypatch.setattr("emcache_bench.extraction._SIDE", 84)
     (found,) = LIBRARY.measures["extraction"](setting(tmp_path))
     assert (found.ratio, found.sound) == (0.75, True)
 
@@ -282,7 +282,7 @@ def test_training_from_ten_times_the_memory(tmp_path):
     rounds = len(features.feature_set.slices) // 12
     greedy = ("ram", features.feature_set.folder, features.labels.key, limit, rounds)
     with (
-        Worker("emcache.bench.memory_worker", *greedy) as worker,
+        Worker("emcache_bench.memory_worker", *greedy) as worker,
         pytest.raises(RuntimeError, match="ended with code"),
     ):
         worker.ask()
@@ -366,7 +366,7 @@ def test_made_up_data_of_any_number_of_slices(tmp_path):
 
 def test_a_worker_that_dies_is_said():
     with (
-        Worker("emcache.bench.no_such_worker") as worker,
+        Worker("emcache_bench.no_such_worker") as worker,
         pytest.raises(RuntimeError, match="no_such_worker ended with code 1"),
     ):
         worker.ask()
