@@ -12,7 +12,6 @@ from emcache_cli.training import (
     BatchOption,
     DatasetsArgument,
     EpochsOption,
-    HeadKind,
     HeadOption,
     LearningRateOption,
     PatienceOption,
@@ -23,6 +22,7 @@ from emcache_cli.training import (
     SamplingOption,
     SavePredictionsOption,
     SeedsOption,
+    SetOption,
     ValSplitOption,
     delivery,
     training_options,
@@ -73,6 +73,7 @@ def train_head(
     batch: BatchOption = None,
     head: HeadOption = None,
     val_split: ValSplitOption = None,
+    fields: SetOption = None,
     sampling: SamplingOption = SamplingKind.NATURAL,
     resident: ResidentOption = Resident.AUTO,
     device: DeviceOption = "auto",
@@ -86,12 +87,8 @@ def train_head(
     from emcache.cache.find import FeatureRequest
     from emcache.storage.workspace import find_workspace
     from emcache.training.head import train_head as run
-    from emcache.training.protocol import LINEAR_LEARNING_RATE
     from emcache_cli.console import Console
 
-    if learning_rate is None and head is HeadKind.LINEAR:
-        # The study's is for its own head, and far too low for this one.
-        learning_rate = LINEAR_LEARNING_RATE
     options = training_options(
         seeds=seeds,
         protocol=protocol,
@@ -110,6 +107,8 @@ def train_head(
             "val_split": val_split,
             "pixel_size_nm": pixel_size,
         },
+        fields=fields,
+        head_alone=True,
     )
     request = FeatureRequest(
         backbone, weights, longest_edge, dtype, feature_set, pixel_size_nm=pixel_size

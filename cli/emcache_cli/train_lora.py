@@ -22,6 +22,7 @@ from emcache_cli.training import (
     SamplingOption,
     SavePredictionsOption,
     SeedsOption,
+    SetOption,
     ValSplitOption,
     delivery,
     training_options,
@@ -73,6 +74,7 @@ def train_lora(
     batch: BatchOption = None,
     head: HeadOption = None,
     val_split: ValSplitOption = None,
+    fields: SetOption = None,
     sampling: SamplingOption = SamplingKind.NATURAL,
     resident: ResidentOption = Resident.AUTO,
     device: DeviceOption = "auto",
@@ -112,6 +114,7 @@ def train_lora(
             "lora_alpha": alpha,
             "lora_targets": targets and "+".join(t.strip() for t in targets.split(",")),
         },
+        fields=fields,
     )
     choice = BackboneChoice(backbone, weights, longest_edge)
     savings = DeviceSavings(accumulate, checkpoint)

@@ -70,6 +70,12 @@ ValSplitOption = Annotated[
     ValSplit | None,
     typer.Option(help="Validation slices at random, or neighbours. (default: random)"),
 ]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="FIELD=VALUE", help="Any field of the protocol, as weight_decay=1e-3."
+    ),
+]
 SamplingOption = Annotated[
     SamplingKind,
     typer.Option(help="How steps draw from several datasets: by size, or as many of each."),
@@ -98,6 +104,8 @@ def training_options(
     save_predictions: bool,
     accept_audit: bool,
     changes: dict[str, Any],
+    fields: list[str] | None,
+    head_alone: bool = False,
 ) -> TrainingOptions:
     """The library's options from those of a command line.
 
@@ -110,17 +118,36 @@ def training_options(
         precision: As typed.
         save_predictions: Whether to keep pictures.
         accept_audit: Whether to train though an audit failed.
-        changes: Fields of the protocol that were given; None leaves one as it is.
+        changes: Fields of the protocol that have options; None leaves one as it is.
+        fields: Further ones, ``FIELD=VALUE`` each.
+        head_alone: Whether nothing but a head is trained.
 
     Raises:
         UsageError: A value that cannot be.
     """
+    from emcache.errors import UsageError
     from emcache.training.batches import Residency
-    from emcache.training.protocol import find_protocol, parse_seeds
+    from emcache.training.protocol import (
+        LINEAR_LEARNING_RATE,
+        find_protocol,
+        parse_fields,
+        parse_seeds,
+    )
     from emcache.training.sampling import Sampling
     from emcache.training.setting import TrainingOptions
 
     plain = {k: v.value if isinstance(v, StrEnum) else v for k, v in changes.items()}
+    further = parse_fields(fields or [])
+    twice = [name for name in further if plain.get(name) is not None]
+    if twice:
+        raise UsageError(
+            f"{twice[0]} is given by --set and by an option of its own; expected it once.",
+            subject=twice[0],
+        )
+    plain |= further
+    if head_alone and plain.get("head") == "linear" and plain.get("learning_rate") is None:
+        # The study's is for its own head, and far too low for this one.
+        plain["learning_rate"] = LINEAR_LEARNING_RATE
     return TrainingOptions(
         parse_seeds(seeds),
         find_protocol(protocol).with_changes(plain),

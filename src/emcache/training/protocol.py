@@ -7,7 +7,8 @@ never averaged together.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import difflib
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
@@ -192,6 +193,53 @@ def find_protocol(name: str) -> Protocol:
             f"there is no protocol {name!r:.80}; known: {', '.join(PROTOCOLS)}.", subject=name
         )
     return PROTOCOLS[name]
+
+
+def parse_fields(texts: Iterable[str]) -> dict[str, Any]:
+    """Read fields of a protocol as they are typed: ``weight_decay=1e-3``.
+
+    Args:
+        texts: ``FIELD=VALUE`` each; ``none`` is the value of a limit that is not set.
+
+    Returns:
+        Values of the fields' own types.
+
+    Raises:
+        UsageError: An unknown field, a value of another type, or a field given twice.
+    """
+    given: dict[str, Any] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        known = [field for field in _TYPES if field != "name"]
+        if not equals or name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {close[0]}? " if close else ""
+            raise UsageError(
+                f"{text!r:.200} sets no field of the protocol; expected FIELD=VALUE; {hint}known: "
+                f"{', '.join(known)}.",
+                subject=text,
+            )
+        if name in given:
+            raise UsageError(f"{name} is set twice; expected it once.", subject=name)
+        given[name] = _read_value(name, value)
+    return given
+
+
+def _read_value(name: str, text: str) -> Any:
+    allowed = _TYPES[name]
+    if type(None) in allowed and text.lower() == "none":
+        return None
+    try:
+        if float in allowed:
+            return float(text)
+        return int(text) if int in allowed else text
+    except ValueError:
+        usual = getattr(PROTOCOLS["paper"], name)
+        example = 1.0 if usual is None else usual
+        raise UsageError(
+            f"{name} cannot be {text!r:.80}; expected a value like {example}.",
+            subject=name,
+        ) from None
 
 
 # What every reader of a record can hold, signed or not.

@@ -1,0 +1,53 @@
+"""Fields of a protocol as they are typed."""
+
+import dataclasses
+
+import pytest
+
+from emcache.errors import UsageError
+from emcache.training.protocol import Protocol, find_protocol, parse_fields
+
+
+def test_every_field_can_be_set() -> None:
+    other = {
+        "head": "linear",
+        "loss": "dice",
+        "optimizer": "adamw",
+        "augmentation": "none",
+        "val_split": "block",
+        "gradient_clip": "1",
+        "pixel_size_nm": "8",
+        "lora_targets": "attn.qkv",
+        "val_fraction": "0.2",
+    }
+    for field in dataclasses.fields(Protocol):
+        if field.name == "name":
+            continue
+        given = parse_fields([f"{field.name}={other.get(field.name, '3')}"])
+        changed = find_protocol("paper").with_changes(given)
+        value = getattr(changed, field.name)
+        assert str(value).removesuffix(".0") == other.get(field.name, "3")
+        # Fingerprints tell 3 from 3.0.
+        if isinstance(field.default, int | float):
+            assert type(value) is type(field.default)
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        (["wieght_decay=1"], "did you mean weight_decay"),
+        (["weight_decay"], "expected FIELD=VALUE"),
+        (["name=other"], "sets no field"),
+        (["batch=two"], "batch cannot be 'two'; expected a value like 2"),
+        (["batch=2.5"], "batch cannot be '2.5'"),
+        (["gradient_clip=x"], "gradient_clip cannot be 'x'; expected a value like 1.0"),
+        (["batch=2", "batch=3"], "batch is set twice"),
+    ],
+)
+def test_what_no_field_can_be(texts: list[str], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        parse_fields(texts)
+
+
+def test_a_limit_can_be_taken_away() -> None:
+    assert parse_fields(["gradient_clip=none"]) == {"gradient_clip": None}
