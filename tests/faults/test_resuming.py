@@ -50,8 +50,8 @@ def result(record: Record) -> tuple[object, ...]:
 @pytest.mark.parametrize("regime", ["frozen", "lora"])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 def test_to_the_same_bits(regime, layout, cells, listener, monkeypatch):
-    for module in ("train_head", "train_lora"):
-        monkeypatch.setattr(f"emcache.{module}.pick_layout", lambda device: layout)
+    for module in ("head", "lora"):
+        monkeypatch.setattr(f"emcache.training.{module}.pick_layout", lambda device: layout)
     monkeypatch.setattr(emcache.training.checkpoints, "_LEAST_PAUSE", 0)
     whole = list(map(result, train(cells, listener, regime)))
     before = list_record_ids(cells.runs)

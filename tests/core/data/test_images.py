@@ -164,7 +164,7 @@ def test_bad_files_are_named(tmp_path: Path) -> None:
     pages[0].save(tmp_path / "pages.tif", save_all=True, append_images=pages[1:])
     for name, reason in {
         "empty.png": "is empty",
-        "text.png": "no image that can be recognised",
+        "text.png": "not an image that can be recognised",
         "short.png": "cannot be decoded",
         "deep.tif": "has values of type uint16, and no grey_window",
         "pages.tif": "holds 2 pages",

@@ -45,7 +45,7 @@ def test_sizes(pitch, target, shape, size) -> None:
 
 def test_sizes_that_cannot_be() -> None:
     for nm in (0.0, -1.0, float("nan"), float("inf")):
-        with pytest.raises(UsageError, match="is not a pitch of pixels"):
+        with pytest.raises(UsageError, match="is not a pitch"):
             Preprocessing(None, 14, nm, (5.0, 5.0))
     with pytest.raises(ImageError, match=r"below one patch of 14 px at --pixel-size 100"):
         Preprocessing(None, 14, 100.0, (5.0, 5.0)).size_of(84, 84)

@@ -2,7 +2,6 @@
 
 import time
 import warnings
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from sklearn.preprocessing import FunctionTransformer
 
 from emcache.cache.feature_set import FeatureSet, list_feature_sets
 from emcache.cache.find import Donors, FeatureRequest
+from emcache.cache.shards import StoredSlice
 from emcache.data.register import add_dataset
 from emcache.data.synthetic import STYLES, write_domain
 from emcache.errors import DatasetError, StoreError, UsageError
@@ -380,13 +380,13 @@ def test_features_that_are_not_finite_name_the_slices(
     domains: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     measure_gaps(domains, ["sharp", "soft"], GapOptions(REQUEST), Quiet())
-    real = Donors.read
+    real = Donors.vectors
 
-    def broken(self: Donors, item: object) -> object:
-        found = real(self, item)  # type: ignore[arg-type]
-        return replace(found, pooled=found.pooled * np.nan) if item.id == "3" else found  # type: ignore[attr-defined]
+    def broken(self: Donors, item: StoredSlice) -> tuple[np.ndarray, np.ndarray]:
+        pooled, cls = real(self, item)
+        return (pooled * np.nan, cls) if item.id == "3" else (pooled, cls)
 
-    monkeypatch.setattr(Donors, "read", broken)
+    monkeypatch.setattr(Donors, "vectors", broken)
     with pytest.raises(StoreError, match="the features of 3 in sharp are not finite"):
         measure_gaps(domains, ["sharp", "soft"], GapOptions(REQUEST), Quiet())
 

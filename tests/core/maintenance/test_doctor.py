@@ -24,7 +24,7 @@ from emcache.cache.extract import run_extraction
 from emcache.cache.plan import ExtractOptions, plan_extraction
 from emcache.data.dataset import Selection
 from emcache.errors import WorkspaceError
-from emcache.maintenance.doctor import hardware, hub
+from emcache.maintenance.doctor import machine
 from emcache.maintenance.doctor.examination import examine_machine, examine_workspace
 from emcache.maintenance.doctor.findings import Finding, Verdict, guarded, of_sentence
 from emcache.maintenance.doctor.machine import (
@@ -187,7 +187,7 @@ def test_a_device_that_does_not_compute_fails(monkeypatch: pytest.MonkeyPatch) -
 def test_a_driver_that_torch_does_not_use_is_a_warning(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(hardware, "_NVIDIA_DRIVER", tmp_path)
+    monkeypatch.setattr(machine, "_NVIDIA_DRIVER", tmp_path)
     assert only(look_at_device(), "device").verdict is WARN
 
 
@@ -203,7 +203,7 @@ def test_bfloat16_is_told_from_its_emulation(
 
 @pytest.mark.parametrize(("free", "verdict"), [(9, PASS), (7, WARN)])
 def test_memory(monkeypatch: pytest.MonkeyPatch, free: int, verdict: Verdict) -> None:
-    monkeypatch.setattr(hardware, "_PROCESS_GROUP", Path("nowhere"))
+    monkeypatch.setattr(machine, "_PROCESS_GROUP", Path("nowhere"))
     monkeypatch.setattr(
         psutil, "virtual_memory", lambda: SimpleNamespace(total=16 * GB, available=free * GB)
     )
@@ -220,8 +220,8 @@ def test_memory_ends_at_the_limit_of_the_job(
     (tmp_path / "job").mkdir()
     (tmp_path / "job" / "memory.max").write_text(f"{limit}\n")
     (tmp_path / "own").write_text("1:name=systemd:/x\n0::/job\n")
-    monkeypatch.setattr(hardware, "_PROCESS_GROUP", tmp_path / "own")
-    monkeypatch.setattr(hardware, "_GROUPS", tmp_path)
+    monkeypatch.setattr(machine, "_PROCESS_GROUP", tmp_path / "own")
+    monkeypatch.setattr(machine, "_GROUPS", tmp_path)
     monkeypatch.setattr(
         psutil, "virtual_memory", lambda: SimpleNamespace(total=64 * GB, available=60 * GB)
     )
@@ -294,7 +294,7 @@ def test_a_hub_that_answers(serve: Callable[[int], None], status: int) -> None:
 def test_a_hub_that_does_not(
     serve: Callable[[int], None], monkeypatch: pytest.MonkeyPatch, status: int, why: str
 ) -> None:
-    monkeypatch.setattr(hub, "_SECONDS", 0.3)
+    monkeypatch.setattr(machine, "_SECONDS", 0.3)
     serve(status)
     for found in look_at_hub():
         assert found.verdict is WARN
@@ -325,7 +325,7 @@ def test_a_name_that_is_looked_up_for_ever(
     def look_up() -> None:
         ended.wait(20)
 
-    monkeypatch.setattr(hub, "_SECONDS", 0.1)
+    monkeypatch.setattr(machine, "_SECONDS", 0.1)
     monkeypatch.setattr("huggingface_hub.get_session", look_up)
     found, _ = look_at_hub()
     ended.set()
