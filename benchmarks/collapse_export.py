@@ -45,8 +45,9 @@ WITH counted AS (
     SELECT run_id, eval_on, split, slice_id, tp, fp, fn
     FROM slice_metrics WHERE class = 'foreground'
     UNION ALL BY NAME
-    SELECT run_id, eval_on, split, slice_id, tp, fp, fn
-    FROM evaluation_metrics JOIN evaluations USING (evaluation_id) WHERE class = 'foreground'
+    SELECT run_id, scored.eval_on, split, slice_id, tp, fp, fn
+    FROM evaluation_metrics AS scored JOIN evaluations USING (evaluation_id)
+    WHERE class = 'foreground'
 )
 SELECT
     regime, weights, longest_edge, "precision", protocol, train_on, sampling, seed, eval_on,

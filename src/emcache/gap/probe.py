@@ -31,7 +31,9 @@ class Probe(NamedTuple):
     """Share of permutations of the blocks' labels with an AUROC at least as high."""
 
 
-def probe(one: Sample, other: Sample, seed: int = 0) -> Probe | None:
+def probe(
+    one: Sample, other: Sample, seed: int = 0, permutations: int | None = None
+) -> Probe | None:
     """Logistic regression for the set, cross-validated by blocks of neighbouring slices.
 
     Vectors are centred and scaled by one number, the training slices' standard deviation, so that
@@ -42,6 +44,7 @@ def probe(one: Sample, other: Sample, seed: int = 0) -> Probe | None:
         one: One set.
         other: The other.
         seed: Of the permutations.
+        permutations: How many, 199 if not given; the p-value is one in one more at least.
 
     Returns:
         None where a side has fewer than :data:`FEWEST_BLOCKS` blocks.
@@ -56,11 +59,10 @@ def probe(one: Sample, other: Sample, seed: int = 0) -> Probe | None:
     data = _own_space(data)
     accuracy, auroc = _cross_validated(data, blocks, owners)
     rng = np.random.default_rng(seed)
-    chance = [
-        _cross_validated(data, blocks, rng.permutation(owners))[1] for _ in range(_PERMUTATIONS)
-    ]
+    count = _PERMUTATIONS if permutations is None else permutations
+    chance = [_cross_validated(data, blocks, rng.permutation(owners))[1] for _ in range(count)]
     reached = sum(value >= auroc - 1e-12 for value in chance)
-    return Probe(accuracy, auroc, (1 + reached) / (1 + _PERMUTATIONS))
+    return Probe(accuracy, auroc, (1 + reached) / (1 + count))
 
 
 def _own_space(data: Float64[np.ndarray, "slice channel"]) -> Float64[np.ndarray, "slice axis"]:
