@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from html import escape
 
@@ -22,14 +23,14 @@ def table_of(kind: str, name: str, facts: Mapping[str, object]) -> str:
     return f"<div><strong>{escape(kind)} {escape(name)}</strong><table>{rows}</table></div>"
 
 
-class Summarised:
+class Summarised(ABC):
     """Gives an object its two faces from its name and its facts."""
 
     _kind: str
 
+    @abstractmethod
     def _facts(self) -> tuple[str, Mapping[str, object]]:
         """The name, and what there is to say."""
-        raise NotImplementedError
 
     def __repr__(self) -> str:
         return line_of(self._kind, *self._facts())

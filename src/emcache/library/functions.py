@@ -28,6 +28,7 @@ from emcache.models.backbones.base import BackboneModule
 from emcache.models.backbones.registry import find_backbone
 from emcache.models.device import pick_device
 from emcache.models.weights import PRETRAINED, find_workspace_weights
+from emcache.models.weights.short_names import read_short_names
 from emcache.progress import Quiet, Reporter
 from emcache.studies.file import read_study
 from emcache.studies.run import run_study as carry_out
@@ -268,7 +269,7 @@ def run_study(
         StudyError: The study cannot be read, or its data cannot be trained on.
     """
     hearing = progress or Quiet()
-    study = read_study(Path(path), weights=weights)
+    study = read_study(Path(path), read_short_names(workspace.place), weights)
     folder = None if data is None else Path(data)
     cells = [
         {

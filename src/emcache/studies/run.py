@@ -135,14 +135,16 @@ def run_study(
         yield _run(workspace, cell, device, reporter)
 
 
-def trained_runs_of(workspace: Workspace, cell: Cell, device: str, reporter: Reporter) -> list[str]:
+def trained_runs_of(
+    workspace: Workspace, cell: Cell, device: str, records: StudyRecords, reporter: Reporter
+) -> list[str]:
     """Identifiers of a cell's runs that a record holds, in the order of the seeds.
 
     Raises:
         EmcacheError: Its data or its weights are not there.
     """
     setting = _setting(workspace, cell, device, reporter)
-    runs = StudyRecords(workspace).runs
+    runs = records.runs
     fingerprints = [setting.fingerprint(seed) for seed in cell.seeds]
     return [runs[fingerprint] for fingerprint in fingerprints if fingerprint in runs]
 

@@ -45,16 +45,18 @@ def run_study_gaps(
         device: To extract on.
         reporter: Receives progress.
     """
+    records = StudyRecords(workspace)
     for gap in study.gaps:
         reporter.say(f"{study.name}: {gap.words}.")
         before = measured = 0
         problem = None
         try:
-            for plan in _plans(workspace, study, gap, device, reporter):
-                if plan.key in StudyRecords(workspace).gaps:
+            for plan in _plans(workspace, study, gap, device, records, reporter):
+                if plan.key in records.gaps:
                     before += 1
                 else:
                     carry_out(workspace, plan, reporter)
+                    records.gaps.add(plan.key)
                     measured += 1
         except EmcacheError as error:
             problem = str(error)
@@ -83,7 +85,12 @@ def find_gap_problems(
 
 
 def _plans(
-    workspace: Workspace, study: Study, gap: StudyGap, device: str, reporter: Reporter
+    workspace: Workspace,
+    study: Study,
+    gap: StudyGap,
+    device: str,
+    records: StudyRecords,
+    reporter: Reporter,
 ) -> Iterator[GapPlan]:
     if gap.regime == "frozen":
         precision = pick_precision(gap.precision, pick_device(device))
@@ -97,6 +104,6 @@ def _plans(
     through = FeatureRequest(weights=None if is_named(gap.weights) else gap.weights)
     for cell in study.cells:
         if is_through(gap, cell):
-            for run in trained_runs_of(workspace, cell, device, reporter):
+            for run in trained_runs_of(workspace, cell, device, records, reporter):
                 options = GapOptions(through, run, gap.levels, gap.by_class, device)
                 yield plan_gaps(workspace, gap.between, options, reporter)

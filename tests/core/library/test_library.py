@@ -200,3 +200,18 @@ def test_what_objects_say_in_a_notebook_is_escaped(cells: emcache.Dataset) -> No
         }
     )
     assert "&lt;b&gt;" in cells._repr_html_()
+
+
+def test_a_study_may_name_weights_by_their_short_name(
+    cells: emcache.Dataset, tmp_path: Path
+) -> None:
+    config = cells.workspace.place.config_path
+    gone = tmp_path / "gone.pth"
+    config.write_text(
+        f'{config.read_text()}\n[weights.mine]\npath = "{gone}"\nsha256 = "{"0" * 64}"\n'
+    )
+    study = tmp_path / "study.toml"
+    study.write_text('[[grid]]\nbackbones = ["dinov2-small"]\ntrain_on = ["cells"]\nseeds = "0"\n')
+    (row,) = emcache.run_study(cells.workspace, study, weights="mine").rows(named=True)
+    assert row["done"] == 0
+    assert "gone.pth" in row["problem"]
