@@ -21,15 +21,15 @@ from emcache.data.register import add_dataset
 from emcache.data.synthetic import STYLES, write_domain
 from emcache.progress import Quiet
 from emcache.storage.workspace import Workspace, init_workspace
-from emcache.training.head import train_head
+from emcache.training.plan import TrainingRequest
 from emcache.training.protocol import Protocol
-from emcache.training.setting import TrainingOptions
+from emcache.training.run import train
 from emcache_warehouse.query import run_query
 from emcache_warehouse.sync import sync
 
 _SLICES, _SIZE, _SEED = 20, 224, 5
 _MASKED = {"images": "images/*.png", "masks": "masks/*.png"}
-_REQUEST = FeatureRequest("dinov2-small", "random:0", 224)
+_FEATURES = FeatureRequest("dinov2-small", "random:0", 224)
 _PROTOCOL = Protocol(learning_rate=1e-3, max_epochs=15)
 _SCORES = """
 SELECT train_on AS masks, seed, round(iou_fg, 3) AS iou_fg, audit_accepted
@@ -47,8 +47,14 @@ def main() -> None:
             found, _ = audit_dataset(workspace, load_dataset(workspace, name), Quiet())
             (check,) = (check for check in found.checks if check.name == "pairing")
             print(f"{name}: {check.verdict}: {check.message}\n")
-            options = TrainingOptions([0, 1, 2], _PROTOCOL, accept_audit=True)
-            train_head(workspace, [name], _REQUEST, options, Quiet())
+            request = TrainingRequest(
+                datasets=[name],
+                features=_FEATURES,
+                protocol=_PROTOCOL,
+                seeds=(0, 1, 2),
+                accept_audit=True,
+            )
+            train(workspace, request, Quiet())
         sync(workspace.runs, workspace.warehouse)
         print("| masks | seed | IoU | audit_accepted |\n| --- | --- | --- | --- |")
         for row in run_query(workspace.warehouse, _SCORES, {}).iter_rows():

@@ -28,8 +28,7 @@ from emcache_cli import (
     report,
     run,
     runs,
-    train_head,
-    train_lora,
+    training,
     warehouse,
     weights,
 )
@@ -63,8 +62,8 @@ app.command("init")(init.init)
 app.add_typer(dataset.app, name="dataset")
 app.add_typer(weights.app, name="weights")
 app.command("extract")(extract.extract)
-app.command("train-head")(train_head.train_head)
-app.command("train-lora")(train_lora.train_lora)
+app.command("train-head")(training.train_head)
+app.command("train-lora")(training.train_lora)
 app.command("evaluate")(evaluate.evaluate)
 app.command("predict")(predict.predict)
 app.command("run")(run.run)

@@ -15,7 +15,6 @@ from emcache.errors import UsageError, WarehouseError
 from emcache.evaluation.trained_run import find_run_id
 from emcache.progress import Reporter
 from emcache.storage.workspace import Workspace, find_workspace
-from emcache_cli.choosing import Chosen
 from emcache_warehouse.choice import EVERYTHING, Choice, chosen_rows, run_variables
 from emcache_warehouse.formats import plain_value
 from emcache_warehouse.query import list_queries, run_query
@@ -86,10 +85,10 @@ def answer(question: Question, workspace: Path | None, reporter: Reporter) -> pl
     return run_query(database, sql or "", parameters, unsafe=question.unsafe, variables=variables)
 
 
-def choose(name: str, choice: Chosen, workspace: Path | None, reporter: Reporter) -> pl.DataFrame:
+def choose(name: str, choice: Choice, workspace: Path | None, reporter: Reporter) -> pl.DataFrame:
     """Answer a named query for what was chosen."""
     database = synced_workspace(workspace, reporter).warehouse
-    return chosen_rows(database, name, Choice(**choice))
+    return chosen_rows(database, name, choice)
 
 
 def describe_run(run: str, workspace: Path | None, reporter: Reporter) -> dict[str, Any]:

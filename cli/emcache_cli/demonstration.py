@@ -11,7 +11,6 @@ import numpy as np
 from PIL import Image
 
 from emcache.cache.extract import run_extraction
-from emcache.cache.find import FeatureRequest
 from emcache.cache.plan import ExtractOptions, plan_extraction
 from emcache.data.dataset import Dataset, Selection, load_dataset
 from emcache.data.images import outline_overlay, read_image, read_mask
@@ -26,15 +25,16 @@ from emcache.storage import atomic
 from emcache.storage.file_index import FileIndex
 from emcache.storage.records import Record
 from emcache.storage.workspace import Workspace, init_workspace
-from emcache.training.head import train_head
+from emcache.training.plan import TrainingRequest
 from emcache.training.protocol import find_protocol
-from emcache.training.setting import TrainingOptions
+from emcache.training.run import train
 from emcache_warehouse.charts.curves import curve_rows, curves_chart
 from emcache_warehouse.charts.iou import iou_chart, iou_rows
 from emcache_warehouse.charts.render import save_chart
 from emcache_warehouse.formats import render
-from emcache_warehouse.pages import Picture, gallery_page
 from emcache_warehouse.query import run_query
+from emcache_warehouse.report.content import Picture, Section
+from emcache_warehouse.report.page import report_page
 from emcache_warehouse.sync import sync
 
 _SLICES = 16
@@ -116,8 +116,10 @@ def _run_domain(
     add_dataset(workspace, name, "folder", root, extras, reporter)
     run_extraction(plan_extraction(workspace, Selection(name, None), options, reporter), reporter)
     protocol = find_protocol("paper").with_changes(_CHANGES)
-    head_options = TrainingOptions(_SEEDS, protocol, save_predictions=True)
-    return train_head(workspace, [name], FeatureRequest(), head_options, reporter)
+    request = TrainingRequest(
+        datasets=[name], protocol=protocol, seeds=_SEEDS, save_predictions=True
+    )
+    return train(workspace, request, reporter)
 
 
 def _write_outputs(
@@ -127,13 +129,17 @@ def _write_outputs(
     iou, curves, page = root / "iou.html", root / "curves.html", root / "slices.html"
     save_chart(iou_chart(iou_rows(workspace.warehouse)), iou)
     save_chart(curves_chart(curve_rows(workspace.warehouse)), curves)
-    pictures = {
-        f"{name}, seed {run.config['seed']}": _pictures(load_dataset(workspace, name), run)
+    sections = [
+        Section(
+            f"{name}-{run.config['seed']}",
+            f"{name}, seed {run.config['seed']}",
+            pictures=_pictures(load_dataset(workspace, name), run),
+        )
         for name, runs in records.items()
         for run in runs
-    }
+    ]
     links = {"Test scores": iou.name, "Learning curves": curves.name}
-    html = gallery_page("emcache demo: slices with outlines", lede, pictures, links)
+    html = report_page("emcache demo: slices with outlines", lede, sections, links)
     atomic.write_bytes(page, html.encode())
     return {"Test scores": iou, "Learning curves": curves, "Slices with outlines": page}
 

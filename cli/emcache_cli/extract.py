@@ -6,28 +6,22 @@ from typing import Annotated, Literal
 
 import typer
 
-from emcache_cli.options import DeviceOption, FormatOption, PrecisionOption, WorkspaceOption
+from emcache_cli.groups import with_groups
+from emcache_cli.options import (
+    BackboneOptions,
+    DeviceOption,
+    FormatOption,
+    PrecisionOption,
+    WorkspaceOption,
+)
 
 
+@with_groups
 def extract(
     datasets: Annotated[
         list[str], typer.Argument(metavar="DATASET...", help="Datasets, or NAME:SPLIT.")
     ],
-    backbone: Annotated[str, typer.Option(metavar="NAME", help="As dinov2-small.")],
-    weights: Annotated[
-        str,
-        typer.Option(
-            metavar="pretrained|random:SEED|hf:REPOSITORY|NAME|PATH",
-            help="Weights of the backbone.",
-        ),
-    ] = "pretrained",
-    longest_edge: Annotated[
-        int, typer.Option(metavar="PX", help="Size of the longest edge, floored to whole patches.")
-    ] = 1022,
-    pixel_size: Annotated[
-        float | None,
-        typer.Option(metavar="NM", help="One scale for every dataset, instead of --longest-edge."),
-    ] = None,
+    backbone: BackboneOptions,
     dtype: Annotated[
         Literal["float16", "float32"], typer.Option(help="Type of the stored tokens.")
     ] = "float16",
@@ -51,7 +45,14 @@ def extract(
     console = Console()
     place = find_workspace(workspace)
     options = ExtractOptions(
-        backbone, weights, longest_edge, dtype, precision, device, batch, pixel_size
+        backbone.backbone,
+        backbone.weights,
+        backbone.longest_edge,
+        dtype,
+        precision,
+        device,
+        batch,
+        backbone.pixel_size,
     )
     # Every dataset is checked before the first is extracted.
     jobs = [plan_extraction(place, Selection.parse(d), options, console) for d in datasets]

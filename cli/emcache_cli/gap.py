@@ -7,7 +7,13 @@ from typing import Annotated
 
 import typer
 
-from emcache_cli.options import DeviceOption, FormatOption, WorkspaceOption
+from emcache_cli.groups import with_groups
+from emcache_cli.options import (
+    CachedTokensOptions,
+    DeviceOption,
+    FormatOption,
+    WorkspaceOption,
+)
 
 
 class Level(StrEnum):
@@ -18,23 +24,15 @@ class Level(StrEnum):
     TOKEN = "token"  # noqa: S105 - a patch token
 
 
+@with_groups
 def gap(
     datasets: Annotated[
         list[str], typer.Argument(metavar="DATASET...", help="Two or more; NAME or NAME:SPLIT.")
     ],
-    backbone: Annotated[
-        str | None, typer.Option(help="Whose tokens; needed where the cache leaves a choice.")
-    ] = None,
-    weights: Annotated[str | None, typer.Option(help="As for extract.")] = None,
+    tokens: CachedTokensOptions,
     run: Annotated[
         str | None,
         typer.Option(help="A trained run: its backbone, with its adapter where it has one."),
-    ] = None,
-    longest_edge: Annotated[
-        int | None, typer.Option(min=1, help="Longest edge of the slices in pixels.")
-    ] = None,
-    pixel_size: Annotated[
-        float | None, typer.Option(metavar="NM", help="One physical scale for all datasets.")
     ] = None,
     level: Annotated[
         list[Level] | None,
@@ -49,14 +47,12 @@ def gap(
     workspace: WorkspaceOption = None,
 ) -> None:
     """Measure how far apart datasets lie in a backbone's feature space, pair by pair."""
-    from emcache.cache.find import FeatureRequest
     from emcache.gap.run import GapOptions, measure_gaps
     from emcache.storage.workspace import find_workspace
     from emcache_cli.console import Console, show_rows
     from emcache_cli.gap_summaries import gap_rows
 
-    request = FeatureRequest(backbone, weights, longest_edge, pixel_size_nm=pixel_size)
     levels = [item.value for item in level or [Level.SLICE]]
-    options = GapOptions(request, run, levels, by_class, device)
+    options = GapOptions(tokens.request(), run, levels, by_class, device)
     rows, _ = measure_gaps(find_workspace(workspace), datasets, options, Console())
     show_rows(gap_rows(rows, output_format), output_format)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, fields
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import typer
+
+if TYPE_CHECKING:
+    from emcache.cache.find import FeatureRequest
+    from emcache_warehouse.choice import Choice
 
 WorkspaceOption = Annotated[
     Path | None,
@@ -48,6 +53,133 @@ FormatOption = Annotated[
         show_default=False,
     ),
 ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackboneOptions:
+    """A backbone that runs."""
+
+    PANEL: ClassVar[str] = "Backbone and sizes"
+
+    backbone: Annotated[str, typer.Option(metavar="NAME", help="As dinov2-small.")]
+    weights: Annotated[
+        str,
+        typer.Option(
+            metavar="pretrained|random:SEED|hf:REPOSITORY|NAME|PATH",
+            help="Weights of the backbone.",
+        ),
+    ] = "pretrained"
+    longest_edge: Annotated[
+        int, typer.Option(metavar="PX", help="Size of the longest edge, floored to whole patches.")
+    ] = 1022
+    pixel_size: Annotated[
+        float | None,
+        typer.Option(metavar="NM", help="One scale for every dataset, instead of --longest-edge."),
+    ] = None
+
+    def request(self) -> FeatureRequest:
+        """Which features are meant."""
+        from emcache.cache.find import FeatureRequest
+
+        return FeatureRequest(
+            self.backbone, self.weights, self.longest_edge, pixel_size_nm=self.pixel_size
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CachedTokensOptions:
+    """Tokens from the cache; every option that is left out means whatever the cache holds."""
+
+    PANEL: ClassVar[str] = "Tokens (needed where the cache leaves a choice)"
+
+    backbone: Annotated[str | None, typer.Option(metavar="NAME", help="Whose tokens.")] = None
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            metavar="pretrained|random:SEED|hf:REPOSITORY|NAME|PATH",
+            help="Weights of the backbone.",
+        ),
+    ] = None
+    longest_edge: Annotated[
+        int | None, typer.Option(metavar="PX", min=1, help="Longest edge of the slices.")
+    ] = None
+    pixel_size: Annotated[
+        float | None,
+        typer.Option(metavar="NM", help="One scale for every dataset, instead of --longest-edge."),
+    ] = None
+    dtype: Annotated[
+        Literal["float16", "float32"] | None, typer.Option(help="Type of the stored tokens.")
+    ] = None
+
+    def request(self) -> FeatureRequest:
+        """Which features are meant."""
+        from emcache.cache.find import FeatureRequest
+
+        return FeatureRequest(
+            self.backbone,
+            self.weights,
+            self.longest_edge,
+            self.dtype,
+            pixel_size_nm=self.pixel_size,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChoiceOptions:
+    """What a figure or a table shows."""
+
+    PANEL: ClassVar[str] = "What is shown"
+
+    where: Annotated[
+        str | None,
+        typer.Option(metavar="SQL", help="Only rows of which this condition of SQL holds."),
+    ] = None
+    datasets: Annotated[
+        list[str] | None,
+        typer.Option("--dataset", metavar="NAME", help="Only what is about it; several too."),
+    ] = None
+    backbones: Annotated[
+        list[str] | None,
+        typer.Option("--backbone", metavar="NAME", help="Only this one; several too."),
+    ] = None
+    regimes: Annotated[
+        list[str] | None,
+        typer.Option("--regime", metavar="frozen|lora", help="Only this one."),
+    ] = None
+    runs: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--run", metavar="RUN", help="Only runs with this in their names; several too."
+        ),
+    ] = None
+    latest: Annotated[
+        bool,
+        typer.Option(
+            "--latest",
+            help="Of runs that differ in protocol and arithmetic alone, the newest; of "
+            "measurements, the newest.",
+        ),
+    ] = False
+    hidden: Annotated[
+        bool, typer.Option("--hidden", help="Show runs too that were set aside (emcache runs).")
+    ] = False
+
+    def choice(self) -> Choice:
+        """The same for the warehouse."""
+        from emcache_warehouse.choice import Choice
+
+        given = {field.name: getattr(self, field.name) for field in fields(self)}
+        return Choice(**{name: value for name, value in given.items() if value})
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelledChoiceOptions(ChoiceOptions):
+    """What a figure shows, and by what it calls its bars."""
+
+    label: Annotated[
+        str | None,
+        typer.Option(metavar="COLUMN", help="Label bars and panels by this column alone."),
+    ] = None
 
 
 def parse_pair(text: str | None, option: str) -> tuple[float, float] | None:

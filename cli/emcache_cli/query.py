@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
-from emcache_cli.choosing import Chosen, choosing
-from emcache_cli.options import FormatOption, WorkspaceOption
+from emcache_cli.groups import with_groups
+from emcache_cli.options import ChoiceOptions, FormatOption, WorkspaceOption
 
 
-@choosing("label")
+@with_groups
 def query(
     sql: Annotated[
         str | None,
@@ -45,7 +45,7 @@ def query(
     y: Annotated[str | None, typer.Option("-y", metavar="COL", help="Column upward.")] = None,
     workspace: WorkspaceOption = None,
     *,
-    choice: Chosen,
+    choice: ChoiceOptions,
 ) -> None:
     """Ask the warehouse, read-only, after taking in what is new.
 
@@ -55,12 +55,11 @@ def query(
     from emcache_cli.asking import Question, answer, named_query_rows
     from emcache_cli.console import Console, show, show_rows
     from emcache_cli.drawing import draw_query
-    from emcache_warehouse.choice import Choice
 
     if list_queries:
         show_rows(named_query_rows(), output_format)
         return
-    question = Question(sql, name, parameter or [], Choice(**choice), unsafe)
+    question = Question(sql, name, parameter or [], choice.choice(), unsafe)
     frame = answer(question, workspace, Console())
     if chart is None and x is None and y is None:
         show(frame, output_format, out)

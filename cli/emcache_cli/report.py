@@ -7,18 +7,18 @@ from typing import Annotated
 
 import typer
 
-from emcache_cli.choosing import Chosen, choosing
-from emcache_cli.options import WorkspaceOption
+from emcache_cli.groups import with_groups
+from emcache_cli.options import ChoiceOptions, WorkspaceOption
 
 
-@choosing("label")
+@with_groups
 def report(
     out: Annotated[
         Path, typer.Option(metavar="FILE", help="Where to; one .html that needs no network.")
     ] = Path("report.html"),
     workspace: WorkspaceOption = None,
     *,
-    choice: Chosen,
+    choice: ChoiceOptions,
 ) -> None:
     """Write everything that the workspace knows as one page.
 
@@ -27,4 +27,4 @@ def report(
     from emcache_cli.console import Console
     from emcache_cli.drawing import draw_report
 
-    draw_report(workspace, out, choice, Console())
+    draw_report(workspace, out, choice.choice(), Console())

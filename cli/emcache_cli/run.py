@@ -39,8 +39,8 @@ def run(
     from emcache.models.weights.short_names import read_short_names
     from emcache.storage.workspace import find_workspace
     from emcache.studies.file import read_study
+    from emcache.studies.gaps import find_gap_problems, run_study_gaps
     from emcache.studies.run import plan_study, run_study
-    from emcache.studies.run_gaps import find_gap_problems, run_study_gaps
     from emcache_cli.console import Console, show_rows
     from emcache_cli.study_summaries import (
         gaps_in_words,

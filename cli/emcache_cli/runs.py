@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from emcache_cli.choosing import Chosen, choosing
-from emcache_cli.options import FormatOption, WorkspaceOption
+from emcache_cli.groups import with_groups
+from emcache_cli.options import ChoiceOptions, FormatOption, WorkspaceOption
 
 app = typer.Typer(
     help="Trained runs: what is there, and what scores leave out.", no_args_is_help=True
@@ -19,15 +19,15 @@ RunsArgument = Annotated[
 
 
 @app.command("list")
-@choosing("label")
+@with_groups
 def list_(
-    choice: Chosen, output_format: FormatOption = None, workspace: WorkspaceOption = None
+    choice: ChoiceOptions, output_format: FormatOption = None, workspace: WorkspaceOption = None
 ) -> None:
     """List the runs, newest first."""
     from emcache_cli.asking import choose
     from emcache_cli.console import Console, show
 
-    show(choose("runs", choice, workspace, Console()), output_format)
+    show(choose("runs", choice.choice(), workspace, Console()), output_format)
 
 
 @app.command("show")

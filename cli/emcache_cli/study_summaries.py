@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from emcache.studies.file import Cell, Study
+    from emcache.studies.gaps import GapResult
     from emcache.studies.run import CellPlan, CellResult
-    from emcache.studies.run_gaps import GapResult
 
 
 def plan_rows(plans: Sequence[CellPlan]) -> list[dict[str, Any]]:
@@ -16,7 +16,7 @@ def plan_rows(plans: Sequence[CellPlan]) -> list[dict[str, Any]]:
     return [
         {
             **_identity(plan.cell),
-            "seeds": len(plan.cell.seeds),
+            "seeds": len(plan.cell.request.seeds),
             "done": None if plan.done is None else len(plan.done),
             "extract_slices": plan.extract_slices,
             "token_gb": plan.token_bytes / 1e9,
@@ -31,7 +31,7 @@ def plan_rows(plans: Sequence[CellPlan]) -> list[dict[str, Any]]:
 def plan_in_words(study: Study, plans: Sequence[CellPlan]) -> str:
     """The whole plan in a sentence."""
     left = sum(len(plan.left) for plan in plans)
-    runs = sum(len(plan.cell.seeds) for plan in plans)
+    runs = sum(len(plan.cell.request.seeds) for plan in plans)
     slices = sum(plan.extract_slices for plan in plans)
     tokens = sum(plan.token_bytes for plan in plans) / 1e9
     steps = sum(plan.most_steps for plan in plans)
@@ -56,7 +56,7 @@ def result_rows(results: Sequence[CellResult]) -> list[dict[str, Any]]:
     return [
         {
             **_identity(result.cell),
-            "seeds": len(result.cell.seeds),
+            "seeds": len(result.cell.request.seeds),
             "done_before": result.done_before,
             "trained": result.trained,
             "evaluated": result.evaluated,
@@ -67,12 +67,13 @@ def result_rows(results: Sequence[CellResult]) -> list[dict[str, Any]]:
 
 
 def _identity(cell: Cell) -> dict[str, Any]:
+    request = cell.request
     return {
-        "regime": cell.regime,
+        "regime": request.regime,
         "backbone": cell.backbone,
         "weights": cell.weights,
-        "longest_edge": cell.longest_edge if cell.protocol.pixel_size_nm is None else None,
-        "protocol": cell.protocol.label,
-        "train_on": " + ".join(cell.train_on),
-        "sampling": str(cell.sampling),
+        "longest_edge": request.features.longest_edge,
+        "protocol": request.protocol.label,
+        "train_on": " + ".join(request.datasets),
+        "sampling": str(request.sampling),
     }

@@ -1,19 +1,31 @@
-"""Options that every command shares that trains, and what they come to."""
+"""The commands that train: ``emcache train-head`` and ``emcache train-lora``."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 
-from emcache_cli.options import Format
+from emcache_cli.groups import with_groups
+from emcache_cli.options import (
+    BackboneOptions,
+    CachedTokensOptions,
+    DeviceOption,
+    Format,
+    FormatOption,
+    PrecisionOption,
+    WorkspaceOption,
+)
 
 if TYPE_CHECKING:
+    from emcache.cache.find import FeatureRequest
     from emcache.storage.records import Record
-    from emcache.training.setting import TrainingOptions
+    from emcache.training.plan import TrainingRequest
+    from emcache.training.protocol import Protocol
 
 
 class Resident(StrEnum):
@@ -50,117 +62,258 @@ DatasetsArgument = Annotated[
     list[str],
     typer.Argument(metavar="DATASET...", help="What to train on; several are one training."),
 ]
-SeedsOption = Annotated[str, typer.Option(metavar="LIST", help="One run for each: 0-4, or 0,2,7.")]
-ProtocolOption = Annotated[str, typer.Option(metavar="NAME", help="How to train.")]
-EpochsOption = Annotated[
-    int | None, typer.Option(min=1, help="Most epochs. (default: the protocol's, 1000)")
-]
-PatienceOption = Annotated[
-    int | None, typer.Option(min=1, help="Epochs without a better validation loss. (default: 20)")
-]
-LearningRateOption = Annotated[
-    float | None, typer.Option(help="(default: 5e-5; 1e-2 where --head linear trains alone)")
-]
-BatchOption = Annotated[int | None, typer.Option(min=1, help="Slices a step. (default: 2)")]
-HeadOption = Annotated[
-    HeadKind | None,
-    typer.Option(help="The study's head, or batch norm and one 1x1 convolution. (default: deconv)"),
-]
-ValSplitOption = Annotated[
-    ValSplit | None,
-    typer.Option(help="Validation slices at random, or neighbours. (default: random)"),
-]
-SetOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set", metavar="FIELD=VALUE", help="Any field of the protocol, as weight_decay=1e-3."
-    ),
-]
-SamplingOption = Annotated[
-    SamplingKind,
-    typer.Option(help="How steps draw from several datasets: by size, or as many of each."),
-]
-ResidentOption = Annotated[Resident, typer.Option(help="Where examples wait between epochs.")]
-SavePredictionsOption = Annotated[
-    bool,
-    typer.Option("--save-predictions", help="Keep predicted and true masks of the test slices."),
-]
-AcceptAuditOption = Annotated[
-    bool,
-    typer.Option(
-        "--accept-audit", help="Train though the audit failed; every score will carry the mark."
-    ),
-]
 
 
-def training_options(
-    *,
-    seeds: str,
-    protocol: str,
-    sampling: SamplingKind,
-    resident: Resident,
-    device: str,
-    precision: str,
-    save_predictions: bool,
-    accept_audit: bool,
-    changes: dict[str, Any],
-    fields: list[str] | None,
-    head_alone: bool = False,
-) -> TrainingOptions:
-    """The library's options from those of a command line.
+@dataclass(frozen=True, kw_only=True)
+class HeadTokensOptions(CachedTokensOptions):
+    """Tokens that a head is trained on."""
 
-    Args:
-        seeds: As typed.
-        protocol: Its name.
-        sampling: As chosen.
-        resident: As chosen.
-        device: As typed.
-        precision: As typed.
-        save_predictions: Whether to keep pictures.
-        accept_audit: Whether to train though an audit failed.
-        changes: Fields of the protocol that have options; None leaves one as it is.
-        fields: Further ones, ``FIELD=VALUE`` each.
-        head_alone: Whether nothing but a head is trained.
+    feature_set: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="One feature set by its folder's name in cache/."),
+    ] = None
 
-    Raises:
-        UsageError: A value that cannot be.
+    def request(self) -> FeatureRequest:
+        """Which features are meant."""
+        return replace(super().request(), feature_set=self.feature_set)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingOptions:
+    """How to train."""
+
+    PANEL: ClassVar[str] = "Training"
+
+    seeds: Annotated[str, typer.Option(metavar="LIST", help="One run for each: 0-4, or 0,2,7.")] = (
+        "0-4"
+    )
+    protocol: Annotated[str, typer.Option(metavar="NAME", help="Where the settings start.")] = (
+        "paper"
+    )
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="Most epochs. (default: the protocol's, 1000)")
+    ] = None
+    patience: Annotated[
+        int | None,
+        typer.Option(min=1, help="Epochs without a better validation loss. (default: 20)"),
+    ] = None
+    learning_rate: Annotated[
+        float | None,
+        typer.Option(
+            help="Of AdamW. (default: 5e-5; 1e-2 where a linear head trains on cached tokens)"
+        ),
+    ] = None
+    batch: Annotated[int | None, typer.Option(min=1, help="Slices a step. (default: 2)")] = None
+    head: Annotated[
+        HeadKind | None,
+        typer.Option(
+            help="The study's head, or batch norm and one 1x1 convolution. (default: deconv)"
+        ),
+    ] = None
+    val_split: Annotated[
+        ValSplit | None,
+        typer.Option(help="Validation slices at random, or neighbours. (default: random)"),
+    ] = None
+    fields: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="FIELD=VALUE", help="Any field of the protocol, as weight_decay=1e-3."
+        ),
+    ] = None
+    sampling: Annotated[
+        SamplingKind,
+        typer.Option(help="How steps draw from several datasets: by size, or as many of each."),
+    ] = SamplingKind.NATURAL
+    accept_audit: Annotated[
+        bool,
+        typer.Option(
+            "--accept-audit", help="Train though the audit failed; every score will carry the mark."
+        ),
+    ] = False
+
+    def changed_protocol(self, further: dict[str, Any], *, head_alone: bool = False) -> Protocol:
+        """The protocol with every field that was given.
+
+        Args:
+            further: Fields that options of other groups give; None leaves one as it is.
+            head_alone: Whether nothing but a head is trained.
+
+        Raises:
+            UsageError: A value that cannot be, or a field given twice.
+        """
+        from emcache.errors import UsageError
+        from emcache.training.protocol import LINEAR_LEARNING_RATE, find_protocol, parse_fields
+
+        given = {
+            "max_epochs": self.epochs,
+            "patience": self.patience,
+            "learning_rate": self.learning_rate,
+            "batch": self.batch,
+            "head": self.head and self.head.value,
+            "val_split": self.val_split and self.val_split.value,
+            **further,
+        }
+        set_fields = parse_fields(self.fields or [])
+        twice = [name for name in set_fields if given.get(name) is not None]
+        if twice:
+            raise UsageError(
+                f"{twice[0]} is given by --set and by an option of its own; expected it once.",
+                subject=twice[0],
+            )
+        given |= set_fields
+        if head_alone and given["head"] == "linear" and given["learning_rate"] is None:
+            # The study's is for its own head, and far too low for this one.
+            given["learning_rate"] = LINEAR_LEARNING_RATE
+        return find_protocol(self.protocol).with_changes(given)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComputeOptions:
+    """Where and how to compute; the scores differ by rounding alone."""
+
+    PANEL: ClassVar[str] = "Computing"
+
+    device: DeviceOption = "auto"
+    precision: PrecisionOption = "auto"
+    resident: Annotated[Resident, typer.Option(help="Where examples wait between epochs.")] = (
+        Resident.AUTO
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackboneComputeOptions(ComputeOptions):
+    """The same for a backbone that runs."""
+
+    accumulate: Annotated[
+        int, typer.Option(min=1, help="Take a step's slices through the backbone in so many parts.")
+    ] = 1
+    checkpoint: Annotated[
+        bool,
+        typer.Option("--checkpoint", help="Compute activations twice, to need less device memory."),
+    ] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdapterOptions:
+    """LoRA adapters."""
+
+    PANEL: ClassVar[str] = "Adapters"
+
+    rank: Annotated[int | None, typer.Option(min=1, help="Rank of the adapters. (default: 16)")] = (
+        None
+    )
+    alpha: Annotated[
+        float | None, typer.Option(help="Updates are scaled by alpha / rank. (default: 32)")
+    ] = None
+    targets: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LIST",
+            help="Layers of every block to adapt. (default: attn.qkv,attn.proj)",
+        ),
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputOptions:
+    """What is written, and where."""
+
+    PANEL: ClassVar[str] = "Output"
+
+    save_predictions: Annotated[
+        bool,
+        typer.Option(
+            "--save-predictions", help="Keep predicted and true masks of the test slices."
+        ),
+    ] = False
+    output_format: FormatOption = None
+    workspace: WorkspaceOption = None
+
+
+@with_groups
+def train_head(
+    datasets: DatasetsArgument,
+    tokens: HeadTokensOptions,
+    training: TrainingOptions,
+    computing: ComputeOptions,
+    output: OutputOptions,
+) -> None:
+    """Train a head on cached tokens, once for each seed, and score it on the test slices."""
+    protocol = training.changed_protocol({"pixel_size_nm": tokens.pixel_size}, head_alone=True)
+    request = _request(datasets, tokens.request(), protocol, training, computing, output)
+    _train(request, output)
+
+
+@with_groups
+def train_lora(
+    datasets: DatasetsArgument,
+    backbone: BackboneOptions,
+    adapters: AdapterOptions,
+    training: TrainingOptions,
+    computing: BackboneComputeOptions,
+    output: OutputOptions,
+) -> None:
+    """Train LoRA adapters and a head, once for each seed, and score them on the test slices.
+
+    The backbone runs at every step: nothing is read from the cache.
     """
-    from emcache.errors import UsageError
+    targets = adapters.targets
+    protocol = training.changed_protocol(
+        {
+            "pixel_size_nm": backbone.pixel_size,
+            "lora_rank": adapters.rank,
+            "lora_alpha": adapters.alpha,
+            "lora_targets": targets and "+".join(t.strip() for t in targets.split(",")),
+        }
+    )
+    request = _request(datasets, backbone.request(), protocol, training, computing, output)
+    _train(
+        replace(
+            request,
+            regime="lora",
+            accumulate=computing.accumulate,
+            checkpoint=computing.checkpoint,
+        ),
+        output,
+    )
+
+
+def _request(
+    datasets: Sequence[str],
+    features: FeatureRequest,
+    protocol: Protocol,
+    training: TrainingOptions,
+    computing: ComputeOptions,
+    output: OutputOptions,
+) -> TrainingRequest:
     from emcache.training.batches import Residency
-    from emcache.training.protocol import (
-        LINEAR_LEARNING_RATE,
-        find_protocol,
-        parse_fields,
-        parse_seeds,
-    )
+    from emcache.training.plan import TrainingRequest
+    from emcache.training.protocol import parse_seeds
     from emcache.training.sampling import Sampling
-    from emcache.training.setting import TrainingOptions
 
-    plain = {k: v.value if isinstance(v, StrEnum) else v for k, v in changes.items()}
-    further = parse_fields(fields or [])
-    twice = [name for name in further if plain.get(name) is not None]
-    if twice:
-        raise UsageError(
-            f"{twice[0]} is given by --set and by an option of its own; expected it once.",
-            subject=twice[0],
-        )
-    plain |= further
-    if head_alone and plain.get("head") == "linear" and plain.get("learning_rate") is None:
-        # The study's is for its own head, and far too low for this one.
-        plain["learning_rate"] = LINEAR_LEARNING_RATE
-    return TrainingOptions(
-        parse_seeds(seeds),
-        find_protocol(protocol).with_changes(plain),
-        Sampling(sampling.value),
-        Residency(resident.value),
-        device,
-        precision,
-        save_predictions,
-        accept_audit,
+    return TrainingRequest(
+        datasets=datasets,
+        features=features,
+        protocol=protocol,
+        seeds=parse_seeds(training.seeds),
+        sampling=Sampling(training.sampling.value),
+        resident=Residency(computing.resident.value),
+        device=computing.device,
+        precision=computing.precision,
+        save_predictions=output.save_predictions,
+        accept_audit=training.accept_audit,
     )
 
 
-def delivery(chosen: Format | None) -> Callable[[Sequence[Record]], None]:
+def _train(request: TrainingRequest, output: OutputOptions) -> None:
+    from emcache.storage.workspace import find_workspace
+    from emcache.training.run import train
+    from emcache_cli.console import Console
+
+    train(find_workspace(output.workspace), request, Console(), _delivery(output.output_format))
+
+
+def _delivery(chosen: Format | None) -> Callable[[Sequence[Record]], None]:
     """Shows the records of a training, which is forgotten only when they have left the process."""
 
     def deliver(records: Sequence[Record]) -> None:

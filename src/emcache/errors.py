@@ -25,7 +25,15 @@ is not an ``EmcacheError`` is our mistake and keeps its traceback.
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
 from typing import Any
+
+
+def suggest(text: str, known: Iterable[str], prefix: str = "") -> str:
+    """``did you mean X? `` with the closest of the known names, or nothing where none is close."""
+    close = difflib.get_close_matches(text, list(known), n=1)
+    return f"did you mean {prefix}{close[0]}? " if close else ""
 
 
 class EmcacheError(Exception):

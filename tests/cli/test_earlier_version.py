@@ -18,10 +18,9 @@ from emcache.cache.plan import ExtractOptions, plan_extraction
 from emcache.data.dataset import Selection, load_dataset
 from emcache.progress import Quiet
 from emcache.studies.records import StudyRecords
-from emcache.training.head import plan_head_training
-from emcache.training.lora import BackboneChoice, plan_lora_training
+from emcache.training.plan import TrainingRequest
 from emcache.training.protocol import Protocol
-from emcache.training.setting import TrainingOptions
+from emcache.training.run import plan_training
 from emcache_warehouse import connect
 
 
@@ -47,14 +46,20 @@ def test_its_runs_have_the_fingerprints_of_today(earlier: emcache.Workspace) -> 
     place = earlier.place
     head, lora = earlier.runs()
     protocol = Protocol(head="linear", learning_rate=0.01, max_epochs=2)
-    options = TrainingOptions([0], protocol, precision="float32")
+    options = {"seeds": [0], "protocol": protocol, "precision": "float32"}
     request = FeatureRequest("tiny", "random:0", 56, precision="float32")
-    setting, _ = plan_head_training(place, ["cells"], request, options, Quiet())
+    setting = plan_training(
+        place, TrainingRequest(datasets=["cells"], features=request, **options), Quiet()
+    )
     assert setting.fingerprint(0) == head.config["run_fingerprint"]
     protocol = Protocol(head="linear", max_epochs=1, lora_rank=2)
-    options = TrainingOptions([0], protocol, precision="float32")
-    choice = BackboneChoice("tiny", "random:0", 56)
-    setting, _ = plan_lora_training(place, ["cells"], choice, options, Quiet())
+    options = {"seeds": [0], "protocol": protocol, "precision": "float32"}
+    choice = FeatureRequest("tiny", "random:0", 56)
+    setting = plan_training(
+        place,
+        TrainingRequest(datasets=["cells"], regime="lora", features=choice, **options),
+        Quiet(),
+    )
     assert setting.fingerprint(0) == lora.config["run_fingerprint"]
     records = StudyRecords(place)
     assert set(records.runs.values()) == {head.id, lora.id}

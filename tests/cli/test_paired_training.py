@@ -18,10 +18,10 @@ from emcache.errors import StoreError, UsageError
 from emcache.progress import Quiet
 from emcache.storage.records import Record
 from emcache.storage.workspace import Workspace
-from emcache.training.head import train_head
+from emcache.training.plan import TrainingRequest
 from emcache.training.protocol import Protocol
+from emcache.training.run import train as run_training
 from emcache.training.sampling import Sampling
-from emcache.training.setting import TrainingOptions
 from emcache_warehouse.query import run_query
 from emcache_warehouse.sync import sync
 
@@ -42,8 +42,10 @@ def both(cells: Workspace, tmp_path: Path) -> Workspace:
 
 
 def train(workspace: Workspace, sampling: Sampling = Sampling.NATURAL) -> Record:
-    options = TrainingOptions([0], LINEAR, sampling, save_predictions=True)
-    (record,) = train_head(workspace, ["cells", "wide"], REQUEST, options, Quiet())
+    options = {"seeds": [0], "protocol": LINEAR, "sampling": sampling, "save_predictions": True}
+    (record,) = run_training(
+        workspace, TrainingRequest(datasets=["cells", "wide"], features=REQUEST, **options), Quiet()
+    )
     return record
 
 
@@ -104,11 +106,17 @@ def test_features_of_different_kinds_are_told_apart(both: Workspace) -> None:
     for name, weights in (("cells", "random:0"), ("wide", "random:1")):
         chosen = ExtractOptions("tiny", weights, 70)
         run_extraction(plan_extraction(both, Selection.parse(name), chosen, Quiet()), Quiet())
-    options = TrainingOptions([0], LINEAR)
+    options = {"seeds": [0], "protocol": LINEAR}
     with pytest.raises(StoreError, match=r"cells and wide differ \(weights random:0 and random:1"):
-        train_head(both, ["cells", "wide"], FeatureRequest(), options, Quiet())
+        run_training(both, TrainingRequest(datasets=["cells", "wide"], **options), Quiet())
 
 
 def test_one_name_twice(both: Workspace) -> None:
     with pytest.raises(UsageError, match="dataset cells is named twice"):
-        train_head(both, ["cells", "cells"], REQUEST, TrainingOptions([0], LINEAR), Quiet())
+        run_training(
+            both,
+            TrainingRequest(
+                datasets=["cells", "cells"], features=REQUEST, seeds=[0], protocol=LINEAR
+            ),
+            Quiet(),
+        )

@@ -26,9 +26,9 @@ from emcache.progress import Quiet
 from emcache.storage.records import Record, read_record
 from emcache.storage.workspace import Workspace, init_workspace
 from emcache.training.checkpoints import CheckpointFolder, Progress
-from emcache.training.head import train_head
+from emcache.training.plan import TrainingRequest
 from emcache.training.protocol import Protocol
-from emcache.training.setting import TrainingOptions
+from emcache.training.run import train as run_training
 from emcache_warehouse.sync import check, repair, sync
 
 SLICES = 20
@@ -70,8 +70,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> tuple[Workspace, Job, Rec
         job = plan_extraction(workspace, Selection("cells", None), options, Quiet())
         run_extraction(job, Quiet())
         protocol = Protocol(head="linear", max_epochs=2)
-        (record,) = train_head(
-            workspace, ["cells"], FeatureRequest(), TrainingOptions([0], protocol), Quiet()
+        (record,) = run_training(
+            workspace, TrainingRequest(datasets=["cells"], seeds=[0], protocol=protocol), Quiet()
         )
     return workspace, job, record
 
@@ -232,14 +232,21 @@ def test_one_damaged_feature_set_keeps_no_other_from_being_used(place, tmp_path)
             run_extraction(other, Quiet())
         protocol = Protocol(head="linear", max_epochs=1)
         request = FeatureRequest("tiny", "random:0")
-        assert train_head(workspace, ["cells"], request, TrainingOptions([0], protocol), Quiet())
+        assert run_training(
+            workspace,
+            TrainingRequest(datasets=["cells"], features=request, seeds=[0], protocol=protocol),
+            Quiet(),
+        )
         # Where the damaged one may be what is meant, it is said.
         with pytest.raises(StoreError, match="is missing"):
-            train_head(
+            run_training(
                 workspace,
-                ["cells"],
-                FeatureRequest(weights="random:1"),
-                TrainingOptions([0], protocol),
+                TrainingRequest(
+                    datasets=["cells"],
+                    features=FeatureRequest(weights="random:1"),
+                    seeds=[0],
+                    protocol=protocol,
+                ),
                 Quiet(),
             )
     finally:

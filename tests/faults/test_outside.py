@@ -48,9 +48,9 @@ from emcache.storage.workspace import Workspace, init_workspace
 from emcache.studies.file import read_study
 from emcache.training.protocol import Protocol, read_protocol
 from emcache_warehouse.charts.audit import worst_slices
-from emcache_warehouse.pages import Picture, gallery_page
 from emcache_warehouse.query import parse_value, run_query
-from emcache_warehouse.report.page import write_report
+from emcache_warehouse.report.content import Picture, Section
+from emcache_warehouse.report.page import report_page, write_report
 from emcache_warehouse.report.pictures import shown_smaller, worst_pictures
 from emcache_warehouse.sync import sync
 
@@ -521,7 +521,8 @@ def test_a_report_escapes_what_came_from_outside(tmp_path: Path) -> None:
 
 def test_a_gallery_escapes_what_came_from_outside() -> None:
     picture = Picture(b"", HOSTILE, HOSTILE, HOSTILE)
-    check_page(gallery_page(HOSTILE, HOSTILE, {HOSTILE: [picture]}, {HOSTILE: HOSTILE}), 0)
+    section = Section("hostile", HOSTILE, pictures=[picture])
+    check_page(report_page(HOSTILE, HOSTILE, [section], {HOSTILE: HOSTILE}), 0)
 
 
 def test_pictures_that_cannot_be_shown_are_left_out(workspace: Workspace) -> None:

@@ -14,10 +14,9 @@ import emcache.training.checkpoints
 from emcache.cache.find import FeatureRequest
 from emcache.storage.records import Record, list_record_ids
 from emcache.storage.workspace import Workspace
-from emcache.training.head import train_head
-from emcache.training.lora import BackboneChoice, DeviceSavings, train_lora
+from emcache.training.plan import TrainingRequest
 from emcache.training.protocol import Protocol
-from emcache.training.setting import TrainingOptions
+from emcache.training.run import train as run_training
 from emcache.training.trainer import Trainer
 
 TINY = FeatureRequest("tiny", "random:0", 28)
@@ -32,11 +31,18 @@ class PulledPlug(BaseException):
 
 def train(cells: Workspace, listener, regime: str, seeds=(0, 1), deliver=None) -> list[Record]:
     protocol = PROTOCOL if regime == "frozen" else LINEAR
-    options = TrainingOptions(list(seeds), protocol)
+    options = {"seeds": list(seeds), "protocol": protocol}
     if regime == "frozen":
-        return train_head(cells, ["cells"], TINY, options, listener, deliver)
-    choice = BackboneChoice("tiny", "random:0", 28)
-    return train_lora(cells, ["cells"], choice, options, DeviceSavings(), listener, deliver)
+        return run_training(
+            cells, TrainingRequest(datasets=["cells"], features=TINY, **options), listener, deliver
+        )
+    choice = FeatureRequest("tiny", "random:0", 28)
+    return run_training(
+        cells,
+        TrainingRequest(datasets=["cells"], regime="lora", features=choice, **options),
+        listener,
+        deliver,
+    )
 
 
 def result(record: Record) -> tuple[object, ...]:
@@ -136,8 +142,8 @@ def test_another_command_does_not_go_on_from_it(cells, listener, monkeypatch):
         train(cells, listener, "frozen")
     monkeypatch.setattr(Trainer, "train_epoch", real)
     other = dataclasses.replace(PROTOCOL, learning_rate=2e-2)
-    options = TrainingOptions([0], other)
-    train_head(cells, ["cells"], TINY, options, listener)
+    options = {"seeds": [0], "protocol": other}
+    run_training(cells, TrainingRequest(datasets=["cells"], features=TINY, **options), listener)
     assert not [line for line in listener.lines if "going on after" in line]
 
 

@@ -6,14 +6,13 @@ import os
 import shutil
 
 from emcache.cache.extract import run_extraction
-from emcache.cache.find import FeatureRequest
 from emcache.cache.plan import ExtractOptions, plan_extraction
 from emcache.data.dataset import Selection
 from emcache.progress import Quiet
 from emcache.storage.records import read_record
-from emcache.training.head import train_head
+from emcache.training.plan import TrainingRequest
 from emcache.training.protocol import Protocol
-from emcache.training.setting import TrainingOptions
+from emcache.training.run import train as run_training
 from emcache_warehouse.query import run_query
 from emcache_warehouse.sync import check, sync
 
@@ -49,8 +48,8 @@ def test_a_changed_slice_is_computed_and_no_other(cells, cells_root):
 def test_a_record_outlives_its_features_and_says_so(cells):
     run_extraction(plan(cells), Quiet())
     protocol = Protocol(head="linear", max_epochs=1)
-    (record,) = train_head(
-        cells, ["cells"], FeatureRequest(), TrainingOptions([0], protocol), Quiet()
+    (record,) = run_training(
+        cells, TrainingRequest(datasets=["cells"], seeds=[0], protocol=protocol), Quiet()
     )
     sync(cells.runs, cells.warehouse)
     before = run_query(cells.warehouse, "FROM leaderboard", {})

@@ -28,9 +28,9 @@ from emcache.progress import Quiet
 from emcache.storage.records import list_record_ids, new_record, new_record_id, read_record
 from emcache.storage.workspace import Workspace, init_workspace
 from emcache.training.checkpoints import unfinished_command
-from emcache.training.head import train_head
+from emcache.training.plan import TrainingRequest
 from emcache.training.protocol import Protocol
-from emcache.training.setting import TrainingOptions
+from emcache.training.run import train as run_training
 
 SLICES = 4
 OPTIONS = ExtractOptions("tiny", "random:0", 56)
@@ -287,9 +287,9 @@ def test_what_uses_a_feature_set_writes_the_record_that_its_killed_maker_did_not
     done = run_extraction(plan(cells), Quiet())
     assert done.record is not None
     lost = read_record(done.record.folder)
-    options = TrainingOptions([0], Protocol(head="linear", max_epochs=1))
+    options = {"seeds": [0], "protocol": Protocol(head="linear", max_epochs=1)}
     for use in (
-        lambda: train_head(cells, ["cells"], FeatureRequest(), options, Quiet()),
+        lambda: run_training(cells, TrainingRequest(datasets=["cells"], **options), Quiet()),
         lambda: measure_gaps(
             cells, ["cells", "cells:train"], GapOptions(FeatureRequest()), Quiet()
         ),
@@ -307,6 +307,6 @@ def test_a_record_that_can_no_longer_be_written_keeps_nobody_from_training(cells
     shutil.rmtree(done.record.folder)
     renamed = cells.config_path.read_text().replace("[datasets.cells]", "[datasets.others]")
     cells.config_path.write_text(renamed)
-    options = TrainingOptions([0], Protocol(head="linear", max_epochs=1))
-    assert train_head(cells, ["others"], FeatureRequest(), options, listener)
+    options = {"seeds": [0], "protocol": Protocol(head="linear", max_epochs=1)}
+    assert run_training(cells, TrainingRequest(datasets=["others"], **options), listener)
     assert any(f"The record of {done.feature_set.name} is missing" in s for s in listener.lines)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 from html.parser import HTMLParser
 
-from emcache_warehouse.pages import Picture, gallery_page
+from emcache_warehouse.report.content import Picture, Section
+from emcache_warehouse.report.page import report_page
 
 EVIL = "<script>alert('x')</script> & \"quotes\""
 
@@ -28,13 +29,10 @@ class Reader(HTMLParser):
 
 
 def page():
-    pictures = {
-        "sharp": [Picture(b"\x89PNG one", "slice 0", "outlines on slice 0")],
-        EVIL: [Picture(b"two", EVIL, EVIL), Picture(b"three", "c", "a")],
-    }
-    return Reader(
-        gallery_page("Demo", f"Lede {EVIL}", pictures, {"Scores": "iou.html", EVIL: EVIL})
-    )
+    one = Picture(b"\x89PNG one", "slice 0", "outlines on slice 0")
+    more = [Picture(b"two", EVIL, EVIL), Picture(b"three", "c", "a")]
+    sections = [Section("sharp", "sharp", pictures=[one]), Section("evil", EVIL, pictures=more)]
+    return Reader(report_page("Demo", f"Lede {EVIL}", sections, {"Scores": "iou.html", EVIL: EVIL}))
 
 
 def test_pictures_are_inlined_with_alternative_texts():
@@ -53,8 +51,9 @@ def test_nothing_is_fetched_and_nothing_runs():
 def test_every_string_is_escaped():
     read = page()
     text = "".join(read.text)
-    assert text.count(EVIL) == 4
-    assert [link["href"] for link in read.all("a")] == ["iou.html", EVIL]
+    assert text.count(EVIL) == 5
+    links = [link["href"] for link in read.all("a")]
+    assert links == ["#sharp", "#sharp", "#evil", "iou.html", EVIL]
 
 
 def test_headings_group_the_pictures_in_order():
@@ -70,6 +69,4 @@ def test_headings_group_the_pictures_in_order():
 
 
 def test_it_follows_light_and_dark():
-    html = gallery_page("t", "l", {}, {})
-    assert "prefers-color-scheme: dark" in html
-    assert "<nav>" not in html
+    assert "prefers-color-scheme: dark" in report_page("t", "l", [])

@@ -9,12 +9,11 @@ The header is a comment::
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from emcache.errors import UsageError
+from emcache.errors import UsageError, suggest
 from emcache_warehouse.packaged import PackagedFile, packaged_files
 
 _PARAMETER = re.compile(r"parameter: (?P<name>\w+) = (?P<default>[^,]*), (?P<meaning>.+)")
@@ -69,8 +68,7 @@ def named_query(name: str) -> NamedQuery:
     queries = {query.name: query for query in list_queries()}
     if name in queries:
         return queries[name]
-    close = difflib.get_close_matches(name, queries, n=1)
-    hint = f"did you mean {close[0]}? " if close else ""
+    hint = suggest(name, queries)
     raise UsageError(
         f"there is no query named {name!r}; {hint}The queries are: {', '.join(queries)}.",
         subject=name,

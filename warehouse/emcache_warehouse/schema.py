@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 
 import polars as pl
 
-from emcache.errors import UsageError
+from emcache.errors import UsageError, suggest
 from emcache_warehouse.query import run_query
 
 # A view's column means what the table's column of the same name means, unless it says otherwise.
@@ -60,8 +59,7 @@ def describe_schema(database: Path, table: str | None = None) -> pl.DataFrame:
         return every
     names = every["name"].unique(maintain_order=True).to_list()
     if table not in names:
-        close = difflib.get_close_matches(table, names, n=1)
-        hint = f"did you mean {close[0]}? " if close else ""
+        hint = suggest(table, names)
         raise UsageError(
             f"there is no table or view {table!r}; {hint}Known: {', '.join(sorted(names))}.",
             subject=table,

@@ -5,77 +5,65 @@ A feature set may come from elsewhere, and every later module takes these values
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from annotated_types import Gt, Le, Lt
+from pydantic import AfterValidator
 
-from emcache.cache.recipe import FORMAT_VERSION
+from emcache.cache.recipe import FORMAT_VERSION, TokenType
 from emcache.cache.shards import StoredSlice, stored_slices
 from emcache.errors import StoreError
 from emcache.storage.hashing import is_inside
 from emcache.storage.manifest import load_manifest, read_manifest
+from emcache.validation import Content, Misfit, check
 
-_LARGEST_DIM = 1 << 16
-_LARGEST_PATCH = 1 << 10
-_LARGEST_EDGE = 1 << 20
-_DTYPES = ("float16", "float32")
-
-_Check = Callable[[Any], bool]
+_Edge = Annotated[int, Gt(0), Le(1 << 20)]
 
 
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str)
+def _one_folder(name: str) -> str:
+    if not is_inside(name) or "/" in name:
+        raise ValueError("not the name of a folder")
+    return name
 
 
-def _is_text_or_none(value: Any) -> bool:
-    return value is None or isinstance(value, str)
+_Run = Annotated[str, AfterValidator(_one_folder)]
 
 
-def _is_run(value: Any) -> bool:
-    """The name of a record, and so of one folder."""
-    return isinstance(value, str) and is_inside(value) and "/" not in value
+class _Recipe(Content):
+    preprocessing: dict[str, Any]
 
 
-def _is_count(largest: int) -> _Check:
-    return lambda value: type(value) is int and 0 < value <= largest
+class _Extraction(Content):
+    record_id: _Run
 
 
-def _is_scale(value: Any) -> bool:
-    return value is None or (isinstance(value, int | float) and 0 < value < float("inf"))
+class _Description(Content):
+    dataset: str
+    split: str | None = None
+    backbone: str
+    weights: str
+    weights_sha256: str
+    weights_revision: str | None = None
+    longest_edge: _Edge | None = None
+    pixel_size_nm: Annotated[float, Gt(0), Lt(float("inf"))] | None = None
+    patch: Annotated[int, Gt(0), Le(1 << 10)]
+    dim: Annotated[int, Gt(0), Le(1 << 16)]
+    dtype: TokenType
+    precision: str
+    device: str
+    adapter_run: _Run | None = None
+    adapter_sha256: str | None = None
 
 
-def _is_edge(value: Any) -> bool:
-    return value is None or _is_count(_LARGEST_EDGE)(value)
-
-
-_STATED: Mapping[str, _Check] = {
-    "fingerprint": _is_text,
-    "recipe_sha256": _is_text,
-    "recipe": lambda value: (
-        isinstance(value, dict) and isinstance(value.get("preprocessing"), dict)
-    ),
-    "description": lambda value: isinstance(value, dict),
-    "extraction": lambda value: isinstance(value, dict) and _is_run(value.get("record_id")),
-}
-_DESCRIBED: Mapping[str, _Check] = {
-    "dataset": _is_text,
-    "split": _is_text_or_none,
-    "backbone": _is_text,
-    "weights": _is_text,
-    "weights_sha256": _is_text,
-    "weights_revision": _is_text_or_none,
-    "longest_edge": _is_edge,
-    "pixel_size_nm": _is_scale,
-    "patch": _is_count(_LARGEST_PATCH),
-    "dim": _is_count(_LARGEST_DIM),
-    "dtype": lambda value: value in _DTYPES,
-    "precision": _is_text,
-    "device": _is_text,
-    "adapter_run": lambda value: value is None or _is_run(value),
-    "adapter_sha256": _is_text_or_none,
-}
+class _Manifest(Content):
+    fingerprint: str
+    recipe_sha256: str
+    recipe: _Recipe
+    description: _Description
+    extraction: _Extraction
 
 
 def read_feature_manifest(folder: Path) -> tuple[dict[str, Any], tuple[StoredSlice, ...]]:
@@ -101,15 +89,16 @@ def load_feature_manifest(folder: Path) -> tuple[dict[str, Any], tuple[StoredSli
 
 
 def _checked(folder: Path, manifest: Mapping[str, Any]) -> tuple[StoredSlice, ...]:
-    for name, holds in _STATED.items():
-        if not holds(manifest.get(name)):
-            raise _odd(folder, name, manifest.get(name))
-    description = manifest["description"]
-    for name, holds in _DESCRIBED.items():
-        if not holds(description.get(name)):
-            raise _odd(folder, f"description.{name}", description.get(name))
+    found = check(_Manifest, dict(manifest))
+    if isinstance(found, Misfit):
+        raise StoreError(
+            f"the manifest of {folder} states {found.key} = {found.value!r:.80}, which no feature "
+            f"set has; expected one that `emcache extract` wrote: remove that folder and extract "
+            f"again.",
+            subject=folder,
+        )
     slices = stored_slices(manifest.get("slices"))
-    item = np.dtype(description["dtype"]).itemsize * description["dim"]
+    item = np.dtype(found.description.dtype).itemsize * found.description.dim
     tokens = sum(place.grid[0] * place.grid[1] for place in slices) * item
     held = sum(facts["bytes"] for facts in manifest["files"].values())
     if tokens > held:
@@ -120,11 +109,3 @@ def _checked(folder: Path, manifest: Mapping[str, Any]) -> tuple[StoredSlice, ..
             subject=folder,
         )
     return slices
-
-
-def _odd(folder: Path, name: str, value: Any) -> StoreError:
-    return StoreError(
-        f"the manifest of {folder} states {name} = {value!r:.80}, which no feature set has; "
-        f"expected one that `emcache extract` wrote: remove that folder and extract again.",
-        subject=folder,
-    )

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, Gt, Le, Len, Lt
+from pydantic import Field, StringConstraints
 
 from emcache.data.classes import class_rule
 from emcache.data.grey import GreyWindow
@@ -11,9 +14,71 @@ from emcache.data.pairing import Rule
 from emcache.data.plane import AXES
 from emcache.data.scramble import Scramble
 from emcache.errors import UsageError
-from emcache.storage.workspace import FIRST_NAME
+from emcache.validation import Misfit, Table, check
 
-_LARGEST = 1e300
+_Text = Annotated[str, StringConstraints(min_length=1)]
+# So that differences of two are numbers still.
+_Number = Annotated[float, Gt(-1e300), Lt(1e300)]
+_Names = Annotated[list[str], Len(1)]
+
+
+def _may_be(expected: str) -> Any:
+    """A key that may be left out."""
+    return Field(None, description=expected)
+
+
+_FILE = _may_be("a file below the root, with :/ARRAY behind it in HDF5 and Zarr")
+_PATTERN = _may_be("a pattern below the root")
+
+
+class _Options(Table):
+    """What every layout has."""
+
+    mask_threshold: Annotated[int, Ge(1), Le(255)] = _may_be("a whole number from 1 to 255")
+    classes: dict[str, Annotated[list[int], Len(1)]] = _may_be(
+        "a table of lists of whole numbers, NAME = [VALUE]"
+    )
+    grey_window: Annotated[list[_Number], Len(2, 2)] = _may_be("two numbers, [black, white]")
+    every: Annotated[int, Ge(2)] = _may_be("a whole number of at least 2")
+    scramble: _Text = _may_be("string or string:SPLIT")
+    first_name: _Text = _may_be("the name that the dataset was added by")
+    voxel_size_nm: Annotated[list[Annotated[_Number, Gt(0)]], Len(3, 3)] = _may_be(
+        "three positive numbers, [z, y, x] in nanometres"
+    )
+
+
+class _SplitOptions(_Options):
+    """What layouts have whose split is the user's."""
+
+    split: _Names | Annotated[dict[str, _Names], Len(1)] = _may_be(
+        "a list of split rules, or a table of lists of slices"
+    )
+
+
+class _FolderOptions(_SplitOptions):
+    images: _Text = _PATTERN
+    masks: _Text = _PATTERN
+    pair: Literal[tuple(rule.value for rule in Rule)] = Field(  # type: ignore[valid-type]
+        None, description=f"one of {', '.join(Rule)}"
+    )
+    mask_suffix: Annotated[str, StringConstraints(min_length=1, pattern="^[^/]*$")] = _may_be(
+        "the end of the masks' names, as _label"
+    )
+
+
+class _StackOptions(_SplitOptions):
+    images: _Text = _FILE
+    masks: _Text = _FILE
+    axis: Literal[tuple(AXES)] = Field(  # type: ignore[valid-type]
+        None, description=f"one of {', '.join(AXES)}"
+    )
+
+
+_MODELS: Mapping[str, type[_Options]] = {
+    **dict.fromkeys(("lucchi++", "kasthuri++", "vnc"), _Options),
+    "folder": _FolderOptions,
+    "stack": _StackOptions,
+}
 
 
 def check_options(layout: str, options: Mapping[str, Any]) -> None:
@@ -24,19 +89,19 @@ def check_options(layout: str, options: Mapping[str, Any]) -> None:
     Raises:
         UsageError: The option is named.
     """
-    allowed = _OPTIONS[layout]
-    for name, value in options.items():
-        if name in ("layout", "root"):
-            continue
-        if name not in allowed:
-            raise UsageError(
-                f"layout {layout} has no option {name!r:.200}; known: "
-                f"{', '.join(allowed) or 'none'}.",
-                subject=name,
-            )
-        what, fits = allowed[name]
-        if not fits(value):
-            raise UsageError(f"{name} cannot be {value!r:.200}; expected {what}.", subject=name)
+    own = {name: value for name, value in options.items() if name not in ("layout", "root")}
+    found = check(_MODELS[layout], own)
+    if isinstance(found, Misfit) and found.kind == "unknown":
+        raise UsageError(
+            f"layout {layout} has no option {found.key!r:.200}; {found.known_keys}.",
+            subject=found.key,
+        )
+    if isinstance(found, Misfit):
+        raise UsageError(
+            f"{found.path[0]} cannot be {options[found.path[0]]!r:.200}; expected "
+            f"{found.expected}.",
+            subject=found.key,
+        )
     if "grey_window" in options:
         GreyWindow(*map(float, options["grey_window"]))
     class_rule(options.get("mask_threshold"), options.get("classes"))
@@ -58,75 +123,3 @@ def check_options(layout: str, options: Mapping[str, Any]) -> None:
                 f"out.",
                 subject=name,
             )
-
-
-def _is_text(value: object) -> bool:
-    return isinstance(value, str) and bool(value)
-
-
-def _is_suffix(value: object) -> bool:
-    return isinstance(value, str) and bool(value) and "/" not in value
-
-
-def _is_threshold(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 255
-
-
-def _is_step(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 2
-
-
-def _are_numbers(value: object, count: int) -> bool:
-    return (
-        isinstance(value, list)
-        and len(value) == count
-        and all(isinstance(v, int | float) and not isinstance(v, bool) for v in value)
-        # So that differences of two are numbers still; not a number is not between either.
-        and all(-_LARGEST < v < _LARGEST for v in value)
-    )
-
-
-def _is_voxel_size(value: object) -> bool:
-    return _are_numbers(value, 3) and all(v > 0 for v in value)  # type: ignore[attr-defined]
-
-
-def _is_split(value: object) -> bool:
-    if isinstance(value, dict):
-        return bool(value) and all(isinstance(k, str) and _is_split(v) for k, v in value.items())
-    return isinstance(value, list) and bool(value) and all(isinstance(v, str) for v in value)
-
-
-def _are_classes(value: object) -> bool:
-    return isinstance(value, dict) and all(
-        isinstance(ids, list) and ids and all(type(i) is int for i in ids) for ids in value.values()
-    )
-
-
-_COMMON: Mapping[str, tuple[str, Callable[[object], bool]]] = {
-    "mask_threshold": ("a whole number from 1 to 255", _is_threshold),
-    "classes": ("a table of lists of whole numbers, NAME = [VALUE]", _are_classes),
-    "grey_window": ("two numbers, [black, white]", lambda value: _are_numbers(value, 2)),
-    "every": ("a whole number of at least 2", _is_step),
-    "scramble": ("string or string:SPLIT", _is_text),
-    FIRST_NAME: ("the name that the dataset was added by", _is_text),
-    "voxel_size_nm": ("three positive numbers, [z, y, x] in nanometres", _is_voxel_size),
-}
-_SPLIT = ("a list of split rules, or a table of lists of slices", _is_split)
-_OPTIONS: Mapping[str, Mapping[str, tuple[str, Callable[[object], bool]]]] = {
-    **dict.fromkeys(("lucchi++", "kasthuri++", "vnc"), _COMMON),
-    "folder": {
-        "images": ("a pattern below the root", _is_text),
-        "masks": ("a pattern below the root", _is_text),
-        "pair": (f"one of {', '.join(Rule)}", lambda value: value in list(Rule)),
-        "mask_suffix": ("the end of the masks' names, as _label", _is_suffix),
-        "split": _SPLIT,
-        **_COMMON,
-    },
-    "stack": {
-        "images": ("a file below the root, with :/ARRAY behind it in HDF5 and Zarr", _is_text),
-        "masks": ("a file below the root, with :/ARRAY behind it in HDF5 and Zarr", _is_text),
-        "axis": (f"one of {', '.join(AXES)}", lambda value: value in AXES),
-        "split": _SPLIT,
-        **_COMMON,
-    },
-}

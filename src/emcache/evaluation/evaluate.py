@@ -6,31 +6,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from emcache.auditing.run import ensure_audited
-from emcache.cache.find import FeatureRequest
-from emcache.cache.plan import ExtractOptions, plan_extraction
 from emcache.data.dataset import Dataset, Selection, load_dataset
 from emcache.errors import DatasetError, UsageError
 from emcache.evaluation.run_marks import named_runs
-from emcache.evaluation.trained_run import TrainedRun, find_run, warn_of_nothing_learned
+from emcache.evaluation.trained_run import find_run, warn_of_nothing_learned
 from emcache.models.device import pick_device
-from emcache.models.heads import Segmenter
 from emcache.models.weights import describe_untrained, is_untrained
 from emcache.progress import Reporter
 from emcache.storage.hashing import json_sha256
 from emcache.storage.records import Record, new_record
 from emcache.storage.workspace import Workspace
-from emcache.training.batches import (
-    PixelReader,
-    Reader,
-    Residency,
-    SizedSlice,
-    TokenReader,
-    open_examples,
-)
-from emcache.training.features import plan_features
+from emcache.training.batches import Residency, open_examples
 from emcache.training.scoring import score_slices, slice_table
 from emcache.training.seen import seen_by
 from emcache.training.sources import Sources, check_classes
@@ -45,14 +32,6 @@ class EvaluationOptions:
     """Where the backbone's weights are, if not where they were when the run was trained."""
     device: str = "auto"
     save_predictions: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    """What predicts, and from what."""
-
-    reader: Reader
-    model: torch.nn.Module
 
 
 def evaluate_runs(
@@ -116,17 +95,20 @@ def evaluate_run(
         for place, item in enumerate(source.slices)
         if not splits or item.split in splits
     ]
-    make = _plan_lora if trained.is_lora else _plan_head
-    plan = make(workspace, trained, sources, options, device, reporter)
+    request = trained.features(options.weights)
+    inputs = trained.regime.plan(workspace, sources, request, options.device, reporter)
+    read = "the backbone" if inputs.weights else f"the features of {sources.names}"
+    trained.check_recipe(inputs.recipe, read)
+    reader, model = inputs.open(reporter), trained.load_model(inputs.weights, device, reporter)
     failed = _warn_of_failed_audits(workspace, sources, reporter)
     warn_of_nothing_learned(trained, reporter)
     seen = seen_by(trained.record)
     if is_untrained(trained.config["weights"]):
         reporter.say(describe_untrained(trained.config["weights"]))
-    examples, _ = open_examples(plan.reader, device, Residency.DISK, positions)
+    examples, _ = open_examples(reader, device, Residency.DISK, positions)
     with new_record(workspace.runs, "evaluate") as draft:
         trainer = Trainer(
-            plan.model, trained.protocol, device, trained.precision, ignores=sources.ignores
+            model, trained.protocol, device, trained.precision, ignores=sources.ignores
         )
         pictures = draft if options.save_predictions else None
         batch = trained.protocol.batch
@@ -222,62 +204,3 @@ def _select(
                 )
         chosen.append((dataset, named))
     return chosen
-
-
-def _plan_head(
-    workspace: Workspace,
-    trained: TrainedRun,
-    sources: Sources,
-    options: EvaluationOptions,
-    device: torch.device,
-    reporter: Reporter,
-) -> _Plan:
-    """Tokens from the cache; what is not there is extracted as the run's own were."""
-    config = trained.config
-    request = FeatureRequest(
-        config["backbone"],
-        options.weights or config["weights"],
-        config["longest_edge"],
-        trained.token_type,
-        pixel_size_nm=config["pixel_size_nm"],
-        precision=trained.token_precision,
-        weights_sha256=config["weights_sha256"],
-    )
-    planned = plan_features(workspace, sources, request, options.device, reporter)
-    for item in planned:
-        trained.check_recipe(item.recipe, f"the features of {item.source.dataset.name}")
-    features = [item.make(reporter) for item in planned]
-    return _Plan(TokenReader(features), trained.load_head(device))
-
-
-def _plan_lora(
-    workspace: Workspace,
-    trained: TrainedRun,
-    sources: Sources,
-    options: EvaluationOptions,
-    device: torch.device,
-    reporter: Reporter,
-) -> _Plan:
-    """The slices themselves, through backbone and adapter."""
-    config = trained.config
-    tokens = ExtractOptions(
-        config["backbone"],
-        options.weights or config["weights"],
-        config["longest_edge"],
-        trained.token_type,
-        trained.token_precision,
-        options.device,
-        pixel_size_nm=config["pixel_size_nm"],
-    )
-    slices: list[SizedSlice] = []
-    for source in sources.items:
-        job = plan_extraction(workspace, Selection(source.dataset.name, None), tokens, reporter)
-        trained.check_recipe(job.recipe.identity(), "the backbone")
-        classes, grids = source.dataset.classes, [place.grid for place in job.places]
-        slices += [
-            SizedSlice(item, grid, classes) for item, grid in zip(source.slices, grids, strict=True)
-        ]
-    backbone = trained.load_backbone(job.weights, device, reporter)
-    model = Segmenter(backbone, trained.load_head(device))
-    reader = PixelReader(slices, trained.spec.patch)
-    return _Plan(reader, model)

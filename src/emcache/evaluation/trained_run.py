@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Annotated, Any
 
 import torch
+from annotated_types import Gt, Len, Lt
+from pydantic import AfterValidator, Field, Strict
+from torch import nn
 
+from emcache.cache.find import FeatureRequest
 from emcache.cache.recipe import TokenType
 from emcache.data.classes import ClassRule, class_rule
 from emcache.data.grey import GreyWindow
@@ -15,7 +19,7 @@ from emcache.errors import RecordError, UsageError
 from emcache.models.backbones.base import BackboneModule
 from emcache.models.backbones.registry import BackboneSpec, find_backbone
 from emcache.models.device import Precision, pick_layout
-from emcache.models.heads import Head, build_head
+from emcache.models.heads import Head, Segmenter, build_head
 from emcache.models.loading import load_backbone
 from emcache.models.lora_files import ADAPTER_FOLDER, check_adapter_config
 from emcache.models.weights import Weights, read_weights_file
@@ -23,10 +27,51 @@ from emcache.progress import Reporter
 from emcache.storage.records import Record, list_record_ids, read_record
 from emcache.storage.workspace import Workspace
 from emcache.training.model import HEAD_FILE
+from emcache.training.plan import Regime
 from emcache.training.protocol import Protocol, read_protocol
+from emcache.training.regimes import REGIMES
+from emcache.validation import Content, Misfit, check
 
-_KINDS = ("train-head", "train-lora")
+_KINDS = tuple(regime.record_kind for regime in REGIMES.values())
 _NAMED_RUNS = 5
+
+
+_Number = Annotated[float, Gt(-1e300), Lt(1e300)]
+_Count = Annotated[int, Gt(0), Lt(1 << 31)]
+
+
+def _known(regime: str) -> str:
+    if regime not in REGIMES:
+        raise ValueError("unknown")
+    return regime
+
+
+class _RunRecipe(Content):
+    precision: Precision = Field(strict=False)
+    dtype: TokenType
+    preprocessing: dict[str, Any]
+
+
+class _RunConfig(Content):
+    """What evaluation, prediction and gaps ask of a run's configuration."""
+
+    recipe: _RunRecipe
+    dim: _Count
+    regime: Annotated[str, AfterValidator(_known)]
+    backbone: str
+    weights: str
+    weights_sha256: str
+    longest_edge: _Count | None
+    pixel_size_nm: Annotated[_Number, Gt(0)] | None
+    protocol_fields: dict[str, Any]
+    train_on: str
+    precision: Precision = Field(strict=False)
+    val_slices: list[str]
+    train_slices: list[str] = Field([])
+    nothing_learned: str | None = None
+    # Pairs of a name and its values, since JSON objects have no order.
+    classes: list[Annotated[tuple[str, Annotated[list[int], Len(1)]], Strict(False)]] | None = None
+    grey_window: Annotated[tuple[_Number, _Number], Strict(False)] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +92,31 @@ class TrainedRun:
         return self.record.config
 
     @property
+    def regime(self) -> Regime:
+        """What it trained, and from what."""
+        return REGIMES[self.config["regime"]]
+
+    @property
     def is_lora(self) -> bool:
         """Whether the run has an adapter of its own."""
         return bool(self.config["regime"] == "lora")
+
+    def features(self, weights: str | None) -> FeatureRequest:
+        """Tokens of the kind that its head was trained on.
+
+        Args:
+            weights: Where the backbone's weights are, if not where they were.
+        """
+        config = self.config
+        return FeatureRequest(
+            config["backbone"],
+            weights or config["weights"],
+            config["longest_edge"],
+            self.token_type,
+            pixel_size_nm=config["pixel_size_nm"],
+            precision=self.token_precision,
+            weights_sha256=config["weights_sha256"],
+        )
 
     @property
     def recipe(self) -> Mapping[str, Any]:
@@ -132,6 +199,24 @@ class TrainedRun:
             backbone.eval().requires_grad_(False).to(device)
         return backbone
 
+    def load_model(
+        self, weights: Weights | None, device: torch.device, reporter: Reporter
+    ) -> nn.Module:
+        """What maps the inputs of the run's regime to logits.
+
+        Args:
+            weights: Of the backbone; None for a head that reads tokens.
+            device: Where it computes.
+            reporter: Receives what the weights' file holds beside the backbone.
+
+        Raises:
+            EmcacheError: As :meth:`load_head` and :meth:`load_backbone`.
+        """
+        if weights is None:
+            return self.load_head(device)
+        backbone = self.load_backbone(weights, device, reporter)
+        return Segmenter(backbone, self.load_head(device))
+
     def check_recipe(self, found: Mapping[str, Any], where: str) -> None:
         """Refuse tokens that the head was not trained on.
 
@@ -181,18 +266,18 @@ def find_run(workspace: Workspace, text: str) -> TrainedRun:
         RecordError: There is none, there are several, or it is damaged.
     """
     record = read_record(workspace.runs / find_run_id(workspace, text))
-    missing = [key for key in _NEEDED if key not in record.config]
-    if record.kind not in _KINDS or missing:
+    found = check(_RunConfig, dict(record.config))
+    if record.kind not in _KINDS or (isinstance(found, Misfit) and found.kind == "missing"):
+        missing = found.key if isinstance(found, Misfit) else "training"
         raise RecordError(
-            f"run {record.id} says nothing of its {' and '.join(missing) or 'training'}, as runs "
-            f"of older versions do not; train it again.",
+            f"run {record.id} says nothing of its {missing}, as runs of older versions do not; "
+            f"train it again.",
             subject=record,
         )
-    for key, (what, fits) in (_NEEDED | _MAYBE).items():
-        if key in record.config and not fits(record.config[key]):
-            raise _unusable(record, f"its {key} is {record.config[key]!r:.80}, and no {what}")
+    if isinstance(found, Misfit):
+        raise _unusable(record, f"its {found.key} cannot be {found.value!r:.80}")
     try:
-        return TrainedRun(record, read_protocol(record.config["protocol_fields"]))
+        return TrainedRun(record, read_protocol(found.protocol_fields))
     except UsageError as error:
         raise _unusable(record, str(error).rstrip(".")) from error
 
@@ -213,79 +298,6 @@ def _unusable(record: Record, why: str) -> RecordError:
         f"again.",
         subject=record,
     )
-
-
-def _is_text(value: object) -> bool:
-    return isinstance(value, str)
-
-
-def _is_count(value: object) -> bool:
-    return type(value) is int and 0 < value < 1 << 31
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
-
-
-def _are_texts(value: object) -> bool:
-    return isinstance(value, list) and all(isinstance(item, str) for item in value)
-
-
-def _is_window(value: object) -> bool:
-    return value is None or (
-        isinstance(value, list) and len(value) == 2 and all(_is_number(item) for item in value)
-    )
-
-
-def _are_classes(value: object) -> bool:
-    # Pairs of a name and its values, since JSON objects have no order.
-    return value is None or (
-        isinstance(value, list)
-        and all(
-            isinstance(pair, list)
-            and len(pair) == 2
-            and isinstance(pair[0], str)
-            and isinstance(pair[1], list)
-            and pair[1]
-            and all(type(number) is int for number in pair[1])
-            for pair in value
-        )
-    )
-
-
-def _is_recipe(value: object) -> bool:
-    return (
-        isinstance(value, dict)
-        and value.get("precision") in list(Precision)
-        and value.get("dtype") in get_args(TokenType)
-        and isinstance(value.get("preprocessing"), dict)
-    )
-
-
-# What evaluation, prediction and gaps ask of a run's configuration.
-_NEEDED: dict[str, tuple[str, Callable[[object], bool]]] = {
-    "recipe": ("recipe of tokens", _is_recipe),
-    "dim": ("number of channels", _is_count),
-    "regime": ("regime", lambda value: value in ("frozen", "lora")),
-    "backbone": ("name", _is_text),
-    "weights": ("name", _is_text),
-    "weights_sha256": ("hash", _is_text),
-    "longest_edge": ("number of pixels", lambda value: value is None or _is_count(value)),
-    "pixel_size_nm": (
-        "positive number",
-        lambda value: value is None or (_is_number(value) and value > 0),  # type: ignore[operator]
-    ),
-    "protocol_fields": ("table of a protocol's fields", lambda value: isinstance(value, dict)),
-    "train_on": ("name", _is_text),
-    "precision": ("precision", lambda value: value in list(Precision)),
-    "val_slices": ("list of slices", _are_texts),
-}
-_MAYBE: dict[str, tuple[str, Callable[[object], bool]]] = {
-    "train_slices": ("list of slices", _are_texts),
-    "nothing_learned": ("reason", lambda value: value is None or _is_text(value)),
-    "classes": ("list of classes", _are_classes),
-    "grey_window": ("pair of numbers", _is_window),
-}
 
 
 def _listed(names: Sequence[str]) -> str:

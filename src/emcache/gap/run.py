@@ -270,20 +270,14 @@ def _facts(job: Job, trained: TrainedRun | None) -> dict[str, Any]:
 
 def _options_of_run(trained: TrainedRun, options: GapOptions) -> ExtractOptions:
     """How to make the tokens that a run's head sees."""
-    config = trained.config
-    folder = trained.record.folder / ADAPTER_FOLDER
-    adapter = AdapterChoice(folder, trained.id, adapter_sha256(folder)) if trained.is_lora else None
-    return ExtractOptions(
-        config["backbone"],
-        options.request.weights or config["weights"],
-        config["longest_edge"],
+    features = trained.features(options.request.weights)
+    adapter = None
+    if trained.is_lora:
+        folder = trained.record.folder / ADAPTER_FOLDER
+        adapter = AdapterChoice(folder, trained.id, adapter_sha256(folder))
         # A head on an adapter reads tokens as they are computed; halves of the bytes do to measure.
-        "float16" if trained.is_lora else trained.token_type,
-        trained.token_precision,
-        options.device,
-        pixel_size_nm=config["pixel_size_nm"],
-        adapter=adapter,
-    )
+        features = replace(features, dtype="float16")
+    return replace(features.extract_options(trained.id, options.device), adapter=adapter)
 
 
 def _options_of_cache(

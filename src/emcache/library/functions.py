@@ -31,13 +31,12 @@ from emcache.models.weights import PRETRAINED, find_workspace_weights
 from emcache.models.weights.short_names import read_short_names
 from emcache.progress import Quiet, Reporter
 from emcache.studies.file import read_study
+from emcache.studies.gaps import run_study_gaps
 from emcache.studies.run import run_study as carry_out
-from emcache.studies.run_gaps import run_study_gaps
-from emcache.training.head import train_head
-from emcache.training.lora import BackboneChoice, DeviceSavings, train_lora
+from emcache.training.plan import TrainingRequest
 from emcache.training.protocol import Protocol
+from emcache.training.run import train as train_by_request
 from emcache.training.sampling import Sampling
-from emcache.training.setting import TrainingOptions
 
 _LONGEST_EDGE = 1022
 
@@ -132,26 +131,19 @@ def train(
             f"there is no sampling {sampling!r:.100}; known: {', '.join(Sampling)}.",
             subject=sampling,
         )
-    workspace, names = chosen[0].workspace, [dataset.name for dataset in chosen]
-    options = TrainingOptions(
-        list(seeds),
-        protocol or Protocol(),
-        Sampling(sampling),
-        device=device,
+    request = TrainingRequest(
+        datasets=[dataset.name for dataset in chosen],
+        regime=regime,
+        features=FeatureRequest(backbone, weights, longest_edge),
+        protocol=protocol or Protocol(),
+        seeds=tuple(seeds),
+        sampling=Sampling(sampling),
         precision=precision,
+        device=device,
         accept_audit=accept_audit,
     )
-    hearing = progress or Quiet()
-    if regime == "frozen":
-        request = FeatureRequest(backbone, weights, longest_edge)
-        records = train_head(workspace.place, names, request, options, hearing)
-    elif regime == "lora":
-        if backbone is None:
-            raise UsageError("adapters need a backbone to sit in; name one, as dinov2-small.")
-        choice = BackboneChoice(backbone, weights or PRETRAINED, longest_edge or _LONGEST_EDGE)
-        records = train_lora(workspace.place, names, choice, options, DeviceSavings(), hearing)
-    else:
-        raise UsageError(f"there is no regime {regime!r:.100}; known: frozen, lora.")
+    workspace = chosen[0].workspace
+    records = train_by_request(workspace.place, request, progress or Quiet())
     return [TrainedRun.open(workspace, record.id) for record in records]
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from emcache.data.register import add_dataset, stored_root
 from emcache.errors import StudyError
 from emcache.progress import Reporter
-from emcache.storage.workspace import FIRST_NAME, Workspace, check_dataset_name
+from emcache.storage.workspace import FIRST_NAME, Workspace
 
 _FOUND = ("root", "grey_window", FIRST_NAME)
 """What a workspace's table has by itself: where its copy lies, and what was found in the files."""
@@ -26,32 +26,6 @@ class StudyDataset:
     """Its folder, below that of the data."""
     options: Mapping[str, Any]
     """Further options of the layout, as ``emcache.toml`` has them."""
-
-
-def read_study_datasets(path: Path, tables: object) -> tuple[StudyDataset, ...]:
-    """The ``[datasets.NAME]`` tables of a study.
-
-    Raises:
-        StudyError: A table without layout and root.
-        UsageError: A name that cannot be.
-    """
-    if not isinstance(tables, dict) or not all(isinstance(t, dict) for t in tables.values()):
-        raise StudyError(
-            f"datasets of {path} cannot be {tables!r:.200}; expected tables, as [datasets.vnc].",
-            subject=path,
-        )
-    found = []
-    for name, table in tables.items():
-        check_dataset_name(name)
-        options = dict(table)
-        layout, root = options.pop("layout", None), options.pop("root", None)
-        if not isinstance(layout, str) or not isinstance(root, str):
-            raise StudyError(
-                f"[datasets.{name}] of {path} has no layout and root; expected two strings.",
-                subject=name,
-            )
-        found.append(StudyDataset(name, layout, root, options))
-    return tuple(found)
 
 
 def with_study_datasets(

@@ -44,35 +44,28 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from itertools import product
 from math import prod
 from pathlib import Path
 from typing import Any
 
+from emcache.cache.find import FeatureRequest
 from emcache.cache.recipe import TokenType
 from emcache.data.dataset import Selection
 from emcache.errors import StudyError, UsageError
 from emcache.models.backbones.registry import find_backbone
 from emcache.models.weights import is_named, is_untrained
 from emcache.storage.toml_values import find_long_name, find_oddity
-from emcache.studies.datasets import StudyDataset, read_study_datasets
-from emcache.studies.gaps import StudyGap, read_study_gaps
-from emcache.studies.keys import (
-    FEATURES,
-    Allowed,
-    Regime,
-    are_texts,
-    check_keys,
-    check_values,
-    each_of,
-    weights_of,
-)
+from emcache.storage.workspace import check_dataset_name
+from emcache.studies.datasets import StudyDataset
+from emcache.studies.tables import FeaturesTable, GapTable, GridTable, StudyTable
+from emcache.training.plan import TrainingRequest
 from emcache.training.protocol import Protocol, find_protocol, parse_seeds
 from emcache.training.sampling import Sampling, check_sampling
+from emcache.validation import Misfit, check
 
-_AXES = ("backbones", "regimes", "train_on", "sampling")
 _MOST_CELLS = 10_000
 
 
@@ -80,29 +73,44 @@ _MOST_CELLS = 10_000
 class Cell:
     """Trainings that differ in the seed alone."""
 
+    request: TrainingRequest
     backbone: str
     weights: str
     longest_edge: int
-    regime: Regime
-    train_on: tuple[str, ...]
-    sampling: Sampling
-    seeds: tuple[int, ...]
-    protocol: Protocol
-    precision: str
-    dtype: TokenType
-    accumulate: int
-    """The backbone takes a step's slices in so many parts, with LoRA."""
-    checkpoint: bool
-    """Whether activations are computed twice to need less memory, with LoRA."""
-    accept_audit: bool
-    """Whether to train on data that failed its audit."""
     evaluate_on: tuple[str, ...]
     """Where each run is scored beside the test slices of what it was trained on."""
 
     @property
     def words(self) -> str:
         """What tells the cell apart, for messages."""
-        return f"{self.regime} {self.backbone} on {' + '.join(self.train_on)}, {self.sampling}"
+        request = self.request
+        trained_on = " + ".join(request.datasets)
+        return f"{request.regime} {self.backbone} on {trained_on}, {request.sampling}"
+
+
+@dataclass(frozen=True, slots=True)
+class StudyGap:
+    """Distances between every two of some selections, in one kind of features."""
+
+    between: tuple[str, ...]
+    """``NAME`` or ``NAME:SPLIT``, two or more."""
+    backbone: str
+    weights: str
+    longest_edge: int
+    precision: str
+    dtype: TokenType
+    regime: str
+    """Whether the backbone is frozen, or adapted by LoRA runs of the study."""
+    train_on: tuple[tuple[str, ...], ...] | None
+    """What those runs were trained on; None for all."""
+    levels: tuple[str, ...]
+    """Of :data:`emcache.gap.features.LEVELS`."""
+    by_class: bool
+
+    @property
+    def words(self) -> str:
+        """What tells it apart, for messages."""
+        return f"gaps between {', '.join(self.between)}, {self.regime} {self.backbone}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +129,7 @@ class Study:
     @property
     def datasets(self) -> tuple[str, ...]:
         """Every dataset that some cell trains or scores on; these need masks."""
-        names = (n for cell in self.cells for n in (*cell.train_on, *cell.evaluate_on))
+        names = (n for cell in self.cells for n in (*cell.request.datasets, *cell.evaluate_on))
         return tuple(dict.fromkeys(Selection.parse(name).dataset for name in names))
 
 
@@ -140,6 +148,155 @@ def read_study(path: Path, short_names: Collection[str] = (), weights: str | Non
     Raises:
         StudyError: The file cannot be read, or a key or value cannot be.
     """
+    reader = _Reader(path, short_names, weights)
+    table = reader.table()
+    try:
+        for name in table.datasets:
+            check_dataset_name(name)
+        cells = [cell for grid in table.grid for cell in reader.cells(grid)]
+        gaps = [gap for each in table.gap for gap in reader.gaps(each)]
+    except UsageError as error:
+        raise StudyError(f"{path}: {error}", subject=path) from error
+    _check_distinct(path, cells)
+    for gap in gaps:
+        _check_runs(path, gap, cells)
+    own = tuple(
+        StudyDataset(name, each.layout, each.root, each.model_extra or {})
+        for name, each in table.datasets.items()
+    )
+    return Study(table.name or path.stem, tuple(cells), own, tuple(gaps), path.parent)
+
+
+def is_through(gap: StudyGap, cell: Cell) -> bool:
+    """Whether distances are measured through the adapters of a cell's runs."""
+    alike = (cell.backbone, cell.weights, cell.longest_edge, cell.request.regime) == (
+        gap.backbone,
+        gap.weights,
+        gap.longest_edge,
+        "lora",
+    )
+    return alike and (gap.train_on is None or tuple(cell.request.datasets) in gap.train_on)
+
+
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    path: Path
+    short_names: Collection[str]
+    weights: str | None
+
+    def table(self) -> StudyTable:
+        """The file's tables, once every key and value is one that can be."""
+        found = check(StudyTable, _read_toml(self.path))
+        if not isinstance(found, Misfit):
+            return found
+        path, key = self.path, found.key
+        if found.kind == "unknown":
+            message = f"{path} has an unknown key {key}; {found.known_keys}"
+        elif found.kind == "missing":
+            outer, _, last = key.rpartition(".")
+            table = f"[[{outer}]]" if outer in ("grid", "gap") else f"[{outer}]"
+            where = f"{table} of {path}" if outer else str(path)
+            message = f"{where} has no {last}; expected {found.expected}"
+        else:
+            message = f"{key} of {path} cannot be {found.value!r:.200}; expected {found.expected}"
+        raise StudyError(f"{message}.", subject=found.path[-1] if found.path else path)
+
+    def cells(self, grid: GridTable) -> list[Cell]:
+        path = self.path
+        axes = (grid.backbones, grid.regimes, grid.train_on, grid.sampling)
+        if (n_cells := prod(len(axis) for axis in axes)) > _MOST_CELLS:
+            raise StudyError(
+                f"a [[grid]] of {path} has {n_cells} cells; expected at most {_MOST_CELLS}: make "
+                f"it several studies.",
+                subject=path,
+            )
+        for name in dict.fromkeys(grid.backbones):
+            find_backbone(name)
+        for name in grid.evaluate_on:
+            Selection.parse(name)
+        protocol = self._protocol(grid)
+        seeds = tuple(parse_seeds(str(grid.seeds)))
+        cells = []
+        for backbone, regime, datasets, sampling in product(*axes):
+            names = (datasets,) if isinstance(datasets, str) else tuple(datasets)
+            check_sampling(Sampling(sampling), len(names), protocol.batch)
+            weights = self._weights(grid, backbone)
+            # One physical scale stands in place of the longest edge.
+            edge = grid.longest_edge if grid.pixel_size_nm is None else None
+            request = TrainingRequest(
+                datasets=names,
+                regime=regime,
+                features=FeatureRequest(
+                    backbone, weights, edge, grid.dtype, pixel_size_nm=grid.pixel_size_nm
+                ),
+                protocol=protocol,
+                seeds=seeds,
+                sampling=Sampling(sampling),
+                precision=grid.precision,
+                accumulate=grid.accumulate,
+                checkpoint=grid.checkpoint,
+                accept_audit=grid.accept_audit,
+            )
+            cells.append(
+                Cell(request, backbone, weights, grid.longest_edge, tuple(grid.evaluate_on))
+            )
+        return cells
+
+    def gaps(self, table: GapTable) -> list[StudyGap]:
+        """The distances that a table asks for: one for each backbone and regime."""
+        for name in table.between:
+            Selection.parse(name)
+        trainings = None
+        if table.train_on is not None:
+            trainings = tuple((t,) if isinstance(t, str) else tuple(t) for t in table.train_on)
+        return [
+            StudyGap(
+                tuple(table.between),
+                find_backbone(backbone).name,
+                self._weights(table, backbone),
+                table.longest_edge,
+                table.precision,
+                table.dtype,
+                regime,
+                trainings,
+                tuple(table.levels),
+                table.by_class,
+            )
+            for backbone, regime in product(table.backbones, table.regimes)
+        ]
+
+    def _protocol(self, grid: GridTable) -> Protocol:
+        known = grid.protocol
+        if "pixel_size_nm" in known:
+            raise StudyError(
+                f"grid.protocol of {self.path} has pixel_size_nm; expected it in the [[grid]] "
+                f"itself, since it sets the size of tokens.",
+                subject="pixel_size_nm",
+            )
+        protocol = find_protocol(known.get("name", "paper"))
+        changes = {name: value for name, value in known.items() if name != "name"}
+        return protocol.with_changes({**changes, "pixel_size_nm": grid.pixel_size_nm})
+
+    def _weights(self, table: FeaturesTable, backbone: str) -> str:
+        """The weights of one backbone; a file is named from the study's folder."""
+        own = table.weights
+        untrained = isinstance(own, str) and is_untrained(own)
+        if self.weights is not None and not untrained:
+            named = is_named(self.weights) or self.weights in self.short_names
+            return self.weights if named else os.path.realpath(self.weights)
+        text = own if isinstance(own, str) else own.get(backbone)
+        if text is None:
+            raise StudyError(
+                f"weights of {self.path} say nothing of {backbone}; expected a line for each "
+                f"backbone.",
+                subject=backbone,
+            )
+        if is_named(text) or text in self.short_names:
+            return text
+        return os.path.realpath(self.path.parent / text)
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -155,46 +312,7 @@ def read_study(path: Path, short_names: Collection[str] = (), weights: str | Non
         raise StudyError(f"{path} is not TOML ({error}); fix that line.", subject=path) from None
     if oddity := find_oddity(content):
         raise StudyError(f"{path} holds {oddity}; fix that line.", subject=path)
-    check_keys(path, "", content, ("name", "datasets", "grid", "gap"))
-    grids = content.get("grid")
-    if not isinstance(grids, list) or not grids or not all(isinstance(g, dict) for g in grids):
-        raise StudyError(
-            f"{path} has no [[grid]]; expected one with backbones, train_on and seeds.",
-            subject=path,
-        )
-    gaps = content.get("gap", [])
-    if not isinstance(gaps, list) or not all(isinstance(table, dict) for table in gaps):
-        raise StudyError(
-            f"gap of {path} cannot be {gaps!r:.200}; expected tables, as [[gap]].", subject=path
-        )
-    try:
-        if weights is not None:
-            named = is_named(weights) or weights in short_names
-            given = weights if named else os.path.realpath(weights)
-            grids = [_with_weights(table, given) for table in grids]
-            gaps = [_with_weights(table, given) for table in gaps]
-        cells = [cell for grid in grids for cell in _expand(path, grid, short_names)]
-        distances = [gap for table in gaps for gap in read_study_gaps(path, table, short_names)]
-        own = read_study_datasets(path, content.get("datasets", {}))
-    except UsageError as error:
-        raise StudyError(f"{path}: {error}", subject=path) from error
-    _check_distinct(path, cells)
-    for gap in distances:
-        _check_runs(path, gap, cells)
-    return Study(
-        str(content.get("name", path.stem)), tuple(cells), own, tuple(distances), path.parent
-    )
-
-
-def is_through(gap: StudyGap, cell: Cell) -> bool:
-    """Whether distances are measured through the adapters of a cell's runs."""
-    alike = (cell.backbone, cell.weights, cell.longest_edge, cell.regime) == (
-        gap.backbone,
-        gap.weights,
-        gap.longest_edge,
-        "lora",
-    )
-    return alike and (gap.train_on is None or cell.train_on in gap.train_on)
+    return content
 
 
 def _check_runs(path: Path, gap: StudyGap, cells: Collection[Cell]) -> None:
@@ -207,117 +325,16 @@ def _check_runs(path: Path, gap: StudyGap, cells: Collection[Cell]) -> None:
         )
 
 
-def _with_weights(table: Mapping[str, Any], weights: str) -> Mapping[str, Any]:
-    """A table with other weights, unless it asks for untrained ones."""
-    ours = table.get("weights")
-    untrained = isinstance(ours, str) and is_untrained(ours)
-    return table if untrained else {**table, "weights": weights}
-
-
-def _expand(path: Path, grid: Mapping[str, Any], short_names: Collection[str]) -> list[Cell]:
-    check_keys(path, "grid.", grid, _KEYS)
-    for name in ("backbones", "train_on", "seeds"):
-        if name not in grid:
-            raise StudyError(
-                f"a [[grid]] of {path} has no {name}; expected {_KEYS[name][0]}.", subject=name
-            )
-    check_values(path, grid, _KEYS)
-    n_cells = prod(len(grid.get(name, [""])) for name in _AXES)
-    if n_cells > _MOST_CELLS:
-        raise StudyError(
-            f"a [[grid]] of {path} has {n_cells} cells; expected at most {_MOST_CELLS}: make it "
-            f"several studies.",
-            subject=path,
-        )
-    for name in dict.fromkeys(grid["backbones"]):
-        find_backbone(name)
-    for name in grid.get("evaluate_on", []):
-        Selection.parse(name)
-    protocol = _protocol(path, grid.get("protocol", {}))
-    if "pixel_size_nm" in grid:
-        protocol = protocol.with_changes({"pixel_size_nm": float(grid["pixel_size_nm"])})
-    cells = []
-    for backbone, regime, datasets, sampling in product(
-        grid["backbones"],
-        grid.get("regimes", ["frozen"]),
-        grid["train_on"],
-        grid.get("sampling", ["natural"]),
-    ):
-        names = (datasets,) if isinstance(datasets, str) else tuple(datasets)
-        check_sampling(Sampling(sampling), len(names), protocol.batch)
-        cells.append(
-            Cell(
-                backbone,
-                weights_of(path, backbone, grid.get("weights", "pretrained"), short_names),
-                grid.get("longest_edge", 1022),
-                regime,
-                names,
-                Sampling(sampling),
-                tuple(parse_seeds(str(grid["seeds"]))),
-                protocol,
-                grid.get("precision", "auto"),
-                grid.get("dtype", "float16"),
-                grid.get("accumulate", 1),
-                grid.get("checkpoint", False),
-                grid.get("accept_audit", False),
-                tuple(grid.get("evaluate_on", [])),
-            )
-        )
-    return cells
-
-
-def _protocol(path: Path, table: Mapping[str, Any]) -> Protocol:
-    known = tuple(field.name for field in fields(Protocol) if field.name != "pixel_size_nm")
-    check_keys(path, "grid.protocol.", table, known)
-    changes = {name: value for name, value in table.items() if name != "name"}
-    protocol = find_protocol(str(table.get("name", "paper")))
-    for name, value in changes.items():
-        # None stands for no limit, and a limit is a float.
-        usual = 1.0 if name == "gradient_clip" else getattr(protocol, name)
-        # TOML writes 1 where 1.0 is meant; the same value must have the same fingerprint.
-        if isinstance(usual, float) and isinstance(value, int) and not isinstance(value, bool):
-            changes[name] = float(value)
-        elif type(value) is not type(usual):
-            raise StudyError(
-                f"grid.protocol.{name} of {path} cannot be {value!r:.200}; expected a value like "
-                f"{usual!r}.",
-                subject=name,
-            )
-    return protocol.with_changes(changes)
-
-
-def _check_distinct(path: Path, cells: list[Cell]) -> None:
-    seen: set[tuple[Any, ...]] = set()
+def _check_distinct(path: Path, cells: Sequence[Cell]) -> None:
+    seen: set[TrainingRequest] = set()
     for cell in cells:
-        for seed in cell.seeds:
-            key = (
-                cell.backbone,
-                cell.weights,
-                cell.longest_edge,
-                cell.regime,
-                cell.train_on,
-                cell.sampling,
-                cell.protocol,
-                cell.precision,
-                cell.dtype,
-                seed,
-            )
+        # What changes no score does not make two trainings of one.
+        alike = replace(cell.request, accumulate=1, checkpoint=False, accept_audit=False)
+        for seed in cell.request.seeds:
+            key = replace(alike, seeds=(seed,))
             if key in seen:
                 raise StudyError(
                     f"{path} asks twice for {cell.words}, seed {seed}; expected each once.",
                     subject=key,
                 )
             seen.add(key)
-
-
-_KEYS: Allowed = {
-    **FEATURES,
-    "sampling": ("a list of natural and balanced", each_of(*Sampling)),
-    "seeds": ('seeds as "0-4"', lambda v: isinstance(v, str | int) and not isinstance(v, bool)),
-    "pixel_size_nm": ("nanometres", lambda v: isinstance(v, int | float) and 0 < v < 1e9),
-    "accumulate": ("a number of parts", lambda v: type(v) is int and v > 0),
-    "checkpoint": ("true or false", lambda v: isinstance(v, bool)),
-    "accept_audit": ("true or false", lambda v: isinstance(v, bool)),
-    "evaluate_on": ("a list of datasets, or NAME:SPLIT", are_texts),
-    "protocol": ("a table of a protocol's fields", lambda v: isinstance(v, dict)),
-}

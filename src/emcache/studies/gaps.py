@@ -1,105 +1,108 @@
-"""The ``[[gap]]`` tables of a study: distances to measure once everything is trained."""
+"""The distances of a study: measured once everything is trained, and once."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from emcache.cache.recipe import TokenType
-from emcache.data.dataset import Selection
-from emcache.errors import StudyError
-from emcache.gap.features import LEVELS
-from emcache.models.backbones.registry import find_backbone
-from emcache.studies.keys import (
-    FEATURES,
-    Allowed,
-    Regime,
-    are_texts,
-    check_keys,
-    check_values,
-    each_of,
-    weights_of,
-)
+from emcache.cache.find import FeatureRequest
+from emcache.errors import EmcacheError
+from emcache.gap.run import GapOptions, GapPlan, carry_out, plan_gaps
+from emcache.models.device import pick_device, pick_precision
+from emcache.models.weights import is_named
+from emcache.progress import Quiet, Reporter
+from emcache.storage.workspace import Workspace
+from emcache.studies.datasets import with_study_datasets
+from emcache.studies.file import Study, StudyGap, is_through
+from emcache.studies.records import StudyRecords
+from emcache.studies.run import check_gap, trained_runs_of
 
 
 @dataclass(frozen=True, slots=True)
-class StudyGap:
-    """Distances between every two of some selections, in one kind of features."""
+class GapResult:
+    """What became of a gap table's distances in one kind of features."""
 
-    between: tuple[str, ...]
-    """``NAME`` or ``NAME:SPLIT``, two or more."""
-    backbone: str
-    weights: str
-    longest_edge: int
-    precision: str
-    dtype: TokenType
-    regime: Regime
-    """Whether the backbone is frozen, or adapted by LoRA runs of the study."""
-    train_on: tuple[tuple[str, ...], ...] | None
-    """What those runs were trained on; None for all."""
-    levels: tuple[str, ...]
-    """Of :data:`emcache.gap.features.LEVELS`."""
-    by_class: bool
-
-    @property
-    def words(self) -> str:
-        """What tells it apart, for messages."""
-        return f"gaps between {', '.join(self.between)}, {self.regime} {self.backbone}"
+    gap: StudyGap
+    done_before: int
+    measured: int
+    """Measurements: one, or one for each LoRA run."""
+    problem: str | None
+    """Why it stopped, in one sentence."""
 
 
-def read_study_gaps(
-    path: Path, table: Mapping[str, Any], short_names: Collection[str]
-) -> list[StudyGap]:
-    """The distances that a ``[[gap]]`` table asks for: one for each backbone and regime.
+def run_study_gaps(
+    workspace: Workspace, study: Study, device: str, reporter: Reporter
+) -> Iterator[GapResult]:
+    """Measure the distances of a study that no record holds.
+
+    One that fails is reported and the others go on.
 
     Args:
-        path: The study's file.
-        table: The table.
-        short_names: Of weights, which are not files beside the study.
-
-    Raises:
-        StudyError: A key or value cannot be.
-        UsageError: An unknown backbone, or a selection that cannot be.
+        workspace: Where.
+        study: What; its trainings are done, as far as they could be.
+        device: To extract on.
+        reporter: Receives progress.
     """
-    check_keys(path, "gap.", table, _KEYS)
-    for name in ("between", "backbones"):
-        if name not in table:
-            raise StudyError(
-                f"a [[gap]] of {path} has no {name}; expected {_KEYS[name][0]}.", subject=name
-            )
-    check_values(path, table, _KEYS)
-    for name in table["between"]:
-        Selection.parse(name)
-    trainings = table.get("train_on")
-    return [
-        StudyGap(
-            tuple(table["between"]),
-            find_backbone(backbone).name,
-            weights_of(path, backbone, table.get("weights", "pretrained"), short_names),
-            table.get("longest_edge", 1022),
-            table.get("precision", "auto"),
-            table.get("dtype", "float16"),
-            regime,
-            None
-            if trainings is None
-            else tuple((item,) if isinstance(item, str) else tuple(item) for item in trainings),
-            tuple(table.get("levels", ["slice"])),
-            table.get("by_class", False),
+    records = StudyRecords(workspace)
+    for gap in study.gaps:
+        reporter.say(f"{study.name}: {gap.words}.")
+        before = measured = 0
+        problem = None
+        try:
+            for plan in _plans(workspace, study, gap, device, records, reporter):
+                if plan.key in records.gaps:
+                    before += 1
+                else:
+                    carry_out(workspace, plan, reporter)
+                    records.gaps.add(plan.key)
+                    measured += 1
+        except EmcacheError as error:
+            problem = str(error)
+            reporter.say(f"Error: {gap.words}: {problem}")
+        yield GapResult(gap, before, measured, problem)
+
+
+def find_gap_problems(
+    workspace: Workspace, study: Study, data: Path | None = None
+) -> list[tuple[StudyGap, str]]:
+    """The distances of a study that cannot be measured, with the reason; nothing is written.
+
+    Args:
+        workspace: Where.
+        study: What.
+        data: Folder of the study's own datasets, if not that of its file.
+    """
+    place = with_study_datasets(workspace, study.own_datasets, data or study.folder)
+    problems = []
+    for gap in study.gaps:
+        try:
+            check_gap(place, gap, Quiet())
+        except EmcacheError as error:
+            problems.append((gap, str(error)))
+    return problems
+
+
+def _plans(
+    workspace: Workspace,
+    study: Study,
+    gap: StudyGap,
+    device: str,
+    records: StudyRecords,
+    reporter: Reporter,
+) -> Iterator[GapPlan]:
+    if gap.regime == "frozen":
+        precision = pick_precision(gap.precision, pick_device(device))
+        request = FeatureRequest(
+            gap.backbone, gap.weights, gap.longest_edge, gap.dtype, precision=precision
         )
-        for backbone in table["backbones"]
-        for regime in table.get("regimes", ["frozen"])
-    ]
-
-
-def _are_different(value: object) -> bool:
-    return isinstance(value, list) and are_texts(value) and 2 <= len(value) == len(set(value))
-
-
-_KEYS: Allowed = {
-    **FEATURES,
-    "between": ("a list of two or more different datasets, or NAME:SPLIT", _are_different),
-    "levels": (f"a list of {', '.join(LEVELS)}", each_of(*LEVELS)),
-    "by_class": ("true or false", lambda value: isinstance(value, bool)),
-}
+        options = GapOptions(request, None, gap.levels, gap.by_class, device)
+        yield plan_gaps(workspace, gap.between, options, reporter)
+        return
+    # A run's record names its weights; only a file has to be found again.
+    through = FeatureRequest(weights=None if is_named(gap.weights) else gap.weights)
+    for cell in study.cells:
+        if is_through(gap, cell):
+            for run in trained_runs_of(workspace, cell, device, records, reporter):
+                options = GapOptions(through, run, gap.levels, gap.by_class, device)
+                yield plan_gaps(workspace, gap.between, options, reporter)

@@ -50,14 +50,15 @@ class StudyRecords:
 
     def seconds_per_epoch(self, cell: Cell) -> float | None:
         """Of the newest run that was trained likewise."""
+        request = cell.request
         return self._seconds.get(
             (
-                cell.regime,
+                request.regime,
                 cell.backbone,
-                cell.longest_edge if cell.protocol.pixel_size_nm is None else None,
-                " + ".join(cell.train_on),
-                cell.sampling,
-                cell.protocol.as_dict()["head"],
+                request.features.longest_edge,
+                " + ".join(request.datasets),
+                request.sampling,
+                request.protocol.as_dict()["head"],
             )
         )
 

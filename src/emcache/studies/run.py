@@ -7,14 +7,15 @@ grew trains what is new, and trainings made by hand count too.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from emcache.auditing.run import accept_audits, refuse_known_failures
-from emcache.cache.find import FeatureRequest, choose_feature_set
+from emcache.cache.find import choose_feature_set
 from emcache.data.dataset import Dataset, Selection, load_dataset
 from emcache.data.resize import preprocessing_of
 from emcache.errors import AuditError, DatasetError, EmcacheError, StudyError
@@ -23,16 +24,14 @@ from emcache.models.backbones.registry import find_backbone
 from emcache.models.device import pick_device, pick_precision
 from emcache.models.weights import PRETRAINED, are_at_hand, find_workspace_weights, is_named
 from emcache.progress import Quiet, Reporter
-from emcache.storage.records import Record
 from emcache.storage.workspace import Workspace
 from emcache.studies.datasets import add_study_datasets, with_study_datasets
-from emcache.studies.file import Cell, Study
-from emcache.studies.gaps import StudyGap
+from emcache.studies.file import Cell, Study, StudyGap
 from emcache.studies.records import StudyRecords
-from emcache.training.head import plan_head_training, train_head
-from emcache.training.lora import BackboneChoice, DeviceSavings, plan_lora_training, train_lora
+from emcache.training.plan import TrainingRequest
+from emcache.training.regimes import find_regime
+from emcache.training.run import plan_training, train
 from emcache.training.sampling import epoch_steps, split_validation
-from emcache.training.setting import Setting, TrainingOptions
 from emcache.training.sources import training_sources
 
 
@@ -57,19 +56,21 @@ class CellPlan:
     @property
     def left(self) -> tuple[int, ...]:
         """Seeds to train."""
-        return tuple(seed for seed in self.cell.seeds if seed not in (self.done or ()))
+        return tuple(seed for seed in self.cell.request.seeds if seed not in (self.done or ()))
 
     @property
     def most_steps(self) -> int:
         """Training steps, if no seed stops early."""
-        return len(self.left) * self.cell.protocol.max_epochs * self.steps_per_epoch
+        return len(self.left) * self.cell.request.protocol.max_epochs * self.steps_per_epoch
 
     @property
     def most_hours(self) -> float | None:
         """Hours of training, if no seed stops early and epochs take as long as earlier ones."""
         if self.seconds_per_epoch is None:
             return None
-        return len(self.left) * self.cell.protocol.max_epochs * self.seconds_per_epoch / 3600
+        return (
+            len(self.left) * self.cell.request.protocol.max_epochs * self.seconds_per_epoch / 3600
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +103,7 @@ def plan_study(
     """
     workspace = with_study_datasets(workspace, study.own_datasets, data or study.folder)
     records = StudyRecords(workspace)
-    planned: set[str] = set()
+    planned: set[Any] = set()
     plans = []
     with reporter.task(f"Planning {study.name}", len(study.cells), "cells") as task:
         for cell in study.cells:
@@ -143,9 +144,9 @@ def trained_runs_of(
     Raises:
         EmcacheError: Its data or its weights are not there.
     """
-    setting = _setting(workspace, cell, device, reporter)
+    plan = plan_training(workspace, _request(workspace, cell, device), reporter)
     runs = records.runs
-    fingerprints = [setting.fingerprint(seed) for seed in cell.seeds]
+    fingerprints = [plan.fingerprint(seed) for seed in cell.request.seeds]
     return [runs[fingerprint] for fingerprint in fingerprints if fingerprint in runs]
 
 
@@ -154,17 +155,17 @@ def _run(workspace: Workspace, cell: Cell, device: str, reporter: Reporter) -> C
     problems: list[str] = []
     records = StudyRecords(workspace)
     try:
-        setting = _setting(workspace, cell, device, reporter)
+        plan = plan_training(workspace, _request(workspace, cell, device), reporter)
     except EmcacheError as error:
         return _failed(cell, error, reporter)
-    for seed in cell.seeds:
-        fingerprint = setting.fingerprint(seed)
+    for seed in cell.request.seeds:
+        fingerprint = plan.fingerprint(seed)
         # One seed that fails must not keep the others from being trained.
         try:
             if fingerprint in records.runs:
                 before += 1
             else:
-                trained += len(_train(workspace, cell, device, [seed], reporter))
+                trained += len(train(workspace, replace(plan.request, seeds=(seed,)), reporter))
                 records = StudyRecords(workspace)
             run = records.runs[fingerprint]
             evaluated += _evaluate(workspace, cell, run, device, records, reporter)
@@ -204,7 +205,7 @@ def _evaluate(
 
 def _is_own_test(cell: Cell, selection: Selection) -> bool:
     """Whether the training itself scores these slices."""
-    return selection.dataset in cell.train_on and selection.split in (None, "test")
+    return selection.dataset in cell.request.datasets and selection.split in (None, "test")
 
 
 def _selected(workspace: Workspace, text: str) -> tuple[Dataset, str | None]:
@@ -212,52 +213,13 @@ def _selected(workspace: Workspace, text: str) -> tuple[Dataset, str | None]:
     return load_dataset(workspace, selection.dataset), selection.split
 
 
-def _train(
-    workspace: Workspace, cell: Cell, device: str, seeds: Sequence[int], reporter: Reporter
-) -> list[Record]:
-    options = _options(cell, device, seeds)
-    if cell.regime == "frozen":
-        request = _request(workspace, cell, device)
-        return train_head(workspace, cell.train_on, request, options, reporter)
-    choice = BackboneChoice(cell.backbone, cell.weights, cell.longest_edge)
-    savings = DeviceSavings(cell.accumulate, cell.checkpoint)
-    return train_lora(workspace, cell.train_on, choice, options, savings, reporter)
-
-
-def _setting(workspace: Workspace, cell: Cell, device: str, reporter: Reporter) -> Setting:
-    options = _options(cell, device, cell.seeds)
-    if cell.regime == "frozen":
-        request = _request(workspace, cell, device)
-        return plan_head_training(workspace, cell.train_on, request, options, reporter)[0]
-    choice = BackboneChoice(cell.backbone, cell.weights, cell.longest_edge)
-    return plan_lora_training(workspace, cell.train_on, choice, options, reporter)[0]
-
-
-def _options(cell: Cell, device: str, seeds: Sequence[int]) -> TrainingOptions:
-    return TrainingOptions(
-        list(seeds),
-        cell.protocol,
-        cell.sampling,
-        device=device,
-        precision=cell.precision,
-        accept_audit=cell.accept_audit,
-    )
-
-
-def _request(workspace: Workspace, cell: Cell, device: str) -> FeatureRequest:
+def _request(workspace: Workspace, cell: Cell, device: str) -> TrainingRequest:
+    """What a cell asks for, with the very weights and arithmetic of its tokens."""
+    request = cell.request
     weights = find_workspace_weights(workspace, cell.weights, find_backbone(cell.backbone))
-    scale = cell.protocol.pixel_size_nm
-    precision = pick_precision(cell.precision, pick_device(device))
-    edge = cell.longest_edge if scale is None else None
-    return FeatureRequest(
-        cell.backbone,
-        cell.weights,
-        edge,
-        cell.dtype,
-        pixel_size_nm=scale,
-        precision=precision,
-        weights_sha256=weights.sha256,
-    )
+    precision = pick_precision(request.precision, pick_device(device))
+    features = replace(request.features, precision=precision, weights_sha256=weights.sha256)
+    return replace(request, features=features, device=device)
 
 
 def _check_datasets(workspace: Workspace, study: Study, data: Path, reporter: Reporter) -> None:
@@ -269,7 +231,9 @@ def _check_datasets(workspace: Workspace, study: Study, data: Path, reporter: Re
         for gap in study.gaps:
             check_gap(workspace, gap, reporter)
         # Many cells train on the same data; each is audited and judged once.
-        for names, accept in dict.fromkeys((c.train_on, c.accept_audit) for c in study.cells):
+        for names, accept in dict.fromkeys(
+            (c.request.datasets, c.request.accept_audit) for c in study.cells
+        ):
             datasets = [load_dataset(workspace, name) for name in names]
             accept_audits(workspace, datasets, accept, reporter)
     except AuditError as error:
@@ -318,38 +282,39 @@ def _check_labelled(workspace: Workspace, name: str, reporter: Reporter) -> None
 
 
 def _plan(
-    workspace: Workspace, cell: Cell, device: str, records: StudyRecords, planned: set[str]
+    workspace: Workspace, cell: Cell, device: str, records: StudyRecords, planned: set[Any]
 ) -> CellPlan:
-    spec = find_backbone(cell.backbone)
+    spec, request = find_backbone(cell.backbone), cell.request
     extract, token_bytes, steps = 0, 0, 0
     done: tuple[int, ...] | None = None
     problem = None
     try:
         for name in cell.evaluate_on:
             _check_labelled(workspace, Selection.parse(name).dataset, Quiet())
-        sources = training_sources(workspace, cell.train_on, Quiet())
-        train, _ = split_validation(
-            [source.positions("train") for source in sources.items], cell.protocol
+        sources = training_sources(workspace, request.datasets, Quiet())
+        learned, _ = split_validation(
+            [source.positions("train") for source in sources.items], request.protocol
         )
-        steps = epoch_steps(train, cell.sampling, cell.protocol.batch)
+        steps = epoch_steps(learned, request.sampling, request.protocol.batch)
         if are_at_hand(cell.weights, spec, workspace):
-            setting = _setting(workspace, cell, device, Quiet())
-            done = tuple(s for s in cell.seeds if setting.fingerprint(s) in records.runs)
+            plan = plan_training(workspace, _request(workspace, cell, device), Quiet())
+            done = tuple(s for s in request.seeds if plan.fingerprint(s) in records.runs)
         elif cell.weights == PRETRAINED and spec.hub is None:
             problem = f"there are no pretrained weights of {spec.name}"
         elif is_named(cell.weights):
             problem = "weights to be downloaded"
         else:
             problem = f"no weights file {cell.weights}"
-        if cell.regime == "frozen" and len(done or ()) < len(cell.seeds):
+        cached = not find_regime(request.regime).runs_backbone
+        if cached and len(done or ()) < len(request.seeds):
             for source in sources.items:
-                key = f"{cell.backbone} {cell.weights} {_size(cell)} {source.dataset.name}"
-                if key not in planned:
-                    planned.add(key)
+                kind = (request.features, request.precision, source.dataset.name)
+                if kind not in planned:
+                    planned.add(kind)
                     here = _cached(workspace, cell, device, source.dataset, problem)
                     extract += 0 if here else len(source.slices)
                     token_bytes += 0 if here else _token_bytes(cell, source.dataset)
-        if not cell.accept_audit:
+        if not request.accept_audit:
             refuse_known_failures(workspace, [source.dataset for source in sources.items])
     except AuditError as error:
         problem = _accepted_in_a_study(error)
@@ -359,24 +324,25 @@ def _plan(
     return CellPlan(cell, done, extract, token_bytes, steps, seconds, problem)
 
 
-def _size(cell: Cell) -> str:
-    return f"{cell.longest_edge} {cell.protocol.pixel_size_nm} {cell.dtype} {cell.precision}"
-
-
 def _cached(
     workspace: Workspace, cell: Cell, device: str, dataset: Dataset, problem: str | None
 ) -> bool:
     """Whether the dataset's tokens are there; without weights nobody can know."""
     if problem is not None:
         return False
-    return choose_feature_set(workspace, dataset, _request(workspace, cell, device)) is not None
+    features = _request(workspace, cell, device).features
+    return choose_feature_set(workspace, dataset, features) is not None
 
 
 def _token_bytes(cell: Cell, dataset: Dataset) -> int:
     spec = find_backbone(cell.backbone)
-    scale = cell.protocol.pixel_size_nm
+    features = cell.request.features
     sizes = preprocessing_of(
-        spec.patch, cell.longest_edge, scale, dataset.voxel_size_nm, dataset.name
+        spec.patch,
+        features.longest_edge,
+        features.pixel_size_nm,
+        dataset.voxel_size_nm,
+        dataset.name,
     )
     tokens = sum(int(np.prod(sizes.grid_of(s.height, s.width))) for s in dataset.labelled)
-    return tokens * spec.dim * np.dtype(cell.dtype).itemsize
+    return tokens * spec.dim * np.dtype(features.dtype).itemsize

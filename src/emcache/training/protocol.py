@@ -7,83 +7,89 @@ never averaged together.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Literal
+from dataclasses import asdict, dataclass, fields
+from typing import Annotated, Any, Literal, get_type_hints
 
-from emcache.errors import UsageError
+from annotated_types import Ge, Gt, Le, Lt
+from pydantic import AfterValidator, Field, TypeAdapter, ValidationError, create_model
+
+from emcache.errors import UsageError, suggest
+from emcache.validation import Content, Misfit, check
 
 LINEAR_LEARNING_RATE = 1e-2
 """What suits a linear head on frozen tokens; the measurements stand in ``docs/commands.md``."""
 
+_LARGEST = 2**31 - 1
+_Count = Annotated[int, Ge(1), Le(_LARGEST), Field(description="a whole number of at least 1")]
+_Rate = Annotated[float, Gt(0), Lt(1e6), Field(description="a number above 0 and below 1e6")]
+_Limit = Annotated[
+    float | None, Field(gt=0, description="a positive number, or none where there is no limit")
+]
+
+
+def _different(targets: str) -> str:
+    names = targets.split("+")
+    if len(set(names)) < len(names):
+        raise ValueError("one is named twice")
+    return targets
+
 
 @dataclass(frozen=True, slots=True)
 class Protocol:
-    """How a head is trained; the defaults are the study's (arXiv 2602.08505)."""
+    """How a head is trained; the defaults are the study's (arXiv 2602.08505).
+
+    Raises:
+        UsageError: A field of another type, or outside its bounds.
+    """
 
     name: str = "paper"
     """The named protocol this one is, or starts from."""
-    head: Literal["deconv", "linear"] = "deconv"
+    head: Annotated[Literal["deconv", "linear"], Field(description="deconv or linear")] = "deconv"
     """The study's upsampling head, or batch norm and one 1x1 convolution."""
-    loss: str = "dice"
+    loss: Annotated[Literal["dice"], Field(description="dice")] = "dice"
     """MONAI's Dice loss: softmax, one-hot, background included."""
-    optimizer: str = "adamw"
-    learning_rate: float = 5e-5
-    weight_decay: float = 1e-4
-    batch: int = 2
+    optimizer: Annotated[Literal["adamw"], Field(description="adamw")] = "adamw"
+    learning_rate: _Rate = 5e-5
+    weight_decay: Annotated[float, Ge(0), Field(description="a number of at least 0")] = 1e-4
+    batch: _Count = 2
     """Slices in a step."""
-    max_epochs: int = 1000
-    patience: int = 20
+    max_epochs: _Count = 1000
+    patience: _Count = 20
     """Epochs without a lower validation loss after which training stops."""
-    val_fraction: float = 0.1
+    val_fraction: Annotated[float, Gt(0), Lt(1), Field(description="a number between 0 and 1")] = (
+        0.1
+    )
     """Share of the training slices held out, rounded, at least one."""
-    val_seed: int = 42
+    val_seed: Annotated[
+        int, Ge(0), Le(_LARGEST), Field(description=f"a whole number from 0 to {_LARGEST}")
+    ] = 42
     """Seed of that choice; fixed, so that runs differ in the training seed alone."""
-    val_split: Literal["random", "block"] = "random"
+    val_split: Annotated[Literal["random", "block"], Field(description="random or block")] = (
+        "random"
+    )
     """Slices drawn at random, or a run of neighbours: in a stack, a random validation slice lies
     between two training slices that look almost the same."""
-    augmentation: str = "none"
-    gradient_clip: float | None = None
+    augmentation: Annotated[Literal["none"], Field(description="none")] = "none"
+    gradient_clip: _Limit = None
     """Largest norm of the gradient, or None."""
-    pixel_size_nm: float | None = None
+    pixel_size_nm: _Limit = None
     """Pitch that every dataset is brought to, or None where the longest edge sets the size."""
-    lora_rank: int = 16
+    lora_rank: _Count = 16
     """Rank of the adapters, in the LoRA regime."""
-    lora_alpha: float = 32.0
+    lora_alpha: _Rate = 32.0
     """Their updates are scaled by alpha / rank."""
-    lora_targets: str = "attn.qkv+attn.proj"
+    lora_targets: Annotated[
+        str,
+        AfterValidator(_different),
+        Field(description="names of layers joined by +, each once"),
+    ] = "attn.qkv+attn.proj"
     """Layers of every block that carry an adapter, joined by ``+``."""
 
     def __post_init__(self) -> None:
-        bounds = {
-            "learning_rate": 0 < self.learning_rate < 1e6,
-            "weight_decay": self.weight_decay >= 0,
-            "batch": self.batch >= 1,
-            "max_epochs": self.max_epochs >= 1,
-            "patience": self.patience >= 1,
-            "val_fraction": 0 < self.val_fraction < 1,
-            "gradient_clip": self.gradient_clip is None or self.gradient_clip > 0,
-            "lora_rank": self.lora_rank >= 1,
-            "lora_alpha": 0 < self.lora_alpha < 1e6,
-            "loss": self.loss == "dice",
-            "optimizer": self.optimizer == "adamw",
-            "augmentation": self.augmentation == "none",
-            "val_seed": 0 <= self.val_seed < 2**31,
-            "lora_targets": len(set(self.lora_targets.split("+")))
-            == len(self.lora_targets.split("+")),
-            "head": self.head in ("deconv", "linear"),
-            "val_split": self.val_split in ("random", "block"),
-        }
-        for field, holds in bounds.items():
-            if not holds:
-                raise UsageError(
-                    f"the protocol's {field} cannot be {getattr(self, field)!r:.80}; choose a "
-                    f"positive number (val_fraction below 1; head deconv or linear; val_split "
-                    f"random or block; loss dice; optimizer adamw; augmentation none; each LoRA "
-                    f"target once).",
-                    subject=field,
-                )
+        # A whole number may stand where a float is meant; fingerprints tell 1 from 1.0.
+        for name, value in _checked(asdict(self)).items():
+            object.__setattr__(self, name, value)
 
     @property
     def label(self) -> str:
@@ -93,41 +99,42 @@ class Protocol:
         return self.name if not changed else f"{self.name}[{', '.join(changed)}]"
 
     def with_changes(self, changes: Mapping[str, Any]) -> Protocol:
-        """A protocol with some fields changed; None leaves a field as it is."""
-        given = {field: value for field, value in changes.items() if value is not None}
-        _check_choices(given)
-        return replace(self, **given)
+        """A protocol with some fields changed; None leaves a field as it is.
+
+        Raises:
+            UsageError: There is no such field, or it cannot be so.
+        """
+        for name in changes:
+            check_field(name)
+        given = {name: value for name, value in changes.items() if value is not None}
+        return Protocol(**_checked({**asdict(self), **given}))
 
     def as_dict(self) -> dict[str, Any]:
         """Every field, as records name its value."""
         return {**asdict(self), "head": _RECORDED_HEADS[self.head]}
 
 
+_TYPES: Mapping[str, Any] = {
+    field.name: get_type_hints(Protocol, include_extras=True)[field.name]
+    for field in fields(Protocol)
+}
+_DEFINED: Any = {field.name: (_TYPES[field.name], field.default) for field in fields(Protocol)}
+_MODEL: type[Content] = create_model("_ProtocolFields", __base__=Content, **_DEFINED)
+
 # Heads as records, labels and fingerprints call them. A head called "linear" there is the bare
 # convolution of earlier versions; its runs must share no row with those of today's.
-_RECORDED_HEADS: Mapping[str, Literal["deconv", "bn-linear"]] = {
-    "deconv": "deconv",
-    "linear": "bn-linear",
-}
-
-_CHOICES: Mapping[str, tuple[str, ...]] = {
-    "head": ("deconv", "linear"),
-    "val_split": ("random", "block"),
-}
+_RECORDED_HEADS: Mapping[str, str] = {"deconv": "deconv", "linear": "bn-linear"}
 
 
-def _check_choices(values: Mapping[str, Any]) -> None:
-    for name, known in _CHOICES.items():
-        if values.get(name, known[0]) not in known:
-            raise UsageError(
-                f"the protocol's {name} cannot be {values[name]!r:.80}; expected "
-                f"{' or '.join(known)}.",
-                subject=name,
-            )
-
-
-def _is_held(value: object) -> bool:
-    return not isinstance(value, int) or abs(value) < 1 << 63
+def _checked(values: Mapping[str, Any]) -> dict[str, Any]:
+    found = check(_MODEL, dict(values))
+    if isinstance(found, Misfit):
+        raise UsageError(
+            f"the protocol's {found.key} cannot be {found.value!r:.80}; expected "
+            f"{found.expected or 'a text'}.",
+            subject=found.key,
+        )
+    return found.model_dump()
 
 
 def read_protocol(values: Mapping[str, Any]) -> Protocol:
@@ -136,28 +143,14 @@ def read_protocol(values: Mapping[str, Any]) -> Protocol:
     Raises:
         UsageError: A field of another type, or one that cannot be.
     """
-    given: dict[str, Any] = {}
-    for name, value in values.items():
-        allowed = _TYPES.get(name, ())
-        # JSON knows integers that no float holds.
-        fits = isinstance(value, allowed) and not isinstance(value, bool) and _is_held(value)
-        if allowed and not fits:
-            raise UsageError(
-                f"the protocol's {name} cannot be {value!r:.80}; expected one like "
-                f"{getattr(PROTOCOLS['paper'], name)!r}.",
-                subject=name,
-            )
-        if allowed:
-            # A whole number in JSON may be a float that was written so.
-            given[name] = float(value) if float in allowed and value is not None else value
+    given = {name: value for name, value in values.items() if name in _TYPES}
     if "head" in given:
         given["head"] = _head_of(given["head"])
-    _check_choices(given)
-    find_protocol(given.get("name", "paper"))
-    return Protocol(**given)
+    given = {**given, "name": find_protocol(given.get("name", "paper")).name}
+    return Protocol(**_checked(given))
 
 
-def _head_of(recorded: str) -> str:
+def _head_of(recorded: object) -> str:
     for head, name in _RECORDED_HEADS.items():
         if name == recorded:
             return head
@@ -173,26 +166,32 @@ PROTOCOLS: Mapping[str, Protocol] = {"paper": Protocol()}
 """Every protocol by its name."""
 
 
-_OPTIONAL_NUMBERS = ("gradient_clip", "pixel_size_nm")
-_TYPES: Mapping[str, tuple[type, ...]] = {
-    field.name: (int, float, type(None))
-    if field.name in _OPTIONAL_NUMBERS
-    else ((int, float) if isinstance(field.default, float) else (type(field.default),))
-    for field in fields(Protocol)
-}
-
-
-def find_protocol(name: str) -> Protocol:
+def find_protocol(name: object) -> Protocol:
     """The protocol of that name.
 
     Raises:
         UsageError: There is none.
     """
-    if name not in PROTOCOLS:
+    if not isinstance(name, str) or name not in PROTOCOLS:
         raise UsageError(
             f"there is no protocol {name!r:.80}; known: {', '.join(PROTOCOLS)}.", subject=name
         )
     return PROTOCOLS[name]
+
+
+def check_field(name: str) -> None:
+    """Refuse what is not a field of a protocol that can be changed.
+
+    Raises:
+        UsageError: A field that it resembles is named, and all.
+    """
+    known = [field for field in _TYPES if field != "name"]
+    if name not in known:
+        raise UsageError(
+            f"the protocol has no field {name!r:.100} to set; {suggest(name, known)}known: "
+            f"{', '.join(known)}.",
+            subject=name,
+        )
 
 
 def parse_fields(texts: Iterable[str]) -> dict[str, Any]:
@@ -210,15 +209,13 @@ def parse_fields(texts: Iterable[str]) -> dict[str, Any]:
     given: dict[str, Any] = {}
     for text in texts:
         name, equals, value = text.partition("=")
-        known = [field for field in _TYPES if field != "name"]
-        if not equals or name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {close[0]}? " if close else ""
+        if not equals:
             raise UsageError(
-                f"{text!r:.200} sets no field of the protocol; expected FIELD=VALUE; {hint}known: "
-                f"{', '.join(known)}.",
+                f"{text!r:.200} sets no field of the protocol; expected FIELD=VALUE, as "
+                f"weight_decay=1e-3.",
                 subject=text,
             )
+        check_field(name)
         if name in given:
             raise UsageError(f"{name} is set twice; expected it once.", subject=name)
         given[name] = _read_value(name, value)
@@ -226,19 +223,14 @@ def parse_fields(texts: Iterable[str]) -> dict[str, Any]:
 
 
 def _read_value(name: str, text: str) -> Any:
-    allowed = _TYPES[name]
-    if type(None) in allowed and text.lower() == "none":
+    if _TYPES[name] == _Limit and text.lower() == "none":
         return None
     try:
-        if float in allowed:
-            return float(text)
-        return int(text) if int in allowed else text
-    except ValueError:
-        usual = getattr(PROTOCOLS["paper"], name)
-        example = 1.0 if usual is None else usual
+        return TypeAdapter(_TYPES[name]).validate_strings(text)
+    except ValidationError:
+        expected = _MODEL.model_fields[name].description
         raise UsageError(
-            f"{name} cannot be {text!r:.80}; expected a value like {example}.",
-            subject=name,
+            f"{name} cannot be {text!r:.80}; expected {expected}.", subject=name
         ) from None
 
 

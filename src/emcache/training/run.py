@@ -4,53 +4,54 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import polars as pl
 
 from emcache.auditing.checks import compare_datasets
 from emcache.auditing.run import accept_audits
-from emcache.cache.shards import Grid
 from emcache.errors import TrainingError
-from emcache.models.device import advise_on_memory, kept_memory, pick_layout
+from emcache.models.device import (
+    advise_on_memory,
+    kept_memory,
+    pick_device,
+    pick_layout,
+    pick_precision,
+)
 from emcache.models.weights import describe_untrained, is_untrained
 from emcache.progress import Reporter
 from emcache.storage.hashing import json_sha256
 from emcache.storage.records import Record, new_record, package_versions
 from emcache.storage.workspace import Workspace
-from emcache.training.batches import Examples, Reader, open_examples
+from emcache.training.batches import Examples, open_examples
 from emcache.training.checkpoints import CheckpointFolder, Keeper, unfinished_command
+from emcache.training.inputs import Inputs
 from emcache.training.model import Model
 from emcache.training.nothing_learned import nothing_learned
-from emcache.training.sampling import split_validation
+from emcache.training.plan import TrainingPlan, TrainingRequest
+from emcache.training.regimes import find_regime
+from emcache.training.sampling import check_sampling, split_validation
 from emcache.training.scoring import iou_of, score_slices, slice_table
 from emcache.training.seen import TRAINING_SLICES, Seen, training_slices
-from emcache.training.setting import Setting
-from emcache.training.sources import Sources
+from emcache.training.sources import Sources, training_sources
 from emcache.training.trainer import Fit, Trainer, fit
 
 Deliver = Callable[[Sequence[Record]], None]
 """Hands the records of a training to whoever asked for them."""
 
 
-def train_runs(
+def train(
     workspace: Workspace,
-    setting: Setting,
-    reader: Reader,
-    build: Callable[[int], Model],
-    extra: Mapping[str, Any],
+    request: TrainingRequest,
     reporter: Reporter,
     deliver: Deliver | None = None,
 ) -> list[Record]:
-    """Train and test once for each seed.
+    """Train and test once for each seed; what is not in the cache is extracted first.
 
     Args:
-        workspace: Where the records go.
-        setting: What the runs share.
-        reader: Where examples come from, by the positions of the setting's sources.
-        build: An untrained model for a seed.
-        extra: Further values for the records' ``config``.
+        workspace: Where.
+        request: What, and how.
         reporter: Receives progress: every epoch and run.
         deliver: Gets the records when all are there. Who is killed before it returns has shown
             nothing: the same command then finds what was trained and trains nothing again.
@@ -59,18 +60,24 @@ def train_runs(
         The records, in the order of the seeds. A record is kept as soon as its run ends.
 
     Raises:
+        AuditError: A dataset failed its audit, and the request does not accept that.
         TrainingError: A loss that is not finite.
+        EmcacheError: Of the datasets, the features, the backbone or the options.
     """
-    options, sources = setting.options, setting.data.sources
-    weights = setting.data.description["weights"]
+    plan = plan_training(workspace, request, reporter)
+    sources = plan.sources
+    audits = _audit(workspace, plan, reporter)
+    reader = plan.inputs.open(reporter)
+    weights = plan.inputs.description["weights"]
     if is_untrained(weights):
         reporter.say(describe_untrained(weights))
-    train, val = split_validation([s.positions("train") for s in sources.items], options.protocol)
+    train, val = split_validation([s.positions("train") for s in sources.items], plan.protocol)
     test = sources.positions("test")
     steps = [position for positions in train for position in sorted(positions)]
     used = [*steps, *val, *test]
     with _memory_advice():
-        examples, resident = open_examples(reader, setting.device, options.resident, used)
+        examples, resident = open_examples(reader, plan.device, request.resident, used)
+    extra = {**audits, **plan.regime.facts(plan)}
     facts = {
         **extra,
         "resident": resident,
@@ -78,22 +85,22 @@ def train_runs(
         "n_val": len(val),
         "train_slices": _names(sources, steps),
         "val_slices": _names(sources, val),
+        "command": (key := _command_key(plan, extra)),
     }
-    key = _command_key(setting, extra)
-    facts["command"] = key
-    run = _Runs(workspace, setting, examples, train, val, test, facts, reporter)
+    run = _Runs(workspace, plan, examples, train, val, test, facts, reporter)
+    build = plan.regime.builder(plan, reporter)
     records: list[Record] = []
     with unfinished_command(workspace.runs, key, f"training {sources.names}", reporter) as command:
-        for seed in options.seeds:
+        for seed in request.seeds:
             if (done := command.finished(seed)) is not None:
                 reporter.say(f"Seed {seed} is done: record {done.id}.")
                 records.append(done)
                 continue
-            keeper = command.keeper(seed)
+            keeper, record_id = command.keeper(seed), command.begin(seed, plan.regime.record_kind)
             try:
-                records.append(run.one(seed, build, command.begin(seed, setting.kind), keeper))
+                records.append(run.one(seed, build, record_id, keeper))
             except KeyboardInterrupt:
-                _tell_interrupted(reporter, len(records), options.seeds, seed, keeper)
+                _tell_interrupted(reporter, len(records), request.seeds, seed, keeper)
                 raise
             command.end(seed)
         if deliver is not None:
@@ -101,18 +108,66 @@ def train_runs(
     return records
 
 
-def _command_key(setting: Setting, extra: Mapping[str, Any]) -> str:
+def plan_training(
+    workspace: Workspace, request: TrainingRequest, reporter: Reporter
+) -> TrainingPlan:
+    """Resolve a training without extracting or training anything.
+
+    Raises:
+        EmcacheError: Of the datasets, the features, the backbone or the options.
+    """
+    regime = find_regime(request.regime)
+    device = pick_device(request.device)
+    precision = pick_precision(request.precision, device)
+    check_sampling(request.sampling, len(request.datasets), request.protocol.batch)
+    sources = training_sources(workspace, request.datasets, reporter)
+    features, protocol = request.features, request.protocol
+    if protocol.pixel_size_nm is not None:
+        features = replace(features, pixel_size_nm=protocol.pixel_size_nm)
+    if regime.runs_backbone:
+        # Tokens go to the head as they are computed, in the arithmetic of the training.
+        features = replace(features, dtype="float32", precision=precision)
+    inputs = regime.plan(workspace, sources, features, request.device, reporter)
+    # Features of one physical scale may be chosen though the user did not ask for it.
+    protocol = replace(protocol, pixel_size_nm=inputs.description.get("pixel_size_nm"))
+    _check_grids(sources, inputs)
+    return TrainingPlan(request, regime, sources, inputs, protocol, device, precision)
+
+
+def _check_grids(sources: Sources, inputs: Inputs) -> None:
+    for source, own in zip(sources.items, inputs.grids, strict=True):
+        if (1, 1) in own:
+            raise TrainingError(
+                f"the tokens of {source.dataset.name} are a grid of one, whose batch norm has no "
+                f"spread; expected several a slice: choose a larger --longest-edge.",
+                subject=source.dataset.name,
+            )
+
+
+def _audit(workspace: Workspace, plan: TrainingPlan, reporter: Reporter) -> dict[str, Any]:
+    """Audit what is about to be trained on; what a record says of it.
+
+    Raises:
+        AuditError: An audit failed, and the request does not accept that.
+    """
+    datasets = [source.dataset for source in plan.sources.items]
+    for note in compare_datasets(datasets, plan.protocol.pixel_size_nm is not None):
+        reporter.say(note)
+    accepted, audits = accept_audits(workspace, datasets, plan.request.accept_audit, reporter)
+    return {"audit_accepted": accepted, "audits": audits}
+
+
+def _command_key(plan: TrainingPlan, extra: Mapping[str, Any]) -> str:
     """Key of a command: the same words on the same data, with the same arithmetic."""
-    options = setting.options
     return json_sha256(
         {
-            "setting": setting.fingerprint(None),
+            "setting": plan.fingerprint(None),
             # Two commands that begin at once may each make an audit; they judge the same data.
             "extra": {name: value for name, value in extra.items() if name != "audits"},
-            "seeds": list(options.seeds),
-            "save_predictions": options.save_predictions,
-            "device": setting.device.type,
-            "layout": str(pick_layout(setting.device)),
+            "seeds": list(plan.request.seeds),
+            "save_predictions": plan.request.save_predictions,
+            "device": plan.device.type,
+            "layout": str(pick_layout(plan.device)),
             "versions": package_versions(),
         }
     )
@@ -139,7 +194,7 @@ def _memory_advice() -> AbstractContextManager[None]:
 @dataclass(frozen=True, slots=True)
 class _Runs:
     workspace: Workspace
-    setting: Setting
+    plan: TrainingPlan
     examples: Examples
     train: list[list[int]]
     val: list[int]
@@ -151,34 +206,30 @@ class _Runs:
         self, seed: int, build: Callable[[int], Model], record_id: str, keeper: Keeper
     ) -> Record:
         """Train and test one model; it is gone from memory before the next is built."""
-        options, sources = self.setting.options, self.setting.data.sources
-        protocol = options.protocol
+        plan = self.plan
+        request, sources, protocol = plan.request, plan.sources, plan.protocol
         with (
             kept_memory(),
             _memory_advice(),
-            new_record(self.workspace.runs, self.setting.kind, record_id) as draft,
+            new_record(self.workspace.runs, plan.regime.record_kind, record_id) as draft,
         ):
             model = build(seed)
             trainer = Trainer(
-                model.module,
-                protocol,
-                self.setting.device,
-                self.setting.precision,
-                ignores=sources.ignores,
+                model.module, protocol, plan.device, plan.precision, ignores=sources.ignores
             )
             result = fit(
                 trainer,
                 self.examples,
                 self.train,
                 self.val,
-                options.sampling,
+                request.sampling,
                 protocol,
                 seed,
                 self.reporter,
                 keeper,
             )
             model.module.load_state_dict(dict(result.state), strict=False)
-            pictures = draft if options.save_predictions else None
+            pictures = draft if request.save_predictions else None
             learned = training_slices(sources, [p for part in self.train for p in part], self.val)
             rows = score_slices(
                 trainer,
@@ -191,7 +242,7 @@ class _Runs:
             )
             losses = [(epoch.train_loss, epoch.val_loss) for epoch in result.epochs]
             draft.config = {
-                **_config(self.setting, seed, result),
+                **_config(plan, seed, result),
                 **model.facts(),
                 **self.facts,
                 "nothing_learned": nothing_learned(rows, losses),
@@ -208,40 +259,6 @@ class _Runs:
 def _names(sources: Sources, positions: Sequence[int]) -> list[str]:
     """``dataset/slice`` of each position."""
     return [f"{source.dataset.name}/{item.id}" for source, item in map(sources.at, positions)]
-
-
-def audit_sources(workspace: Workspace, setting: Setting, reporter: Reporter) -> dict[str, Any]:
-    """Audit what is about to be trained on; what a record says of it.
-
-    Raises:
-        AuditError: An audit failed, and the options do not accept that.
-    """
-    datasets = [source.dataset for source in setting.data.sources.items]
-    same_scale = setting.options.protocol.pixel_size_nm is not None
-    for note in compare_datasets(datasets, same_scale):
-        reporter.say(note)
-    accept = setting.options.accept_audit
-    accepted, audits = accept_audits(workspace, datasets, accept, reporter)
-    return {"audit_accepted": accepted, "audits": audits}
-
-
-def check_grids(sources: Sources, grids: Sequence[Sequence[Grid]]) -> None:
-    """Refuse grids that no head can train on.
-
-    Args:
-        sources: Whose.
-        grids: Of each source's slices.
-
-    Raises:
-        TrainingError: A grid of one token.
-    """
-    for source, own in zip(sources.items, grids, strict=True):
-        if (1, 1) in own:
-            raise TrainingError(
-                f"the tokens of {source.dataset.name} are a grid of one, whose batch norm has no "
-                f"spread; expected several a slice: choose a larger --longest-edge.",
-                subject=source.dataset.name,
-            )
 
 
 def _tell(
@@ -284,33 +301,34 @@ def _shared_window(sources: Sources) -> list[float] | None:
     return None if windows or window is None else [window.black, window.white]
 
 
-def _config(setting: Setting, seed: int, result: Fit) -> dict[str, Any]:
-    data, protocol = setting.data, setting.options.protocol
+def _config(plan: TrainingPlan, seed: int, result: Fit) -> dict[str, Any]:
+    inputs, protocol = plan.inputs, plan.protocol
+    facts = inputs.description
     return {
-        "regime": setting.regime,
-        "backbone": data.description["backbone"],
-        "weights": data.description["weights"],
-        "weights_sha256": data.description["weights_sha256"],
-        "weights_revision": data.description.get("weights_revision"),
-        "longest_edge": data.description["longest_edge"],
-        "pixel_size_nm": data.description.get("pixel_size_nm"),
+        "regime": plan.request.regime,
+        "backbone": facts["backbone"],
+        "weights": facts["weights"],
+        "weights_sha256": facts["weights_sha256"],
+        "weights_revision": facts.get("weights_revision"),
+        "longest_edge": facts["longest_edge"],
+        "pixel_size_nm": facts.get("pixel_size_nm"),
         "protocol": protocol.label,
         "protocol_fields": protocol.as_dict(),
-        "train_on": data.sources.names,
-        "sampling": setting.options.sampling,
+        "train_on": plan.sources.names,
+        "sampling": plan.request.sampling,
         "seed": seed,
         "head": protocol.as_dict()["head"],
-        "precision": setting.precision,
-        "device": setting.device.type,
-        "dim": data.description["dim"],
-        "classes": _class_values(data.sources),
-        "grey_window": _shared_window(data.sources),
-        "recipe": data.recipe,
-        "feature_sets": list(data.feature_sets),
-        "feature_fingerprints": list(data.fingerprints),
-        "label_sets": list(data.label_keys),
-        "run_fingerprint": setting.fingerprint(seed),
-        "setup_fingerprint": setting.fingerprint(None),
+        "precision": plan.precision,
+        "device": plan.device.type,
+        "dim": facts["dim"],
+        "classes": _class_values(plan.sources),
+        "grey_window": _shared_window(plan.sources),
+        "recipe": inputs.recipe,
+        "feature_sets": list(inputs.feature_sets),
+        "feature_fingerprints": list(inputs.fingerprints),
+        "label_sets": list(inputs.label_keys),
+        "run_fingerprint": plan.fingerprint(seed),
+        "setup_fingerprint": plan.fingerprint(None),
         "epochs_run": len(result.epochs),
         "best_epoch": result.best_epoch,
         "best_val_loss": result.best_val_loss,

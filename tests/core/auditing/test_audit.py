@@ -35,9 +35,9 @@ from emcache.errors import AuditError
 from emcache.progress import Quiet
 from emcache.storage.records import list_record_ids
 from emcache.storage.workspace import Workspace
-from emcache.training.head import train_head
+from emcache.training.plan import TrainingRequest
 from emcache.training.protocol import Protocol
-from emcache.training.setting import TrainingOptions
+from emcache.training.run import train as run_training
 
 MASKED = {"images": "images/*.png", "masks": "masks/*.png"}
 REQUEST = FeatureRequest("tiny", "random:0", 70)
@@ -480,14 +480,24 @@ def test_a_training_on_failed_data_needs_leave_and_carries_the_mark(
     with pytest.raises(
         AuditError, match=r"audit of d0 failed: pairing: .*string order.*--accept-a"
     ):
-        train_head(workspace, [name], REQUEST, TrainingOptions([0], LINEAR), listener)
+        run_training(
+            workspace,
+            TrainingRequest(datasets=[name], features=REQUEST, seeds=[0], protocol=LINEAR),
+            listener,
+        )
     assert any("Audit of d0, pairing: fail" in line for line in listener.lines)
     assert not list(workspace.cache.glob("d0-*")), "nothing was extracted for it"
-    options = TrainingOptions([0], LINEAR, accept_audit=True)
-    (run,) = train_head(workspace, [name], REQUEST, options, Quiet())
+    options = {"seeds": [0], "protocol": LINEAR, "accept_audit": True}
+    (run,) = run_training(
+        workspace, TrainingRequest(datasets=[name], features=REQUEST, **options), Quiet()
+    )
     assert run.config["audit_accepted"] is True
     reorder(twelve, [STRING.index(place) for place in range(12)])
-    (run,) = train_head(workspace, [name], REQUEST, TrainingOptions([0], LINEAR), Quiet())
+    (run,) = run_training(
+        workspace,
+        TrainingRequest(datasets=[name], features=REQUEST, seeds=[0], protocol=LINEAR),
+        Quiet(),
+    )
     assert run.config["audit_accepted"] is False
 
 
@@ -525,11 +535,19 @@ def test_datasets_that_are_trained_together_are_compared(
 ) -> None:
     one = dataset(workspace, twelve, voxel_size_nm=[50.0, 5.0, 5.0]).name
     other = dataset(workspace, twelve, voxel_size_nm=[50.0, 4.6, 4.6]).name
-    train_head(workspace, [one, other], REQUEST, TrainingOptions([0], LINEAR), listener)
+    run_training(
+        workspace,
+        TrainingRequest(datasets=[one, other], features=REQUEST, seeds=[0], protocol=LINEAR),
+        listener,
+    )
     assert any("12 slices of d0 and d1 have the same pixels" in line for line in listener.lines)
     assert any("measure 5 x 5 and 4.6 x 4.6 nm; --pixel-size" in line for line in listener.lines)
     listener.lines.clear()
-    train_head(workspace, [one], REQUEST, TrainingOptions([0], LINEAR), listener)
+    run_training(
+        workspace,
+        TrainingRequest(datasets=[one], features=REQUEST, seeds=[0], protocol=LINEAR),
+        listener,
+    )
     assert not any("--pixel-size" in line for line in listener.lines)
 
 

@@ -22,15 +22,18 @@ from emcache.models.heads import build_head
 from emcache.progress import Quiet
 from emcache.storage.workspace import Workspace
 from emcache.training.counts import Counts
-from emcache.training.head import train_head
+from emcache.training.plan import TrainingRequest
 from emcache.training.protocol import Protocol
-from emcache.training.setting import TrainingOptions
+from emcache.training.run import train as run_training
 from emcache.training.trainer import Trainer
 
 CLASSES = {"background": [0], "mitochondria": [191], "membrane": [32, 64], "ignore": [9]}
-OPTIONS = TrainingOptions(
-    [0], Protocol(head="linear", max_epochs=2), save_predictions=True, precision="float32"
-)
+OPTIONS = {
+    "seeds": [0],
+    "protocol": Protocol(head="linear", max_epochs=2),
+    "save_predictions": True,
+    "precision": "float32",
+}
 REQUEST = FeatureRequest("tiny", "random:0", 70, precision="float32")
 
 
@@ -58,7 +61,9 @@ def add(workspace: Workspace, root: Path, name: str = "many", **options: object)
 def test_scores_equal_an_independent_count(workspace: Workspace, labelled: Path) -> None:
     dataset = add(workspace, labelled)
     assert dataset.classes.names == ("background", "mitochondria", "membrane")
-    (run,) = train_head(workspace, ["many"], REQUEST, OPTIONS, Quiet())
+    (run,) = run_training(
+        workspace, TrainingRequest(datasets=["many"], features=REQUEST, **OPTIONS), Quiet()
+    )
     rows = pl.read_parquet(run.file("slice_metrics.parquet"))
     assert rows["class"].unique().sort().to_list() == ["foreground", "membrane", "mitochondria"]
     wanted = {"foreground": [32, 64, 191], "membrane": [32, 64], "mitochondria": [191]}
@@ -84,7 +89,9 @@ def test_predictions_have_the_values_of_the_masks(
     workspace: Workspace, labelled: Path, tmp_path: Path
 ) -> None:
     add(workspace, labelled)
-    (run,) = train_head(workspace, ["many"], REQUEST, OPTIONS, Quiet())
+    (run,) = run_training(
+        workspace, TrainingRequest(datasets=["many"], features=REQUEST, **OPTIONS), Quiet()
+    )
     options = PredictionOptions(probabilities=True)
     files, _ = predict(
         workspace, run.id, [labelled / "images" / "0.png"], tmp_path / "out", options, Quiet()
@@ -157,7 +164,9 @@ def test_labels_of_more_than_8_bits(workspace: Workspace, labelled: Path) -> Non
     assert ids.slices[0].foreground_pixels is not None
     assert named.slices[0].foreground_pixels is not None
     assert ids.slices[0].foreground_pixels > named.slices[0].foreground_pixels
-    (run,) = train_head(workspace, ["named"], REQUEST, OPTIONS, Quiet())
+    (run,) = run_training(
+        workspace, TrainingRequest(datasets=["named"], features=REQUEST, **OPTIONS), Quiet()
+    )
     drawn = np.asarray(Image.open(next((run.folder / "masks" / "named").iterdir())))
     assert set(np.unique(drawn)) <= {0, 1, 2, IGNORED}, "labels, where values do not fit"
 
@@ -223,8 +232,14 @@ def test_other_classes_do_not_train_or_score_together(
     other = {**CLASSES, "vesicle": [7]}
     add(workspace, labelled, "other", classes=other)
     with pytest.raises(UsageError, match="dataset other background, mitochondria, membrane, vesic"):
-        train_head(workspace, ["many", "other"], REQUEST, OPTIONS, Quiet())
-    (run,) = train_head(workspace, ["many"], REQUEST, OPTIONS, Quiet())
+        run_training(
+            workspace,
+            TrainingRequest(datasets=["many", "other"], features=REQUEST, **OPTIONS),
+            Quiet(),
+        )
+    (run,) = run_training(
+        workspace, TrainingRequest(datasets=["many"], features=REQUEST, **OPTIONS), Quiet()
+    )
     with pytest.raises(UsageError, match=rf"run {run.id} has the classes .*expected the same"):
         evaluate_run(workspace, run.id, ["other"], EvaluationOptions(), Quiet())
 
@@ -235,7 +250,9 @@ def test_two_classes_are_foreground_and_background_however_called(
     two = {"background": [0, 32, 64, 9], "mitochondria": [191]}
     add(workspace, labelled, "two", classes=two)
     add(workspace, labelled, "plain", classes=None, mask_threshold=191)
-    (run,) = train_head(workspace, ["two", "plain"], REQUEST, OPTIONS, Quiet())
+    (run,) = run_training(
+        workspace, TrainingRequest(datasets=["two", "plain"], features=REQUEST, **OPTIONS), Quiet()
+    )
     rows = pl.read_parquet(run.file("slice_metrics.parquet"))
     named = rows.filter(pl.col("eval_on") == "two")
     assert named["class"].unique().sort().to_list() == ["foreground", "mitochondria"]

@@ -17,10 +17,9 @@ from emcache.data.synthetic import STYLES, write_domain
 from emcache.errors import ImageError, UsageError
 from emcache.progress import Quiet
 from emcache.storage.workspace import Workspace
-from emcache.training.head import train_head
-from emcache.training.lora import BackboneChoice, DeviceSavings, train_lora
+from emcache.training.plan import TrainingRequest
 from emcache.training.protocol import Protocol
-from emcache.training.setting import TrainingOptions
+from emcache.training.run import train as run_training
 
 MASKED = {"images": "images/*.png", "masks": "masks/*.png"}
 LINEAR = Protocol(head="linear", learning_rate=0.05, max_epochs=2)
@@ -94,15 +93,19 @@ def test_labels_follow_the_tokens(scaled: Workspace, tmp_path: Path) -> None:
 
 
 def test_both_regimes_train_on_two_scales_and_say_so(scaled: Workspace) -> None:
-    options = TrainingOptions([0], LINEAR.with_changes({"pixel_size_nm": 10.0}))
+    options = {"seeds": [0], "protocol": LINEAR.with_changes({"pixel_size_nm": 10.0})}
     request = FeatureRequest("tiny", "random:0", pixel_size_nm=10.0)
-    (frozen,) = train_head(scaled, ["fine", "coarse"], request, options, Quiet())
-    (lora,) = train_lora(
+    (frozen,) = run_training(
+        scaled, TrainingRequest(datasets=["fine", "coarse"], features=request, **options), Quiet()
+    )
+    (lora,) = run_training(
         scaled,
-        ["fine", "coarse"],
-        BackboneChoice("tiny", "random:0"),
-        options,
-        DeviceSavings(),
+        TrainingRequest(
+            datasets=["fine", "coarse"],
+            regime="lora",
+            features=FeatureRequest("tiny", "random:0"),
+            **options,
+        ),
         Quiet(),
     )
     for record in (frozen, lora):
@@ -111,8 +114,8 @@ def test_both_regimes_train_on_two_scales_and_say_so(scaled: Workspace) -> None:
         assert record.config["pixel_size_nm"] == 10.0
     assert frozen.config["label_sets"] == lora.config["label_sets"]
     # Features chosen without naming their scale are named all the same.
-    plain = TrainingOptions([0], LINEAR)
-    (record,) = train_head(scaled, ["fine"], FeatureRequest(), plain, Quiet())
+    plain = {"seeds": [0], "protocol": LINEAR}
+    (record,) = run_training(scaled, TrainingRequest(datasets=["fine"], **plain), Quiet())
     assert "pixel_size_nm=10.0]" in record.config["protocol"]
 
 

@@ -22,16 +22,18 @@ from emcache.errors import DatasetError, UsageError
 from emcache.progress import Quiet
 from emcache.storage.records import list_record_ids
 from emcache.storage.workspace import Workspace
-from emcache.training.head import plan_head_training
+from emcache.training.plan import TrainingRequest
 from emcache.training.protocol import Protocol
-from emcache.training.setting import TrainingOptions
+from emcache.training.run import plan_training
 
 REQUEST = FeatureRequest("tiny", "random:0", 70)
-OPTIONS = TrainingOptions([0], Protocol(head="linear", max_epochs=1))
+OPTIONS = {"seeds": [0], "protocol": Protocol(head="linear", max_epochs=1)}
 
 
 def fingerprint(workspace: Workspace, name: str) -> str:
-    setting, _ = plan_head_training(workspace, [name], REQUEST, OPTIONS, Quiet())
+    setting = plan_training(
+        workspace, TrainingRequest(datasets=[name], features=REQUEST, **OPTIONS), Quiet()
+    )
     return setting.fingerprint(0)
 
 

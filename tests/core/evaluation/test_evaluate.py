@@ -17,10 +17,9 @@ from emcache.progress import Quiet
 from emcache.storage.hashing import json_sha256
 from emcache.storage.records import Record
 from emcache.storage.workspace import Workspace
-from emcache.training.head import train_head
-from emcache.training.lora import BackboneChoice, DeviceSavings, train_lora
+from emcache.training.plan import TrainingRequest
 from emcache.training.protocol import Protocol
-from emcache.training.setting import TrainingOptions
+from emcache.training.run import train as run_training
 
 LINEAR = Protocol(head="linear", learning_rate=1e-2, max_epochs=6)
 PAPER = Protocol(learning_rate=1e-3, max_epochs=6)
@@ -37,13 +36,19 @@ def two(cells: Workspace, tmp_path: Path) -> Workspace:
 
 
 def train(workspace: Workspace, regime: str, protocol: Protocol = LINEAR) -> Record:
-    options = TrainingOptions([0], protocol)
+    options = {"seeds": [0], "protocol": protocol}
     if regime == "frozen":
         request = FeatureRequest("tiny", "random:0", 70)
-        (record,) = train_head(workspace, ["cells"], request, options, Quiet())
+        (record,) = run_training(
+            workspace, TrainingRequest(datasets=["cells"], features=request, **options), Quiet()
+        )
     else:
-        choice = BackboneChoice("tiny", "random:0", 70)
-        (record,) = train_lora(workspace, ["cells"], choice, options, DeviceSavings(), Quiet())
+        choice = FeatureRequest("tiny", "random:0", 70)
+        (record,) = run_training(
+            workspace,
+            TrainingRequest(datasets=["cells"], regime="lora", features=choice, **options),
+            Quiet(),
+        )
     return record
 
 
@@ -129,7 +134,11 @@ def test_weights_from_a_file_that_is_gone_are_asked_for(two: Workspace, tmp_path
     for seed in (3, 4):
         save_file(random_backbone(TINY, seed).model.state_dict(), tmp_path / f"{seed}.safetensors")
     request = FeatureRequest("tiny", str(tmp_path / "3.safetensors"), 70)
-    (run,) = train_head(two, ["cells"], request, TrainingOptions([0], LINEAR), Quiet())
+    (run,) = run_training(
+        two,
+        TrainingRequest(datasets=["cells"], features=request, seeds=[0], protocol=LINEAR),
+        Quiet(),
+    )
     moved = (tmp_path / "3.safetensors").rename(tmp_path / "moved.safetensors")
     with pytest.raises(WeightsError, match=r"file:3.safetensors@\w{8} are known by their name and"):
         evaluate(two, run.id, "other")

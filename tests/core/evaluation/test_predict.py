@@ -19,10 +19,9 @@ from emcache.models.device import autocast
 from emcache.progress import Quiet
 from emcache.storage.records import Record
 from emcache.storage.workspace import Workspace
-from emcache.training.head import train_head
-from emcache.training.lora import BackboneChoice, DeviceSavings, train_lora
+from emcache.training.plan import TrainingRequest
 from emcache.training.protocol import Protocol
-from emcache.training.setting import TrainingOptions
+from emcache.training.run import train as run_training
 
 LINEAR = Protocol(head="linear", learning_rate=1e-2, max_epochs=6)
 PAPER = Protocol(learning_rate=1e-3, max_epochs=6)
@@ -30,13 +29,19 @@ ALL = PredictionOptions(probabilities=True)
 
 
 def train(workspace: Workspace, regime: str = "frozen", protocol: Protocol = LINEAR) -> Record:
-    options = TrainingOptions([0], protocol, save_predictions=True)
+    options = {"seeds": [0], "protocol": protocol, "save_predictions": True}
     if regime == "frozen":
         request = FeatureRequest("tiny", "random:0", 70)
-        (record,) = train_head(workspace, ["cells"], request, options, Quiet())
+        (record,) = run_training(
+            workspace, TrainingRequest(datasets=["cells"], features=request, **options), Quiet()
+        )
     else:
-        choice = BackboneChoice("tiny", "random:0", 70)
-        (record,) = train_lora(workspace, ["cells"], choice, options, DeviceSavings(), Quiet())
+        choice = FeatureRequest("tiny", "random:0", 70)
+        (record,) = run_training(
+            workspace,
+            TrainingRequest(datasets=["cells"], regime="lora", features=choice, **options),
+            Quiet(),
+        )
     return record
 
 
@@ -168,7 +173,11 @@ def test_one_physical_scale_needs_the_inputs_own(cells: Workspace, tmp_path: Pat
     masked = {"images": "images/*.png", "masks": "masks/*.png", "voxel_size_nm": [40.0, 5.0, 5.0]}
     add_dataset(cells, "scaled", "folder", tmp_path / "cells", masked, Quiet())
     request = FeatureRequest("tiny", "random:0", pixel_size_nm=10.0)
-    (run,) = train_head(cells, ["scaled"], request, TrainingOptions([0], LINEAR), Quiet())
+    (run,) = run_training(
+        cells,
+        TrainingRequest(datasets=["scaled"], features=request, seeds=[0], protocol=LINEAR),
+        Quiet(),
+    )
     path = image(tmp_path, "one.png", (84, 84))
     with pytest.raises(UsageError, match=r"was trained at 10 nm a pixel; say"):
         predict(cells, run.id, [path], tmp_path / "out", ALL, Quiet())

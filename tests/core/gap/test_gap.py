@@ -37,13 +37,12 @@ from emcache.gap.probe import fold_of_blocks, probe
 from emcache.gap.run import GapOptions, measure_gaps
 from emcache.progress import Quiet
 from emcache.storage.workspace import Workspace
-from emcache.training.head import train_head
-from emcache.training.lora import BackboneChoice, DeviceSavings, train_lora
+from emcache.training.plan import TrainingRequest
 from emcache.training.protocol import Protocol
-from emcache.training.setting import TrainingOptions
+from emcache.training.run import train as run_training
 
 REQUEST = FeatureRequest("tiny", "random:0", 70)
-ONE_EPOCH = TrainingOptions([0], Protocol(head="linear", max_epochs=1, learning_rate=1e-2))
+ONE_EPOCH = {"seeds": [0], "protocol": Protocol(head="linear", max_epochs=1, learning_rate=1e-2)}
 
 
 @pytest.fixture(autouse=True)
@@ -345,8 +344,12 @@ def test_tokens_by_class_are_those_of_the_masks(domains: Workspace, listener) ->
 
 
 def test_a_lora_run_has_features_of_its_own(domains: Workspace) -> None:
-    choice = BackboneChoice("tiny", "random:0", 70)
-    (run,) = train_lora(domains, ["sharp"], choice, ONE_EPOCH, DeviceSavings(), Quiet())
+    choice = FeatureRequest("tiny", "random:0", 70)
+    (run,) = run_training(
+        domains,
+        TrainingRequest(datasets=["sharp"], regime="lora", features=choice, **ONE_EPOCH),
+        Quiet(),
+    )
     frozen, _ = measure_gaps(domains, ["sharp", "soft"], GapOptions(REQUEST), Quiet())
     adapted, _ = measure_gaps(domains, ["sharp", "soft"], GapOptions(run=run.id), Quiet())
     assert (frozen[0]["regime"], adapted[0]["regime"]) == ("frozen", "lora")
@@ -354,7 +357,7 @@ def test_a_lora_run_has_features_of_its_own(domains: Workspace) -> None:
     assert adapted[0]["frechet"] != frozen[0]["frechet"]
     assert adapted[0]["recipe_sha256"] != frozen[0]["recipe_sha256"]
     # A head is never trained on them by accident.
-    (head,) = train_head(domains, ["sharp"], FeatureRequest(), ONE_EPOCH, Quiet())
+    (head,) = run_training(domains, TrainingRequest(datasets=["sharp"], **ONE_EPOCH), Quiet())
     assert not any("lora" in name for name in head.config["feature_sets"])
     (head_rows, _) = measure_gaps(domains, ["sharp", "soft"], GapOptions(run=head.id), Quiet())
     assert head_rows[0]["frechet"] == frozen[0]["frechet"]

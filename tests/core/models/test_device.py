@@ -10,10 +10,10 @@ from emcache.data.register import add_dataset
 from emcache.models.device import Precision, pick_precision
 from emcache.progress import Quiet
 from emcache.storage.records import Record
-from emcache.training.head import train_head
+from emcache.training.plan import TrainingRequest
 from emcache.training.protocol import Protocol
+from emcache.training.run import train as run_training
 from emcache.training.scoring import iou_of
-from emcache.training.setting import TrainingOptions
 
 pytestmark = pytest.mark.real
 
@@ -22,8 +22,10 @@ def scores(workspace, request: FeatureRequest, protocol: Protocol) -> list[float
     """IoU on the test slices, in either arithmetic, from the same tokens."""
     found = []
     for precision in ("float32", "bfloat16"):
-        options = TrainingOptions([0], protocol, precision=precision)
-        (record,) = train_head(workspace, ["vnc"], request, options, Quiet())
+        options = {"seeds": [0], "protocol": protocol, "precision": precision}
+        (record,) = run_training(
+            workspace, TrainingRequest(datasets=["vnc"], features=request, **options), Quiet()
+        )
         assert record.config["precision"] == precision
         found.append(iou_of(rows_of(record)))
     return found

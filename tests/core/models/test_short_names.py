@@ -20,9 +20,9 @@ from emcache.progress import Quiet
 from emcache.storage.records import Record
 from emcache.storage.workspace import Workspace
 from emcache.studies.file import read_study
-from emcache.training.head import train_head
+from emcache.training.plan import TrainingRequest
 from emcache.training.protocol import find_protocol
-from emcache.training.setting import TrainingOptions
+from emcache.training.run import train as run_training
 
 STATE = random_backbone(TINY, 1).model.state_dict()
 SETTING = EvaluationOptions(device="cpu")
@@ -172,8 +172,10 @@ def test_weights_that_do_not_fit_get_no_name(workspace: Workspace, tmp_path: Pat
 def train(workspace: Workspace, weights: str) -> Record:
     request = FeatureRequest("tiny", weights, 84)
     protocol = find_protocol("paper").with_changes({"head": "linear", "max_epochs": 1})
-    options = TrainingOptions([0], protocol, device="cpu")
-    (record,) = train_head(workspace, ["cells"], request, options, Quiet())
+    options = {"seeds": [0], "protocol": protocol, "device": "cpu"}
+    (record,) = run_training(
+        workspace, TrainingRequest(datasets=["cells"], features=request, **options), Quiet()
+    )
     return record
 
 

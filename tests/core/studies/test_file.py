@@ -24,25 +24,25 @@ def study(tmp_path: Path, text: str) -> Path:
 def test_a_grid_is_the_product_of_its_lists(tmp_path: Path) -> None:
     read = read_study(study(tmp_path, GRID))
     assert read.name == "study"
-    assert [(c.backbone, c.regime, c.train_on) for c in read.cells] == [
+    assert [(c.backbone, c.request.regime, c.request.datasets) for c in read.cells] == [
         (backbone, regime, names)
         for backbone in ("tiny", "dinov2-small")
         for regime in ("frozen", "lora")
         for names in (("a",), ("a", "b"))
     ]
-    assert {(c.seeds, c.weights, c.longest_edge, c.protocol.label) for c in read.cells} == {
-        ((0, 1, 2), "pretrained", 1022, "paper")
-    }
+    assert {
+        (c.request.seeds, c.weights, c.longest_edge, c.request.protocol.label) for c in read.cells
+    } == {((0, 1, 2), "pretrained", 1022, "paper")}
     assert read.datasets == ("a", "b")
 
 
 def test_the_papers_study_is_its_grid(checkout: Path) -> None:
     read = read_study(checkout / "studies" / "paper.toml")
     assert len(read.cells) == 9 * 2 * 3 + 1
-    assert sum(len(cell.seeds) for cell in read.cells) == 275
-    assert {cell.protocol.label for cell in read.cells} == {"paper"}
-    (balanced,) = (cell for cell in read.cells if cell.sampling is Sampling.BALANCED)
-    assert (balanced.backbone, balanced.train_on) == ("dinov2-large", ("lucchi++", "vnc"))
+    assert sum(len(cell.request.seeds) for cell in read.cells) == 275
+    assert {cell.request.protocol.label for cell in read.cells} == {"paper"}
+    (balanced,) = (cell for cell in read.cells if cell.request.sampling is Sampling.BALANCED)
+    assert (balanced.backbone, balanced.request.datasets) == ("dinov2-large", ("lucchi++", "vnc"))
 
 
 def test_what_can_be_set(tmp_path: Path) -> None:
@@ -63,14 +63,14 @@ def test_what_can_be_set(tmp_path: Path) -> None:
     gradient_clip = 1.0
     """
     read = read_study(study(tmp_path, text))
-    assert [cell.sampling.value for cell in read.cells] == ["natural", "balanced"] * 2
+    assert [cell.request.sampling.value for cell in read.cells] == ["natural", "balanced"] * 2
     assert {cell.weights for cell in read.cells} == {
         "random:3",
         str(tmp_path / "weights" / "small.pth"),
     }
     cell = read.cells[0]
-    assert cell.seeds == (7,)
-    assert cell.protocol.label == (
+    assert cell.request.seeds == (7,)
+    assert cell.request.protocol.label == (
         "paper[learning_rate=1.0, max_epochs=3, gradient_clip=1.0, pixel_size_nm=8.0]"
     )
     assert read.datasets == ("a", "b", "c")
@@ -79,7 +79,7 @@ def test_what_can_be_set(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("grid = 3", r"has no \[\[grid\]\]; expected one"),
+        ("grid = 3", r"grid of .* cannot be 3; expected one or more \[\[grid\]\]"),
         ("[[grid]", "is not TOML"),
         ('nme = "x"' + GRID, "unknown key nme; did you mean name"),
         (GRID + 'backbone = ["tiny"]', "unknown key grid.backbone; did you mean backbones"),
@@ -88,15 +88,18 @@ def test_what_can_be_set(tmp_path: Path) -> None:
         (GRID.replace('"0-2"', '"0,0"'), "names seed 0 twice"),
         (GRID.replace('["a", "b"]', "[]"), "train_on of .* cannot be"),
         (GRID + "longest_edge = -1", "longest_edge of .* cannot be -1; expected a number of pix"),
-        (GRID + "[grid.protocol]\nepochs = 3", "unknown key grid.protocol.epochs"),
-        (GRID + "[grid.protocol]\nmax_epochs = 2.5", "max_epochs of .* cannot be 2.5; expected a"),
+        (GRID + "[grid.protocol]\nepochs = 3", "no field 'epochs' to set; did you mean max_epochs"),
+        (GRID + "[grid.protocol]\nmax_epochs = 2.5", "max_epochs cannot be 2.5; expected a"),
         (GRID + '[grid.protocol]\nloss = "crossentropy"', "loss cannot be 'crossentropy'"),
-        (GRID + '[grid.protocol]\ngradient_clip = "abc"', "gradient_clip of .* cannot be 'abc'"),
+        (GRID + '[grid.protocol]\ngradient_clip = "abc"', "gradient_clip cannot be 'abc'"),
         (GRID + "[grid.protocol]\nval_seed = 99999999999999999999", "val_seed cannot be"),
         (GRID + "[grid.protocol]\nmax_epochs = 0", "study.toml: the protocol's max_epochs cannot"),
         (GRID + 'sampling = ["balanced"]\n[grid.protocol]\nbatch = 3', "cannot be shared equally"),
         (GRID + 'weights = {tiny = "random:0"}', "say nothing of dinov2-small"),
-        ("[datasets.vnc]\nlayout = 'vnc'" + GRID, r"\[datasets.vnc\] of .* has no layout and root"),
+        (
+            "[datasets.vnc]\nlayout = 'vnc'" + GRID,
+            r"\[datasets.vnc\] of .* has no root; expected a folder below",
+        ),
         ("datasets = 3" + GRID, r"datasets of .* cannot be 3; expected tables"),
         ("[datasets.'a/b']\nlayout = 'vnc'\nroot = 'x'" + GRID, "study.toml: .*a/b"),
         (GRID + 'evaluate_on = ["vnc:"]', "study.toml: 'vnc:' names no dataset"),
@@ -149,9 +152,11 @@ def test_the_study_of_the_collapse_is_its_grid(checkout: Path) -> None:
     measured = {name.partition(":")[0] for gap in read.gaps for name in gap.between}
     assert {dataset.name for dataset in read.own_datasets} == {*read.datasets, *measured}
     # The longer training and the larger size have one seed.
-    assert sum(len(cell.seeds) >= 3 for cell in read.cells) == len(read.cells) - 2
+    assert sum(len(cell.request.seeds) >= 3 for cell in read.cells) == len(read.cells) - 2
     assert [
-        cell.accept_audit for cell in read.cells if any("wrong" in name for name in cell.train_on)
+        cell.request.accept_audit
+        for cell in read.cells
+        if any("wrong" in name for name in cell.request.datasets)
     ] == [True] * 6
     assert all(any("wrong:test" in name for name in cell.evaluate_on) for cell in read.cells)
     thinned = [d.options.get("every") for d in read.own_datasets if d.layout == "lucchi++"]

@@ -1,4 +1,5 @@
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -19,9 +20,10 @@ from emcache.progress import Quiet
 from emcache.storage.records import list_record_ids, read_record
 from emcache.storage.workspace import Workspace
 from emcache.studies.file import Study, read_study
+from emcache.studies.gaps import find_gap_problems, run_study_gaps
 from emcache.studies.records import StudyRecords
 from emcache.studies.run import plan_study, run_study
-from emcache.studies.run_gaps import find_gap_problems, run_study_gaps
+from emcache.training.run import train
 
 STUDY = """
 [[grid]]
@@ -114,24 +116,22 @@ def test_what_changed_is_trained_again(two: Workspace, study: Study, tmp_path: P
 
 
 def test_trainings_by_hand_count(two: Workspace, study: Study) -> None:
-    cell = study.cells[0]
-    request = emcache.studies.run._request(two, cell, "cpu")
-    options = emcache.studies.run._options(cell, "cpu", [1])
-    emcache.studies.run.train_head(two, ["cells"], request, options, Quiet())
+    request = study.cells[0].request
+    features = replace(request.features, precision="float32")
+    request = replace(request, features=features, seeds=[1], device="cpu")
+    train(two, request, Quiet())
     assert plan(two, study)[0].done == (1,)
 
 
 def test_a_cell_that_fails_does_not_stop_the_others(
     two: Workspace, study: Study, listener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = emcache.studies.run.train_lora
-
-    def fail(workspace, names, *rest):
-        if len(names) == 1:
+    def fail(workspace, request, reporter):
+        if request.regime == "lora" and len(request.datasets) == 1:
             raise TrainingError("the loss of epoch 3 is not finite; ...")
-        return real(workspace, names, *rest)
+        return train(workspace, request, reporter)
 
-    monkeypatch.setattr(emcache.studies.run, "train_lora", fail)
+    monkeypatch.setattr(emcache.studies.run, "train", fail)
     results = list(run_study(two, study, "cpu", listener))
     assert [result.problem is None for result in results] == [True, True, False, True]
     assert any(

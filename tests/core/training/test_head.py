@@ -23,15 +23,15 @@ from emcache.progress import Quiet, Reporter
 from emcache.storage.file_index import FileIndex
 from emcache.storage.records import list_record_ids, read_record
 from emcache.storage.workspace import Workspace
-from emcache.training.head import train_head
+from emcache.training.plan import TrainingRequest
 from emcache.training.protocol import Protocol
-from emcache.training.setting import TrainingOptions
+from emcache.training.run import train as run_training
 
 LINEAR = Protocol(head="linear", learning_rate=0.05, max_epochs=2)
 
 
-def options(**changes: object) -> TrainingOptions:
-    return TrainingOptions(**{"seeds": [0], "protocol": LINEAR, **changes})  # type: ignore[arg-type]
+def options(**changes: object) -> dict[str, object]:
+    return {"seeds": [0], "protocol": LINEAR, **changes}
 
 
 def extract(workspace: Workspace, longest_edge: int = 70, weights: str = "random:0") -> None:
@@ -43,11 +43,9 @@ def extract(workspace: Workspace, longest_edge: int = 70, weights: str = "random
 def test_scores_equal_a_count_of_the_saved_predictions(cells: Workspace, cells_root: Path) -> None:
     extract(cells)
     protocol = Protocol(learning_rate=1e-3, max_epochs=4)
-    (record,) = train_head(
+    (record,) = run_training(
         cells,
-        ["cells"],
-        FeatureRequest(),
-        options(protocol=protocol, save_predictions=True),
+        TrainingRequest(datasets=["cells"], **options(protocol=protocol, save_predictions=True)),
         Quiet(),
     )
     rows = pl.read_parquet(record.file("slice_metrics.parquet"))
@@ -72,7 +70,7 @@ def test_no_image_is_decoded_and_no_backbone_built(
 ) -> None:
     monkeypatch.setattr("emcache.storage.file_index.is_settled", lambda stamp: True)
     extract(cells)
-    train_head(cells, ["cells"], FeatureRequest(), options(), Quiet())
+    run_training(cells, TrainingRequest(datasets=["cells"], **options()), Quiet())
 
     def fail(*_: object) -> None:
         pytest.fail("an image was decoded or a backbone built")
@@ -83,13 +81,13 @@ def test_no_image_is_decoded_and_no_backbone_built(
     monkeypatch.setattr("emcache.cache.extract.load_backbone", fail)
     monkeypatch.setattr("emcache.models.weights.finding.random_backbone", fail)
     request = FeatureRequest(backbone="tiny", weights="random:0", longest_edge=70)
-    train_head(cells, ["cells"], request, options(), Quiet())
+    run_training(cells, TrainingRequest(datasets=["cells"], features=request, **options()), Quiet())
 
 
 def test_five_seeds_make_five_records(cells: Workspace) -> None:
     extract(cells)
-    records = train_head(
-        cells, ["cells"], FeatureRequest(), options(seeds=[0, 1, 2, 3, 4]), Quiet()
+    records = run_training(
+        cells, TrainingRequest(datasets=["cells"], **options(seeds=[0, 1, 2, 3, 4])), Quiet()
     )
     assert [record.config["seed"] for record in records] == [0, 1, 2, 3, 4]
     for record in records:
@@ -102,7 +100,9 @@ def test_five_seeds_make_five_records(cells: Workspace) -> None:
 
 def test_missing_features_are_extracted_first_with_a_message(cells: Workspace, listener) -> None:
     request = FeatureRequest(backbone="tiny", weights="random:0", longest_edge=70)
-    train_head(cells, ["cells"], request, options(), listener)
+    run_training(
+        cells, TrainingRequest(datasets=["cells"], features=request, **options()), listener
+    )
     assert any("No features of cells for tiny yet: extracting first" in x for x in listener.lines)
     assert any("random:0 are untrained" in line for line in listener.lines)
     kinds = [read_record(cells.runs / name).kind for name in list_record_ids(cells.runs)]
@@ -113,12 +113,14 @@ def test_a_corrected_mask_is_trained_on_without_the_backbone(
     cells: Workspace, cells_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     extract(cells)
-    (before,) = train_head(cells, ["cells"], FeatureRequest(), options(), Quiet())
+    (before,) = run_training(cells, TrainingRequest(datasets=["cells"], **options()), Quiet())
     for path in (cells_root / "masks").iterdir():
         Image.fromarray(255 - np.asarray(Image.open(path))).save(path)
     monkeypatch.setattr("emcache.cache.extract.load_backbone", lambda *_: pytest.fail("built"))
     # The audit fails: the masks are inverted.
-    (after,) = train_head(cells, ["cells"], FeatureRequest(), options(accept_audit=True), Quiet())
+    (after,) = run_training(
+        cells, TrainingRequest(datasets=["cells"], **options(accept_audit=True)), Quiet()
+    )
     assert before.config["feature_sets"] == after.config["feature_sets"]
     assert before.config["label_sets"] != after.config["label_sets"]
     true = [
@@ -135,7 +137,7 @@ def test_a_changed_slice_is_never_trained_on_with_old_tokens(
     path = cells_root / "images" / "0.png"
     Image.fromarray(255 - np.asarray(Image.open(path))).save(path)
     with pytest.raises(UsageError, match="no features of cells as it is now"):
-        train_head(cells, ["cells"], FeatureRequest(), options(), Quiet())
+        run_training(cells, TrainingRequest(datasets=["cells"], **options()), Quiet())
 
 
 def test_a_choice_is_asked_for(cells: Workspace) -> None:
@@ -144,8 +146,12 @@ def test_a_choice_is_asked_for(cells: Workspace) -> None:
     with pytest.raises(
         StoreError, match=r"2 feature sets of cells fit.*--feature-set \S+ \(tiny, random:0, 84 px"
     ):
-        train_head(cells, ["cells"], FeatureRequest(), options(), Quiet())
-    (record,) = train_head(cells, ["cells"], FeatureRequest(longest_edge=84), options(), Quiet())
+        run_training(cells, TrainingRequest(datasets=["cells"], **options()), Quiet())
+    (record,) = run_training(
+        cells,
+        TrainingRequest(datasets=["cells"], features=FeatureRequest(longest_edge=84), **options()),
+        Quiet(),
+    )
     assert record.config["longest_edge"] == 84
 
 
@@ -155,11 +161,21 @@ def test_feature_sets_that_differ_in_arithmetic_alone_can_be_chosen(cells: Works
         job = plan_extraction(cells, Selection.parse("cells"), chosen, Quiet())
         name = run_extraction(job, Quiet()).feature_set.name
     with pytest.raises(StoreError, match=r"computed in (bfloat16|float32)\).*computed in (?!\1)"):
-        train_head(cells, ["cells"], FeatureRequest(), options(), Quiet())
-    (record,) = train_head(cells, ["cells"], FeatureRequest(feature_set=name), options(), Quiet())
+        run_training(cells, TrainingRequest(datasets=["cells"], **options()), Quiet())
+    (record,) = run_training(
+        cells,
+        TrainingRequest(datasets=["cells"], features=FeatureRequest(feature_set=name), **options()),
+        Quiet(),
+    )
     assert record.config["feature_sets"] == [name]
     with pytest.raises(StoreError, match="there is no feature set nope"):
-        train_head(cells, ["cells"], FeatureRequest(feature_set="nope"), options(), Quiet())
+        run_training(
+            cells,
+            TrainingRequest(
+                datasets=["cells"], features=FeatureRequest(feature_set="nope"), **options()
+            ),
+            Quiet(),
+        )
 
 
 def test_a_loss_that_is_not_finite_ends_with_a_sentence(cells: Workspace) -> None:
@@ -169,7 +185,9 @@ def test_a_loss_that_is_not_finite_ends_with_a_sentence(cells: Workspace) -> Non
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("emcache.training.trainer.Trainer.train_epoch", lambda *_: [float("nan")])
         with pytest.raises(TrainingError, match="loss of epoch 1 is not finite"):
-            train_head(cells, ["cells"], FeatureRequest(), options(protocol=protocol), Quiet())
+            run_training(
+                cells, TrainingRequest(datasets=["cells"], **options(protocol=protocol)), Quiet()
+            )
     assert list_record_ids(cells.runs) == before
     with pytest.raises(UsageError, match="learning_rate cannot be inf"):
         Protocol(learning_rate=float("inf"))
@@ -179,7 +197,9 @@ def test_a_loss_that_is_not_finite_ends_with_a_sentence(cells: Workspace) -> Non
 def test_a_grid_of_one_token_is_refused(cells: Workspace, protocol: Protocol) -> None:
     extract(cells, 14)
     with pytest.raises(TrainingError, match=r"are a grid of one, .*larger --longest-edge"):
-        train_head(cells, ["cells"], FeatureRequest(), options(protocol=protocol), Quiet())
+        run_training(
+            cells, TrainingRequest(datasets=["cells"], **options(protocol=protocol)), Quiet()
+        )
 
 
 def test_an_interrupt_names_the_seeds_that_are_left(
@@ -195,7 +215,9 @@ def test_an_interrupt_names_the_seeds_that_are_left(
 
     monkeypatch.setattr(emcache.training.run, "fit", run)
     with pytest.raises(KeyboardInterrupt):
-        train_head(cells, ["cells"], FeatureRequest(), options(seeds=[0, 2, 5]), listener)
+        run_training(
+            cells, TrainingRequest(datasets=["cells"], **options(seeds=[0, 2, 5])), listener
+        )
     assert listener.lines[-1] == "1 of 3 seeds are done; the same command goes on from there."
 
 
@@ -215,7 +237,10 @@ def test_the_same_command_at_the_same_time_waits_and_takes_the_records(
 
     def train(reporter: Reporter) -> list[str]:
         chosen = options(seeds=[0, 2])
-        return [r.id for r in train_head(cells, ["cells"], FeatureRequest(), chosen, reporter)]
+        return [
+            r.id
+            for r in run_training(cells, TrainingRequest(datasets=["cells"], **chosen), reporter)
+        ]
 
     with ThreadPoolExecutor(2) as pool:
         first = pool.submit(train, Quiet())
@@ -244,11 +269,17 @@ def test_what_cannot_be_trained_on(cells: Workspace, cells_root: Path) -> None:
         (["nope"], DatasetError, "there is no dataset 'nope'"),
     ]:
         with pytest.raises(error, match=said):
-            train_head(cells, names, FeatureRequest(backbone="tiny"), options(), Quiet())
+            run_training(
+                cells,
+                TrainingRequest(
+                    datasets=names, features=FeatureRequest(backbone="tiny"), **options()
+                ),
+                Quiet(),
+            )
 
 
 def test_index_survives_a_lost_cache_file(cells: Workspace) -> None:
     extract(cells)
     (cells.cache / "files.json").unlink()
     assert FileIndex(cells.cache / "files.json").lookup(Path("x"), "image") is None
-    assert len(train_head(cells, ["cells"], FeatureRequest(), options(), Quiet())) == 1
+    assert len(run_training(cells, TrainingRequest(datasets=["cells"], **options()), Quiet())) == 1

@@ -15,30 +15,35 @@ from emcache.models.backbones.registry import find_backbone
 from emcache.progress import Quiet
 from emcache.storage.records import Record
 from emcache.storage.workspace import Workspace
-from emcache.training.head import train_head
-from emcache.training.lora import BackboneChoice, DeviceSavings, train_lora
 from emcache.training.model import Model
+from emcache.training.plan import TrainingRequest
 from emcache.training.protocol import Protocol
-from emcache.training.setting import TrainingOptions
+from emcache.training.run import train as run_training
 from emcache.training.trainer import Trainer
 
 LINEAR = Protocol(head="linear", learning_rate=1e-3, max_epochs=2)
-TINY = BackboneChoice("tiny", "random:0", 70)
+TINY = FeatureRequest("tiny", "random:0", 70)
 
 
-def options(**changes: object) -> TrainingOptions:
-    return TrainingOptions(**{"seeds": [0], "protocol": LINEAR, **changes})  # type: ignore[arg-type]
+def options(**changes: object) -> dict[str, object]:
+    return {"seeds": [0], "protocol": LINEAR, **changes}
 
 
 def train(
     workspace: Workspace,
-    choice: BackboneChoice = TINY,
-    savings: DeviceSavings | None = None,
+    choice: FeatureRequest = TINY,
     names: tuple[str, ...] = ("cells",),
     **changes: object,
 ) -> Record:
-    (record,) = train_lora(
-        workspace, names, choice, options(**changes), savings or DeviceSavings(), Quiet()
+    (record,) = run_training(
+        workspace,
+        TrainingRequest(
+            datasets=names,
+            regime="lora",
+            features=choice,
+            **options(**changes),
+        ),
+        Quiet(),
     )
     return record
 
@@ -71,17 +76,17 @@ def watch(monkeypatch: pytest.MonkeyPatch) -> Watch:
 
 FAMILIES = [
     TINY,
-    BackboneChoice("timm:vit_small_patch16_dinov3", "random:0", 84),
-    BackboneChoice("open_clip:ViT-S-32", "random:0", 84),
+    FeatureRequest("timm:vit_small_patch16_dinov3", "random:0", 84),
+    FeatureRequest("open_clip:ViT-S-32", "random:0", 84),
 ]
 
 
 def check_only_adapter_and_head_changed(
-    workspace: Workspace, dataset: str, choice: BackboneChoice, watch: Watch
+    workspace: Workspace, dataset: str, choice: FeatureRequest, watch: Watch
 ) -> None:
     record = train(workspace, choice, names=(dataset,))
     (model,) = watch.models
-    start = random_backbone(find_backbone(choice.name), 0)
+    start = random_backbone(find_backbone(choice.backbone), 0)
     start.make_adaptable()
     before = start.model.state_dict()
     after = {
@@ -97,25 +102,27 @@ def check_only_adapter_and_head_changed(
 
     lora_loss = watch.losses[0]
     watch.losses.clear()
-    request = FeatureRequest(choice.name, choice.weights, choice.longest_edge, "float32")
-    train_head(workspace, [dataset], request, options(), Quiet())
+    request = FeatureRequest(choice.backbone, choice.weights, choice.longest_edge, "float32")
+    run_training(
+        workspace, TrainingRequest(datasets=[dataset], features=request, **options()), Quiet()
+    )
     assert lora_loss == pytest.approx(watch.losses[0], abs=1e-5)
 
 
-@pytest.mark.parametrize("choice", FAMILIES, ids=lambda choice: choice.name)
+@pytest.mark.parametrize("choice", FAMILIES, ids=lambda choice: choice.backbone)
 def test_only_adapter_and_head_change_and_the_first_loss_is_the_frozen_one(
-    cells: Workspace, choice: BackboneChoice, watch: Watch
+    cells: Workspace, choice: FeatureRequest, watch: Watch
 ) -> None:
     check_only_adapter_and_head_changed(cells, "cells", choice, watch)
 
 
 @pytest.mark.real
-@pytest.mark.parametrize("name", [choice.name for choice in FAMILIES])
+@pytest.mark.parametrize("name", [choice.backbone for choice in FAMILIES])
 def test_the_same_on_real_slices_at_266_px(
     workspace: Workspace, few_vnc_root: Path, name: str, watch: Watch
 ) -> None:
     add_dataset(workspace, "vnc", "vnc", few_vnc_root, {}, Quiet())
-    choice = BackboneChoice(name, "random:0", 266)
+    choice = FeatureRequest(name, "random:0", 266)
     check_only_adapter_and_head_changed(workspace, "vnc", choice, watch)
 
 
@@ -146,8 +153,8 @@ def test_gradients_and_losses_do_not_depend_on_what_saves_memory(
 
     monkeypatch.setattr(Trainer, "step", step)
     plain, saved = (
-        train(cells, savings=savings, protocol=Protocol(learning_rate=1e-3, max_epochs=2))
-        for savings in (DeviceSavings(), DeviceSavings(accumulate=2, checkpoint=True))
+        train(cells, protocol=Protocol(learning_rate=1e-3, max_epochs=2), **savings)
+        for savings in ({}, {"accumulate": 2, "checkpoint": True})
     )
     # The first step starts from the same weights; later ones from weights that rounding has moved.
     steps = len(gradients) // 2
@@ -186,19 +193,19 @@ def test_what_cannot_be_trained(cells: Workspace) -> None:
     with pytest.raises(AdapterError, match="no block of tiny has a linear layer 'qkv'"):
         train(cells, protocol=LINEAR.with_changes({"lora_targets": "qkv"}))
     with pytest.raises(UsageError, match="accumulate 0"):
-        DeviceSavings(accumulate=0)
+        train(cells, accumulate=0)
     with pytest.raises(TrainingError, match="grid of one"):
-        train(cells, BackboneChoice("tiny", "random:0", 14), protocol=Protocol())
+        train(cells, FeatureRequest("tiny", "random:0", 14), protocol=Protocol())
     with pytest.raises(UsageError, match="lora_rank cannot be 0"):
         Protocol(lora_rank=0)
 
 
 def test_the_base_never_moves_by_rounding(cells: Workspace, watch: Watch) -> None:
     """PEFT's own wrapper of nn.MultiheadAttention merges and unmerges at every step."""
-    choice = BackboneChoice("open_clip:ViT-S-32", "random:0", 84)
+    choice = FeatureRequest("open_clip:ViT-S-32", "random:0", 84)
     train(cells, choice, protocol=LINEAR.with_changes({"max_epochs": 5}))
     (model,) = watch.models
-    start = random_backbone(find_backbone(choice.name), 0)
+    start = random_backbone(find_backbone(choice.backbone), 0)
     weight = start.model.transformer.resblocks[0].attn.in_proj_weight
     block = model.module.backbone.model.transformer.resblocks[0]
     assert torch.equal(block.attn.qkv.base_layer.weight, weight)

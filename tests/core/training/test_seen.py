@@ -16,11 +16,11 @@ from emcache.progress import Quiet
 from emcache.storage.records import Record
 from emcache.storage.workspace import Workspace
 from emcache.training.counts import Counts
-from emcache.training.head import train_head
 from emcache.training.nothing_learned import constant_prediction, nothing_learned
+from emcache.training.plan import TrainingRequest
 from emcache.training.protocol import Protocol
+from emcache.training.run import train as run_training
 from emcache.training.seen import Seen, seen_by
-from emcache.training.setting import TrainingOptions
 
 MASKED = {"images": "images/*.png", "masks": "masks/*.png"}
 
@@ -28,7 +28,11 @@ MASKED = {"images": "images/*.png", "masks": "masks/*.png"}
 def train(workspace: Workspace) -> Record:
     protocol = Protocol(head="linear", learning_rate=1e-2, max_epochs=6)
     request = FeatureRequest("tiny", "random:0", 70)
-    (record,) = train_head(workspace, ["cells"], request, TrainingOptions([0], protocol), Quiet())
+    (record,) = run_training(
+        workspace,
+        TrainingRequest(datasets=["cells"], features=request, seeds=[0], protocol=protocol),
+        Quiet(),
+    )
     return record
 
 
@@ -128,8 +132,10 @@ def test_a_training_that_came_to_nothing_says_so_and_so_do_its_masks(
 ) -> None:
     protocol = Protocol(head="linear", learning_rate=1e-12, max_epochs=2)
     request = FeatureRequest("tiny", "random:0", 70)
-    options = TrainingOptions([0], protocol)
-    (run,) = train_head(cells, ["cells"], request, options, listener)
+    options = {"seeds": [0], "protocol": protocol}
+    (run,) = run_training(
+        cells, TrainingRequest(datasets=["cells"], features=request, **options), listener
+    )
     reason = run.config["nothing_learned"]
     counts = pl.read_parquet(run.file("slice_metrics.parquet"))
     tp, fp, fn, tn = (counts[name].sum() for name in ("tp", "fp", "fn", "tn"))

@@ -7,17 +7,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import emcache.training.head
+import emcache.training.regimes
 from emcache.cache.find import FeatureRequest
 from emcache.data.register import add_dataset
 from emcache.models.heads import Head
 from emcache.progress import Quiet
 from emcache.storage.workspace import Workspace
-from emcache.training.head import train_head
-from emcache.training.lora import BackboneChoice, DeviceSavings, train_lora
 from emcache.training.nothing_learned import STANDSTILL_EPOCHS, stands_still
+from emcache.training.plan import TrainingRequest
 from emcache.training.protocol import Protocol
-from emcache.training.setting import TrainingOptions
+from emcache.training.run import train as run_training
 
 SAID = "the loss has not moved from epoch 2 to epoch 5"
 
@@ -90,10 +89,18 @@ def test_on_tokens_of_a_pretrained_backbone(
     add_dataset(workspace, "vnc", "vnc", few_vnc_root, {}, Quiet())
     request = FeatureRequest("dinov2-small", str(pretrained_file), 266)
     protocol = Protocol(head="linear", learning_rate=1e-2, max_epochs=7)
-    train_head(workspace, ["vnc"], request, TrainingOptions([0], protocol), listener)
+    run_training(
+        workspace,
+        TrainingRequest(datasets=["vnc"], features=request, seeds=[0], protocol=protocol),
+        listener,
+    )
     assert not [line for line in listener.lines if SAID in line]
-    monkeypatch.setattr(emcache.training.head, "build_head", build_bare)
-    train_head(workspace, ["vnc"], request, TrainingOptions([1, 2], protocol), listener)
+    monkeypatch.setattr(emcache.training.regimes, "build_head", build_bare)
+    run_training(
+        workspace,
+        TrainingRequest(datasets=["vnc"], features=request, seeds=[1, 2], protocol=protocol),
+        listener,
+    )
     said = [line for line in listener.lines if SAID in line]
     assert [line.partition(":")[0] for line in said] == [
         "Training, seed 1",
@@ -113,12 +120,22 @@ DEAD = Protocol(head="linear", learning_rate=1e-12, max_epochs=STANDSTILL_EPOCHS
 @pytest.mark.parametrize("regime", ["frozen", "lora"])
 def test_in_both_regimes(cells: Workspace, listener, regime: str) -> None:
     for epochs in (STANDSTILL_EPOCHS - 1, STANDSTILL_EPOCHS + 1):
-        options = TrainingOptions([0], DEAD.with_changes({"max_epochs": epochs}))
+        options = {"seeds": [0], "protocol": DEAD.with_changes({"max_epochs": epochs})}
         if regime == "frozen":
-            train_head(cells, ["cells"], FeatureRequest("tiny", "random:0", 70), options, listener)
+            run_training(
+                cells,
+                TrainingRequest(
+                    datasets=["cells"], features=FeatureRequest("tiny", "random:0", 70), **options
+                ),
+                listener,
+            )
         else:
-            choice = BackboneChoice("tiny", "random:0", 70)
-            train_lora(cells, ["cells"], choice, options, DeviceSavings(), listener)
+            choice = FeatureRequest("tiny", "random:0", 70)
+            run_training(
+                cells,
+                TrainingRequest(datasets=["cells"], regime="lora", features=choice, **options),
+                listener,
+            )
         said = [line for line in listener.lines if SAID in line]
         assert len(said) == (epochs >= STANDSTILL_EPOCHS)
     assert "now 1e-12" in said[0]

@@ -10,8 +10,10 @@ from typing import Any
 import polars as pl
 
 from emcache.errors import WarehouseError
+from emcache.storage.workspace import Workspace
+from emcache_warehouse.charts.kinds import CHARTS
 from emcache_warehouse.charts.theme import Whole
-from emcache_warehouse.pages import Picture
+from emcache_warehouse.choice import Choice
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,20 @@ class Figure:
     """Vega-Lite."""
 
 
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """One picture, with what it shows."""
+
+    data: bytes
+    """The picture's file."""
+    caption: str
+    """What stands below it."""
+    alt: str
+    """What it shows, for those who do not see it."""
+    media: str = "image/png"
+    """The kind of file."""
+
+
 @dataclass(slots=True)
 class Section:
     """One heading with what belongs below it."""
@@ -51,7 +67,12 @@ class Section:
     figures: list[Figure] = field(default_factory=list)
     pictures: list[Picture] = field(default_factory=list)
 
-    def draw(self, name: str, caption: str, chart: Callable[[], Whole]) -> None:
+    def draw(self, name: str, workspace: Workspace, choice: Choice) -> None:
+        """Add a chart of :data:`emcache_warehouse.charts.kinds.CHARTS`."""
+        kind = CHARTS[name]
+        self.add(f"chart-{name}", kind.caption, lambda: kind.draw(workspace, choice))
+
+    def add(self, name: str, caption: str, chart: Callable[[], Whole]) -> None:
         """Add a chart, or the sentence that says which command fills it."""
         try:
             # Validating thousands of rows takes longer than drawing them.

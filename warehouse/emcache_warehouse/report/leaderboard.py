@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from emcache.storage.workspace import Workspace
-from emcache_warehouse.charts.iou import iou_chart, iou_rows
 from emcache_warehouse.choice import Choice, chosen_rows
 from emcache_warehouse.report.content import Section, table_of
 
@@ -39,9 +38,5 @@ def scores(workspace: Workspace, choice: Choice) -> Section:
     if not rows.is_empty():
         caption = "Leaderboard: foreground IoU over seeds"
         section.tables.append(table_of(caption, rows, _COLUMNS, always=_ALWAYS))
-    section.draw(
-        "chart-iou",
-        "Foreground IoU on the test slices: a bar for the mean over seeds, a dot for each run.",
-        lambda: iou_chart(iou_rows(workspace.warehouse, choice)),
-    )
+    section.draw("iou", workspace, choice)
     return section

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -47,17 +47,27 @@ def write_report(workspace: Workspace, out: Path, choice: Choice = EVERYTHING) -
     atomic.write_bytes(out, page.encode(errors="backslashreplace"))
 
 
-def report_page(title: str, lede: str, sections: Sequence[Section]) -> str:
-    """HTML of some sections; every string that is not ours is escaped."""
+def report_page(
+    title: str, lede: str, sections: Sequence[Section], links: Mapping[str, str] | None = None
+) -> str:
+    """HTML of some sections; every string that is not ours is escaped.
+
+    Args:
+        title: Heading and title of the page.
+        lede: One paragraph below it.
+        sections: What it consists of.
+        links: Addresses of other pages by their text.
+    """
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     environment.filters["base64"] = lambda data: base64.b64encode(data).decode()
     specs = {figure.name: figure.spec for section in sections for figure in section.figures}
     # The signature in the package's stub asks for a snippet; without one comes the whole library.
-    library = vl_convert.javascript_bundle(vl_version=VEGA_LITE)  # type: ignore[call-arg]
+    library = vl_convert.javascript_bundle(vl_version=VEGA_LITE) if specs else ""  # type: ignore[call-arg]
     return environment.from_string(packaged_text("report/page.html.j2")).render(
         title=title,
         lede=lede,
         sections=sections,
+        links=links or {},
         # Ours, and JSON in which no tag can begin.
         library=Markup(library),  # noqa: S704
         specs=Markup(json.dumps(specs).replace("<", "\\u003c")),  # noqa: S704

@@ -18,7 +18,7 @@ from emcache.data.plane import Plane
 from emcache.errors import DatasetError, EmcacheError, RecordError
 from emcache.storage.records import read_record
 from emcache.storage.workspace import Workspace
-from emcache_warehouse.pages import Picture
+from emcache_warehouse.report.content import Picture
 
 JPEG = "image/jpeg"
 """Kind of what :func:`as_jpeg` gives."""

@@ -9,18 +9,14 @@ import polars as pl
 
 from emcache.storage.workspace import Workspace
 from emcache_warehouse.charts.audit import Worst, audit_chart, audit_rows, worst_slices
-from emcache_warehouse.charts.bench import bench_chart, bench_rows
-from emcache_warehouse.charts.cost import cost_chart, cost_rows
+from emcache_warehouse.charts.bench import bench_rows
+from emcache_warehouse.charts.cost import cost_rows
 from emcache_warehouse.charts.curves import curve_rows, curves_chart
-from emcache_warehouse.charts.gap import gap_chart, gap_rows
-from emcache_warehouse.charts.paper import paper_rows, score_chart
-from emcache_warehouse.charts.pca import pca_chart, pca_rows
+from emcache_warehouse.charts.kinds import CHARTS
 from emcache_warehouse.charts.theme import Whole
-from emcache_warehouse.charts.transfer import transfer_chart, transfer_rows
 from emcache_warehouse.choice import EVERYTHING, Choice, chosen_rows, run_variables
-from emcache_warehouse.pages import Picture
 from emcache_warehouse.query import run_query
-from emcache_warehouse.report.content import Section, table_of
+from emcache_warehouse.report.content import Picture, Section, table_of
 from emcache_warehouse.report.leaderboard import scores
 from emcache_warehouse.report.pictures import JPEG, shown_smaller, worst_pictures
 
@@ -180,13 +176,7 @@ def paper(workspace: Workspace, choice: Choice) -> Section:
         "difference": "difference",
     }
     section.tables.append(table_of("Cell by cell", rows, headings, always=_OF_CELLS))
-    section.draw(
-        "chart-paper",
-        "Every score of the study with our own beside it.",
-        lambda: score_chart(
-            paper_rows(workspace.warehouse, choice=choice), "Every score of the paper, and ours"
-        ),
-    )
+    section.draw("paper-comparison", workspace, choice)
     return section
 
 
@@ -225,22 +215,10 @@ def gaps(workspace: Workspace, choice: Choice) -> Section:
             "Distances compare at one N: those under the yardstick N do. A dash means that there "
             "are too few slices to tell."
         )
-    section.draw(
-        "chart-gap",
-        "Squared Frechet distance of every pair of domains.",
-        lambda: gap_chart(gap_rows(database, choice)),
-    )
+    section.draw("gap", workspace, choice)
     if not rows.is_empty():
-        section.draw(
-            "chart-pca",
-            "Slices in the plane of their first two principal components; hover shows the slice.",
-            lambda: pca_chart(pca_rows(database, choice)),
-        )
-        section.draw(
-            "chart-transfer",
-            "What runs lose on other datasets, against the distance to them.",
-            lambda: transfer_chart(transfer_rows(database, choice)),
-        )
+        section.draw("pca", workspace, choice)
+        section.draw("transfer", workspace, choice)
     return section
 
 
@@ -252,9 +230,7 @@ def curves(workspace: Workspace, choice: Choice) -> Section:
     if every > 1:
         section.notes.append(f"Every {every}th epoch is drawn; `emcache chart curves` draws all.")
         rows = rows.filter((pl.col("epoch") - 1) % every == 0)
-    section.draw(
-        "chart-curves", "Training and validation loss by epoch.", lambda: curves_chart(rows)
-    )
+    section.add("chart-curves", CHARTS["curves"].caption, lambda: curves_chart(rows))
     return section
 
 
@@ -308,7 +284,7 @@ def audits(workspace: Workspace, choice: Choice) -> Section:
             if (smaller := shown_smaller(item.data)) is not None
         ]
         if found.height <= _MOST_SCORES:
-            section.draw(
+            section.add(
                 f"chart-audit-{number}",
                 f"How well every mask fits every image of {dataset}.",
                 _audit_chart(found, pictures),
@@ -355,11 +331,7 @@ def cost(workspace: Workspace, choice: Choice) -> Section:
             "Break-even epoch: how many epochs of one run through the backbone cost as much as the "
             "extraction did."
         )
-    section.draw(
-        "chart-cost",
-        "Seconds of the backbone spent and saved, and the size on disk.",
-        lambda: cost_chart(rows),
-    )
+    section.draw("cost", workspace, choice)
     return section
 
 
@@ -378,9 +350,5 @@ def speed(workspace: Workspace) -> Section:
             "question": "what",
         }
         section.tables.append(table_of("Benchmarks of this machine", rows.ratios, headings))
-    section.draw(
-        "chart-bench",
-        "Every ratio against its target, and time against the number of slices.",
-        lambda: bench_chart(rows),
-    )
+    section.draw("bench", workspace, EVERYTHING)
     return section

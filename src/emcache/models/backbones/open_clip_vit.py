@@ -6,7 +6,6 @@ hand, square or not: OpenCLIP's own forward pass takes one image size only.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -17,7 +16,7 @@ from open_clip.transformer import QuickGELU, VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional
 
-from emcache.errors import BackboneError
+from emcache.errors import BackboneError, suggest
 from emcache.models.backbones.base import BackboneModule, Features
 from emcache.models.backbones.registry import BackboneSpec, HubFile
 from emcache.models.backbones.transformers_names import beside_vision, rename_clip
@@ -152,8 +151,7 @@ def describe(architecture: str) -> BackboneSpec:
     name = f"open_clip:{architecture}"
     base, _, tag = architecture.partition("@")
     if base not in open_clip.list_models():
-        close = difflib.get_close_matches(base, open_clip.list_models(), n=1)
-        hint = f"did you mean open_clip:{close[0]}? " if close else ""
+        hint = suggest(base, open_clip.list_models(), "open_clip:")
         raise BackboneError(
             f"open_clip has no model {base!r:.80}; {hint}expected a name that "
             f"open_clip.list_models() gives.",

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from emcache.errors import BackboneError
+from emcache.errors import BackboneError, suggest
 
 Family = Literal["timm", "open_clip", "tiny"]
 
@@ -89,8 +88,7 @@ def find_backbone(name: str) -> BackboneSpec:
         from emcache.models.backbones import open_clip_vit
 
         return open_clip_vit.describe(architecture)
-    close = difflib.get_close_matches(name, BACKBONES, n=1)
-    hint = f"did you mean {close[0]}? " if close else ""
+    hint = suggest(name, BACKBONES)
     raise BackboneError(
         f"there is no backbone {name!r}; {hint}known: {', '.join(BACKBONES)}, and any vision "
         f"transformer as timm:NAME or open_clip:NAME.",

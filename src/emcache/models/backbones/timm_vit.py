@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 import sys
 from collections.abc import Mapping
@@ -15,7 +14,7 @@ from timm.layers import QuickGELU
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from emcache.errors import BackboneError
+from emcache.errors import BackboneError, suggest
 from emcache.models.backbones.base import BackboneModule, Features
 from emcache.models.backbones.provenance import sources_of
 from emcache.models.backbones.registry import BackboneSpec, HubFile
@@ -149,8 +148,7 @@ def describe(architecture: str) -> BackboneSpec:
     """
     name = f"timm:{architecture}"
     if not timm.is_model(architecture):
-        close = difflib.get_close_matches(architecture, timm.list_models(), n=1)
-        hint = f"did you mean timm:{close[0]}? " if close else ""
+        hint = suggest(architecture, timm.list_models(), "timm:")
         raise BackboneError(
             f"timm has no model {architecture!r:.80}; {hint}expected a name that "
             f"timm.list_models() gives.",

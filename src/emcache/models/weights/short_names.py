@@ -6,13 +6,12 @@ that name would mix two backbones.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from emcache.errors import UsageError, WeightsError, WorkspaceError
+from emcache.errors import UsageError, WeightsError, WorkspaceError, suggest
 from emcache.models.weights.files import SUFFIXES, WeightsFiles
 from emcache.models.weights.labels import PRETRAINED
 from emcache.storage.hashing import is_utf8
@@ -132,8 +131,7 @@ def remove(workspace: Workspace, name: str) -> ShortName:
 
 def describe_known(text: str, known: Mapping[str, ShortName]) -> str:
     """The short names that there are, the closest first."""
-    close = difflib.get_close_matches(text, known, n=1)
-    hint = f"did you mean {close[0]}? " if close else ""
+    hint = suggest(text, known)
     return f"{hint}short names here: {', '.join(known) or 'none'}"
 
 

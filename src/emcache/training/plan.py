@@ -1,0 +1,130 @@
+"""What a training is asked for, and its plan: data, device, arithmetic and their fingerprint."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+
+from emcache.cache.find import FeatureRequest
+from emcache.errors import UsageError
+from emcache.models.device import Precision
+from emcache.progress import Reporter
+from emcache.storage.hashing import json_sha256
+from emcache.storage.workspace import Workspace
+from emcache.training.batches import Residency
+from emcache.training.inputs import Inputs
+from emcache.training.model import Model
+from emcache.training.protocol import Protocol
+from emcache.training.sampling import Sampling
+from emcache.training.sources import Sources
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingRequest:
+    """Everything that the user may choose about a training."""
+
+    datasets: Sequence[str]
+    """What to train on; several are one training."""
+    regime: str = "frozen"
+    """``frozen``, a head on cached tokens, or ``lora``, adapters in the backbone with it."""
+    features: FeatureRequest = FeatureRequest()  # noqa: RUF009 - frozen
+    """Backbone, weights and sizes. Where tokens come from the cache, None means what it holds."""
+    protocol: Protocol = Protocol()  # noqa: RUF009 - frozen
+    seeds: Sequence[int] = (0,)
+    """One run for each."""
+    sampling: Sampling = Sampling.NATURAL
+    resident: Residency = Residency.AUTO
+    device: str = "auto"
+    precision: str = "auto"
+    accumulate: int = 1
+    """A backbone that runs takes a step's slices in so many parts, to need less memory."""
+    checkpoint: bool = False
+    """Keep only each block's input, and compute its activations again for the gradient."""
+    save_predictions: bool = False
+    accept_audit: bool = False
+    """Train though the audit of a dataset failed."""
+
+    def __post_init__(self) -> None:
+        if self.accumulate < 1:
+            raise UsageError(
+                f"--accumulate {self.accumulate} is not a number of parts; expected 1 or more.",
+                subject=self.accumulate,
+            )
+
+
+class Regime(ABC):
+    """What is trained, and from what."""
+
+    record_kind: ClassVar[str]
+    """Kind of the records."""
+    runs_backbone: ClassVar[bool]
+    """Whether the backbone runs at every step; otherwise its tokens come from the cache."""
+
+    @abstractmethod
+    def plan(
+        self,
+        workspace: Workspace,
+        sources: Sources,
+        request: FeatureRequest,
+        device: str,
+        reporter: Reporter,
+    ) -> Inputs:
+        """Find out what is read of the sources; nothing is made.
+
+        Raises:
+            EmcacheError: Of the dataset, the backbone, its weights or the device.
+        """
+
+    @abstractmethod
+    def builder(self, plan: TrainingPlan, reporter: Reporter) -> Callable[[int], Model]:
+        """A function from a seed to an untrained model.
+
+        Args:
+            plan: Of the training.
+            reporter: Receives what the weights' file holds beside the backbone, once.
+        """
+
+    @abstractmethod
+    def facts(self, plan: TrainingPlan) -> Mapping[str, Any]:
+        """What records say of the training beside what those of every regime say."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingPlan:
+    """A training that is known in every detail; nothing is extracted or trained yet."""
+
+    request: TrainingRequest
+    regime: Regime
+    sources: Sources
+    inputs: Inputs
+    protocol: Protocol
+    """The request's, with the physical scale of the inputs."""
+    device: torch.device
+    precision: Precision
+
+    def fingerprint(self, seed: int | None) -> str:
+        """Key over everything that could change the result but the machine.
+
+        Args:
+            seed: Of the run; None for what the runs of all seeds share.
+        """
+        return json_sha256(
+            {
+                "regime": self.request.regime,
+                "features": self.inputs.fingerprints,
+                "labels": self.inputs.label_keys,
+                # Names and splits decide which slices train, and what their scores are called.
+                "slices": [
+                    [source.dataset.first_name, *((item.id, item.split) for item in source.slices)]
+                    for source in self.sources.items
+                ],
+                "protocol": self.protocol.as_dict(),
+                "sampling": self.request.sampling,
+                "precision": self.precision,
+                "seed": seed,
+            }
+        )
