@@ -23,7 +23,7 @@ INSERT INTO records BY NAME
 SELECT format('20260101-000000-{:06d}-train-head-000000', i) AS record_id, 'train-head' AS kind,
     'finished' AS status, TIMESTAMP '2026-01-01' AS started_at,
     TIMESTAMP '2026-01-01' AS finished_at, 1.0 AS seconds, '{}' AS versions, '{}' AS host,
-    '{}' AS config, true AS has_tables
+    '{}' AS config
 FROM range($runs) AS made(i);
 
 INSERT INTO runs BY NAME

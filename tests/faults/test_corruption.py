@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 import torch
 
@@ -19,7 +20,7 @@ from emcache.cache.plan import ExtractOptions, Job, plan_extraction
 from emcache.data.dataset import Selection
 from emcache.data.register import add_dataset
 from emcache.data.synthetic import STYLES, write_domain
-from emcache.errors import EmcacheError, RecordError, StoreError
+from emcache.errors import RecordError, StoreError
 from emcache.maintenance.repair import repair_feature_set
 from emcache.maintenance.verify import verify_cache, verify_feature_set
 from emcache.progress import Quiet
@@ -280,17 +281,20 @@ def test_a_damaged_warehouse_is_moved_aside_and_made_again(place, full, chance, 
     count("damaged files", cuts + 2)
 
 
-def test_rows_of_records_that_have_gone_are_not_made_anew(place, tmp_path):
-    workspace, _, _ = place
+def test_rows_that_differ_and_records_that_have_gone_are_fixed_at_once(place):
+    workspace, *_ = place
     sync(workspace.runs, workspace.warehouse)
     findings = check(workspace.runs, workspace.warehouse)
     assert repair(workspace.runs, workspace.warehouse, findings) is None
-    wrong = [
-        f.__class__(name, "fail", "")
-        for f, name in zip(findings, ("rows", "missing"), strict=False)
-    ]
-    with pytest.raises(EmcacheError, match="would forget the records"):
-        repair(workspace.runs, workspace.warehouse, wrong)
+    with duckdb.connect(str(workspace.warehouse)) as connection:
+        connection.execute("DELETE FROM epochs")
+        connection.execute(
+            "INSERT INTO records SELECT * REPLACE ('gone' AS record_id) FROM records LIMIT 1"
+        )
+    findings = check(workspace.runs, workspace.warehouse)
+    assert {f.name for f in findings if f.verdict != "pass"} == {"rows", "missing"}
+    assert repair(workspace.runs, workspace.warehouse, findings) is not None
+    assert {f.verdict for f in check(workspace.runs, workspace.warehouse)} == {"pass"}
 
 
 # Checkpoints

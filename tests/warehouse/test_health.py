@@ -78,7 +78,7 @@ def test_a_record_that_has_gone_is_a_warning(filled):
     record.folder.rename(filled.root / "elsewhere")
     found = finding(filled, "missing")
     assert found.verdict is WARN
-    assert "`emcache warehouse rebuild`" in found.remedy
+    assert "`emcache warehouse sync`" in found.remedy
 
 
 @pytest.mark.parametrize(

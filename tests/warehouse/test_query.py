@@ -521,4 +521,4 @@ def test_every_column_of_every_table_and_view_is_explained(empty):
     unexplained = dictionary.filter(pl.col("meaning").is_null() | pl.col("purpose").is_null())
     assert unexplained.rows() == []
     assert set(dictionary["kind"]) == {"table", "view"}
-    assert {"runs", "leaderboard", "paper_results", "migrations"} <= set(dictionary["name"])
+    assert {"runs", "leaderboard", "paper_results", "made_by"} <= set(dictionary["name"])

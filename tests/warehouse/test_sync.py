@@ -18,7 +18,7 @@ import pytest
 
 from emcache.errors import WarehouseError
 from emcache.storage.records import new_record
-from emcache_warehouse import migrate
+from emcache_warehouse import schema
 from emcache_warehouse.build import fill
 from emcache_warehouse.database import open_readonly
 from emcache_warehouse.kinds import KINDS
@@ -264,16 +264,30 @@ def test_a_second_sync_touches_nothing(filled):
     assert files_beside(filled) == beside
 
 
-def test_records_that_have_gone_are_kept_until_a_rebuild(filled):
+def test_rows_of_records_that_have_gone_go_too(filled):
     gone = record_ids(filled.database)[-2]
     shutil.rmtree(filled.runs / gone)
     kept = filled.train()
 
-    assert filled.sync().ingested == (kept.id,)
-    assert gone in record_ids(filled.database)
-    rebuild(filled.runs, filled.database)
+    report = filled.sync()
+
+    assert report.changed
+    assert gone in report.notes[0]
+    assert "`emcache warehouse export`" in report.notes[0]
     assert gone not in record_ids(filled.database)
     assert kept.id in record_ids(filled.database)
+    assert not filled.sync().changed
+    assert {finding.verdict for finding in check(filled.runs, filled.database)} == {"pass"}
+
+
+def test_an_older_description_of_a_dataset_counts_again_when_the_newer_one_goes(filled):
+    old = filled.dataset("vnc", n_slices=2)
+    new = filled.dataset("vnc", n_slices=3)
+    filled.sync()
+    shutil.rmtree(new.folder)
+    filled.sync()
+    rows = run_query(filled.database, "SELECT record_id FROM datasets WHERE dataset = 'vnc'", {})
+    assert rows.rows() == [(old.id,)]
 
 
 # Records that cannot be ingested
@@ -436,7 +450,6 @@ def test_an_unknown_kind_is_a_row_of_records_and_nothing_more(made_up):
     assert made_up.sync().problems == ()
     rows = contents(made_up.database)
     assert [row["record_id"] for row in rows["records"]] == [record.id]
-    assert not rows["records"][0]["has_tables"]
     assert not made_up.sync().changed
 
 
@@ -651,31 +664,12 @@ def test_the_log_of_a_notebook_that_still_writes_is_left_alone(filled):
 
 
 def with_files(monkeypatch, change):
-    """Let the package hold other migrations or views, as another version would."""
+    """Let the package hold other files, as another version would."""
 
     def changed(folder):
         return change(folder, packaged_files(folder))
 
-    monkeypatch.setattr(migrate, "packaged_files", changed)
-
-
-def second_migration(folder, files):
-    extra = PackagedFile("migrations/0999_extra.sql", "CREATE TABLE extra (x INTEGER);")
-    return (*files, extra) if folder == "migrations" else files
-
-
-def test_an_older_schema_is_migrated_and_keeps_records_that_have_gone(filled, monkeypatch):
-    shutil.rmtree(filled.runs / record_ids(filled.database)[0])
-    before = contents(filled.database)
-    with_files(monkeypatch, second_migration)
-
-    report = filled.sync()
-
-    assert report.changed
-    assert "schema" in report.notes[0]
-    assert run_query(filled.database, "FROM extra", {}).is_empty()
-    assert contents(filled.database) == before
-    assert not filled.sync().changed
+    monkeypatch.setattr(schema, "packaged_files", changed)
 
 
 def test_a_changed_view_is_made_again(filled, monkeypatch):
@@ -692,56 +686,27 @@ def test_a_changed_view_is_made_again(filled, monkeypatch):
         run_query(filled.database, "FROM paper_comparison", {})
 
 
-def test_another_text_of_a_migration_means_a_rebuild(filled, monkeypatch):
-    before = contents(filled.database)
-
+def test_another_schema_is_a_finding(filled, monkeypatch):
     def change(folder, files):
-        if folder != "migrations":
-            return files
-        return tuple(PackagedFile(file.name, file.text + "\n-- edited") for file in files)
+        edited = [PackagedFile(file.name, file.text + "\n-- edited") for file in files]
+        return tuple(edited) if folder == "views" else files
 
-    with_files(monkeypatch, change)
+    with monkeypatch.context() as patch:
+        with_files(patch, change)
+        (found,) = [f for f in check(filled.runs, filled.database) if f.name == "database"]
+        assert (found.verdict, "another version" in found.message) == ("warn", True)
+
+
+def test_a_warehouse_with_a_ledger_of_migrations_is_made_again(filled):
+    before = contents(filled.database)
+    with duckdb.connect(str(filled.database)) as connection:
+        connection.execute("DROP TABLE made_by; CREATE TABLE migrations (name VARCHAR)")
 
     report = filled.sync()
 
-    assert "made again" in report.notes[0]
+    assert "was made by another version of emcache" in report.notes[0]
     assert contents(filled.database) == before
     assert not filled.sync().changed
-
-
-def test_a_newer_schema_is_refused_and_left_alone(filled, monkeypatch):
-    with monkeypatch.context() as patch:
-        with_files(patch, second_migration)
-        filled.sync()
-    before = state(filled.database)
-    filled.train()
-
-    with pytest.raises(WarehouseError, match=r"newer emcache.*upgrade emcache"):
-        filled.sync()
-    assert state(filled.database) == before
-
-
-def test_runs_of_an_older_warehouse_keep_their_fingerprints():
-    first, second = (file.text for file in packaged_files("migrations")[:2])
-    connection = duckdb.connect()
-    connection.execute(first)
-    connection.execute(
-        "INSERT INTO records VALUES ('r', 'train-head', 'finished', now(), now(), 1, '{}', '{}', "
-        """'{"feature_fingerprints": ["ab", "cd"]}', true)"""
-    )
-    connection.execute(
-        "INSERT INTO runs (run_id, regime, backbone, weights, longest_edge, protocol, train_on, "
-        "sampling, seed) VALUES ('r', 'frozen', 'b', 'w', 266, 'paper', 'vnc', 'natural', 0)"
-    )
-
-    connection.execute(second)
-
-    assert connection.execute("SELECT feature_fingerprints, longest_edge FROM runs").fetchall() == [
-        (["ab", "cd"], 266)
-    ]
-
-
-# Other processes
 
 
 def test_a_reader_keeps_the_file_it_opened(filled):

@@ -18,45 +18,40 @@ from emcache_warehouse.database import (
     private_database,
 )
 from emcache_warehouse.ingest import Ingestion, find_unreadable, ingest
-from emcache_warehouse.kinds import KINDS
-from emcache_warehouse.migrate import SchemaState, migrate, recorded_files, schema_state
 from emcache_warehouse.reading import Problem, SoundRecord, read_records
+from emcache_warehouse.schema import made_by, make_schema, schema_sha256
 
 
 @dataclass(frozen=True, slots=True)
 class DatabaseState:
     """What a database file holds."""
 
-    schema: SchemaState
-    """How its schema stands to the package's."""
+    is_current: bool
+    """Whether its schema is the package's."""
     ingested: frozenset[str]
-    """Identifiers of the records that are in it, as far as this version knows their kinds."""
+    """Identifiers of the records that are in it; none where the schema is another one."""
 
 
 def database_state(database: Path) -> DatabaseState:
     """Look into a database file.
 
     Raises:
-        DamagedDatabaseError: Its bytes are damaged.
+        DamagedDatabaseError: Its bytes are damaged, or it is not a warehouse.
         WarehouseError: It is not there, or another program writes to it.
     """
     connection = attach_readonly(database)
     try:
-        recorded = recorded_files(connection)
-        if not recorded:
+        made = made_by(connection)
+        if made is None:
             raise DamagedDatabaseError(
-                f"{database.name} is a DuckDB database but no warehouse; run `emcache warehouse "
+                f"{database.name} is a DuckDB database but not a warehouse; run `emcache warehouse "
                 f"rebuild` to replace it by one made from the records.",
                 subject=database,
             )
-        schema = schema_state(recorded)
-        if schema in (SchemaState.DIVERGED, SchemaState.NEWER):
-            return DatabaseState(schema, frozenset())
-        ids = connection.execute(
-            "SELECT record_id FROM records WHERE has_tables OR kind NOT IN (SELECT unnest($kinds))",
-            {"kinds": list(KINDS)},
-        ).fetchall()
-        return DatabaseState(schema, frozenset(record_id for (record_id,) in ids))
+        if made != schema_sha256():
+            return DatabaseState(False, frozenset())
+        ids = connection.execute("SELECT record_id FROM records").fetchall()
+        return DatabaseState(True, frozenset(record_id for (record_id,) in ids))
     except duckdb.Error as error:
         raise DamagedDatabaseError(
             f"{database.name} cannot be read ({first_line(str(error))}); run `emcache warehouse "
@@ -68,10 +63,10 @@ def database_state(database: Path) -> DatabaseState:
 
 
 def fill(path: Path, records: Sequence[SoundRecord]) -> Ingestion:
-    """Migrate a private database file and ingest verified records into it.
+    """Ingest verified records into a private database file.
 
     Args:
-        path: A file of this process alone: a copy of an older database, or not there.
+        path: A file of this process alone: a copy of a warehouse, or not there.
         records: What to add.
 
     Raises:
@@ -82,12 +77,8 @@ def fill(path: Path, records: Sequence[SoundRecord]) -> Ingestion:
     while True:
         try:
             with private_database(path) as connection:
-                migrate_if_needed(connection)
-                # Rows of a kind that had no tables when they were ingested: those come again.
-                connection.execute(
-                    "DELETE FROM records WHERE NOT has_tables AND kind IN (SELECT unnest($kinds))",
-                    {"kinds": list(KINDS)},
-                )
+                if made_by(connection) is None:
+                    make_schema(connection)
                 ingestion = ingest(connection, records)
         except duckdb.Error as error:
             found = find_unreadable(records)
@@ -122,9 +113,3 @@ def build(path: Path, runs: Path) -> Ingestion:
     records, problems = read_records(runs, list_record_ids(runs))
     ingestion = fill(path, records)
     return Ingestion(ingestion.ingested, (*problems, *ingestion.problems))
-
-
-def migrate_if_needed(connection: duckdb.DuckDBPyConnection) -> None:
-    """Apply what the database lacks, nothing where it lacks nothing."""
-    if schema_state(recorded_files(connection)) is not SchemaState.CURRENT:
-        migrate(connection)

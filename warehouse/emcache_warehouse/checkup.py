@@ -15,7 +15,6 @@ from emcache.storage.records import list_record_ids
 from emcache_warehouse.build import DatabaseState, database_state, fill
 from emcache_warehouse.database import CATALOG, attach_readonly, first_line, identifier, quote
 from emcache_warehouse.ingest import Ingestion
-from emcache_warehouse.migrate import SchemaState
 from emcache_warehouse.reading import Problem, SoundRecord, read_records
 
 _REBUILT = "rebuilt"
@@ -122,7 +121,7 @@ def _findings(
     except EmcacheError as error:
         return [*findings, Finding("database", "fail", str(error))]
     findings.append(schema_finding(state))
-    if state.schema is not SchemaState.CURRENT:
+    if not state.is_current:
         return findings
     findings.append(pending_finding(set(ingestion.ingested) - state.ingested))
     findings.append(missing_finding(state.ingested - set(on_disk)))
@@ -132,19 +131,13 @@ def _findings(
 
 def schema_finding(state: DatabaseState) -> Finding:
     """Whether the database has this package's schema."""
-    match state.schema:
-        case SchemaState.CURRENT:
-            return Finding("database", "pass", "The schema is this version's.")
-        case SchemaState.NEWER:
-            return Finding(
-                "database", "fail", "The warehouse was made by a newer emcache; upgrade emcache."
-            )
-        case SchemaState.OLDER | SchemaState.DIVERGED:
-            return Finding(
-                "database",
-                "warn",
-                "The schema is that of another version; run `emcache warehouse sync`.",
-            )
+    if state.is_current:
+        return Finding("database", "pass", "The schema is this version's.")
+    return Finding(
+        "database",
+        "warn",
+        "The schema is that of another version; run `emcache warehouse sync`.",
+    )
 
 
 def pending_finding(pending: Collection[str]) -> Finding:
@@ -166,7 +159,7 @@ def missing_finding(missing: Collection[str]) -> Finding:
         "missing",
         "warn",
         f"{_listed(missing)} ingested, but no longer in the records' folder; restore the folder, "
-        f"or run `emcache warehouse rebuild` to forget it.",
+        f"or run `emcache warehouse sync`, which takes the rows out.",
     )
 
 

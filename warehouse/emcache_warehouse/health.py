@@ -10,7 +10,6 @@ from emcache.maintenance.doctor.findings import Finding, Verdict, guarded, of_er
 from emcache.storage.records import list_record_ids, read_record
 from emcache_warehouse import checkup
 from emcache_warehouse.build import database_state
-from emcache_warehouse.migrate import SchemaState
 
 _MOST_DAMAGED = 5
 _RESTORE = "restore its folder from a copy, or remove it"
@@ -100,7 +99,7 @@ def _database(database: Path, on_disk: set[str], sound: set[str]) -> Iterator[Fi
         yield of_error("warehouse", error)
         return
     yield _of_checkup(checkup.schema_finding(state))
-    if state.schema is SchemaState.CURRENT:
+    if state.is_current:
         yield _of_checkup(checkup.pending_finding(sound - state.ingested))
         yield _of_checkup(checkup.missing_finding(state.ingested - on_disk))
 

@@ -19,7 +19,7 @@ import duckdb
 
 from emcache_warehouse.database import first_line, is_damage, literal_path, memory_database
 from emcache_warehouse.kinds import KINDS
-from emcache_warehouse.packaged import packaged_files, packaged_text
+from emcache_warehouse.packaged import packaged_text
 from emcache_warehouse.reading import Problem, SoundRecord, explain_refusal
 
 _BATCH = 500
@@ -67,8 +67,7 @@ def _batches(records: Sequence[SoundRecord]) -> Iterator[Sequence[SoundRecord]]:
 def _unreadable(records: Sequence[SoundRecord]) -> list[Problem]:
     try:
         with memory_database() as connection:
-            for file in packaged_files("migrations"):
-                connection.execute(file.text)
+            connection.execute(packaged_text("schema.sql"))
             return list(_ingest_batch(connection, records))
     except duckdb.Error as error:
         if len(records) == 1:

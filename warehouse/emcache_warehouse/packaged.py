@@ -30,9 +30,9 @@ class PackagedFile:
 
 @cache
 def packaged_files(folder: str) -> tuple[PackagedFile, ...]:
-    """All files of one folder of the package, in order of their names."""
+    """All files of one folder of the package, in order of their names; ``.`` is the package."""
     return tuple(
-        PackagedFile(f"{folder}/{entry.name}", entry.read_text(encoding="utf-8"))
+        PackagedFile(f"{folder}/{entry.name}".removeprefix("./"), entry.read_text(encoding="utf-8"))
         for entry in sorted(files("emcache_warehouse").joinpath(folder).iterdir(), key=_name)
         if entry.name.endswith((".sql", ".csv", ".j2"))
     )
@@ -40,7 +40,7 @@ def packaged_files(folder: str) -> tuple[PackagedFile, ...]:
 
 def packaged_text(name: str) -> str:
     """Content of one file: ``packaged_text("tables/runs.sql")``."""
-    folder = name.partition("/")[0]
+    folder = name.rpartition("/")[0] or "."
     return next(file.text for file in packaged_files(folder) if file.name == name)
 
 

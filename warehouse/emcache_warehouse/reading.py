@@ -103,7 +103,6 @@ def _row(record: Record) -> tuple[Any, ...]:
         canonical_json(content["versions"]),
         canonical_json(content["host"]),
         canonical_json(dict(record.config)),
-        record.kind in KINDS,
     )
 
 

@@ -29,7 +29,6 @@ from emcache_warehouse.build import build, database_state, fill
 from emcache_warehouse.checkup import Finding, check
 from emcache_warehouse.database import DamagedDatabaseError, write_ahead_logs
 from emcache_warehouse.ingest import Ingestion
-from emcache_warehouse.migrate import SchemaState
 from emcache_warehouse.reading import Problem, read_records
 
 __all__ = ["Finding", "Problem", "SyncReport", "check", "rebuild", "repair", "sync"]
@@ -44,7 +43,7 @@ class SyncReport:
     problems: tuple[Problem, ...]
     """Records that were left out, each with the reason and what to do."""
     notes: tuple[str, ...]
-    """Sentences about the database itself: moved aside, rebuilt, migrated."""
+    """Sentences about the database itself: moved aside, or made again and why."""
     changed: bool
     """Whether the file was replaced."""
     seconds: float
@@ -52,17 +51,16 @@ class SyncReport:
 
 
 def sync(runs: Path, database: Path) -> SyncReport:
-    """Ingest the records that the warehouse does not have yet.
+    """Make the warehouse hold what the records say, those that have gone no longer.
 
-    Touches nothing where nothing is new. Records whose folders have gone since are kept.
+    Touches nothing where nothing has changed.
 
     Args:
         runs: Folder of the records.
         database: The warehouse's file; made where it is not there.
 
     Raises:
-        WarehouseError: The warehouse is of a newer version, another program writes to it, or its
-            folder cannot be written.
+        WarehouseError: Another program writes to the warehouse, or its folder cannot be written.
     """
     clock = time.perf_counter()
     if _is_current(runs, database):
@@ -102,22 +100,11 @@ def repair(runs: Path, database: Path, findings: Sequence[Finding]) -> SyncRepor
 
     Returns:
         What was done, or None where nothing had to be.
-
-    Raises:
-        WarehouseError: Rows differ from the records, but making them anew would forget records
-            whose folders have gone.
     """
     wrong = {finding.name for finding in findings if finding.verdict != "pass"}
     if "rows" in wrong:
-        if "missing" in wrong:
-            raise WarehouseError(
-                "the rows differ from the records, and making them anew would forget the records "
-                "whose folders have gone; restore those folders, or run `emcache warehouse "
-                "rebuild` to forget them.",
-                subject=database,
-            )
         return rebuild(runs, database)
-    return sync(runs, database) if wrong & {"database", "pending"} else None
+    return sync(runs, database) if wrong & {"database", "pending", "missing"} else None
 
 
 def _is_current(runs: Path, database: Path) -> bool:
@@ -127,7 +114,7 @@ def _is_current(runs: Path, database: Path) -> bool:
         state = database_state(database)
     except DamagedDatabaseError:
         return False
-    return state.schema is SchemaState.CURRENT and state.ingested.issuperset(list_record_ids(runs))
+    return state.is_current and state.ingested == set(list_record_ids(runs))
 
 
 def _sync_locked(runs: Path, database: Path) -> tuple[Ingestion, tuple[str, ...], bool]:
@@ -151,32 +138,36 @@ def _sync_locked(runs: Path, database: Path) -> tuple[Ingestion, tuple[str, ...]
 
 def _sync_existing(runs: Path, database: Path) -> tuple[Ingestion, tuple[str, ...], bool]:
     state = database_state(database)
-    if state.schema is SchemaState.NEWER:
-        raise WarehouseError(
-            f"{database.name} was made by a newer emcache; upgrade emcache, or run `emcache "
-            f"warehouse rebuild` to make it again with this one.",
-            subject=database,
+    on_disk = list_record_ids(runs)
+    if not state.is_current:
+        return _made_again(runs, database, "was made by another version of emcache")
+    if gone := sorted(state.ingested.difference(on_disk)):
+        count = f"{gone[0]} has" if len(gone) == 1 else f"{len(gone)} records ({gone[0]} ...) have"
+        return _made_again(
+            runs,
+            database,
+            f"has rows of what has gone: {count} no folder in {runs.name} any more (`emcache "
+            f"warehouse export` keeps rows before records go)",
         )
-    if state.schema is SchemaState.DIVERGED:
-        note = f"{database.name} was made with another schema: made again from the records."
-        ingestion, aside = _build_and_publish(runs, database)
-        return ingestion, (note, *aside), True
-    new = [record_id for record_id in list_record_ids(runs) if record_id not in state.ingested]
-    records, problems = read_records(runs, new)
-    if not records and state.schema is SchemaState.CURRENT:
+    records, problems = read_records(runs, [name for name in on_disk if name not in state.ingested])
+    if not records:
         return Ingestion((), tuple(problems)), (), False
     notes: tuple[str, ...] = ()
-    if state.schema is not SchemaState.CURRENT:
-        notes = (f"{database.name} was brought to the schema of this version.",)
     with _temporary(database) as copy:
         shutil.copyfile(database, copy)
         for log in write_ahead_logs(database):
             shutil.copyfile(log, copy.with_name(log.name.replace(database.name, copy.name, 1)))
         ingestion = fill(copy, records)
-        changed = bool(ingestion.ingested) or state.schema is not SchemaState.CURRENT
+        changed = bool(ingestion.ingested)
         if changed:
-            notes += _publish(copy, database)
+            notes = _publish(copy, database)
     return Ingestion(ingestion.ingested, (*problems, *ingestion.problems)), notes, changed
+
+
+def _made_again(runs: Path, database: Path, why: str) -> tuple[Ingestion, tuple[str, ...], bool]:
+    ingestion, aside = _build_and_publish(runs, database)
+    note = f"{database.name} {why}: it was made again from the records."
+    return ingestion, (note, *aside), True
 
 
 def _build_and_publish(runs: Path, database: Path) -> tuple[Ingestion, tuple[str, ...]]:

@@ -28,7 +28,7 @@ _APART = (
     "benchmark_runs",
     "benchmarks",
     "dataset_renames",
-    "migrations",
+    "made_by",
     "paper_parameters",
     "paper_results",
     "records",
