@@ -29,6 +29,8 @@ import difflib
 from collections.abc import Iterable
 from typing import Any
 
+_LONGEST = 4000
+
 
 def suggest(text: str, known: Iterable[str], prefix: str = "") -> str:
     """``did you mean X? `` with the closest of the known names, or nothing where none is close."""
@@ -47,6 +49,9 @@ class EmcacheError(Exception):
     exit_code = 2
 
     def __init__(self, message: str, *, subject: Any = None) -> None:
+        if len(message) > _LONGEST:
+            # A damaged file may hold a value of any length, and what to do stands at the end.
+            message = f"{message[: _LONGEST // 2]} [...] {message[-_LONGEST // 2 :]}"
         super().__init__(message)
         self.subject = subject
 

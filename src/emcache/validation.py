@@ -74,7 +74,7 @@ def _misfit(
     known: tuple[str, ...] = ()
     for part in place:
         if isinstance(part, int) and isinstance(values, list):
-            values = values[part]
+            values = values[part] if part < len(values) else None
         elif named and isinstance(values, Mapping):
             # A table of tables, whose keys are names of the user's.
             path.append(str(part))

@@ -6,6 +6,10 @@ import subprocess
 import sys
 from functools import partial
 
+import emcache_bench.epochs
+import emcache_bench.extraction
+import emcache_bench.head_step
+import emcache_bench.head_worker
 import polars as pl
 import pytest
 import torch
@@ -18,6 +22,7 @@ from emcache_bench.setting import MadeUpData, Setting
 from emcache_bench.timing import interleave, quotients
 from emcache_bench.workers import Worker
 
+import emcache.models.device
 from emcache.cache.shards import place_slices, plan_shards
 from emcache.errors import TrainingError, UsageError
 from emcache.models.device import advise_on_memory, pick_layout
@@ -81,8 +86,8 @@ def test_growth_compares_time_per_slice_at_the_two_largest_sizes():
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 def test_our_step_is_the_references_step(layout, monkeypatch):
     """Loss and every gradient, in whichever layout, within the arithmetic's own precision."""
-    monkeypatch.setattr("emcache_bench.head_worker.pick_layout", lambda device: layout)
-    monkeypatch.setattr("emcache.models.device._computes_bfloat16", lambda device: False)
+    monkeypatch.setattr(emcache_bench.head_worker, "pick_layout", lambda device: layout)
+    monkeypatch.setattr(emcache.models.device, "computes_bfloat16", lambda device: False)
     generator = torch.Generator().manual_seed(1)
     tokens = torch.randn(2, 3, 4, DIM, generator=generator).half()
     masks = (torch.rand(2, 3 * PATCH, 4 * PATCH, generator=generator) < 0.3).to(torch.uint8)
@@ -145,8 +150,8 @@ def test_steps_with_other_losses_fail(loss, sound, monkeypatch, tmp_path):
             found = loss if self.ours and self.steps == 3 else 0.5
             return {"seconds": 1.0 if self.ours else 4.0, "loss": found, "gradient": 1.0}
 
-    monkeypatch.setattr("emcache_bench.head_step.Worker", Stub)
-    monkeypatch.setattr("emcache.models.device._computes_bfloat16", lambda device: False)
+    monkeypatch.setattr(emcache_bench.head_step, "Worker", Stub)
+    monkeypatch.setattr(emcache.models.device, "computes_bfloat16", lambda device: False)
     (found,) = LIBRARY.measures["head-step"](setting(tmp_path))
     assert (found.ratio, found.sound) == (4.0, sound)
     assert found.verdict is (Verdict.NA if sound else Verdict.FAIL)
@@ -177,7 +182,7 @@ def timed(monkeypatch):
 
 
 def test_epochs_are_divided_the_right_way_round(timed, monkeypatch, tmp_path):
-    monkeypatch.setattr("emcache_bench.epochs._QUICK_EDGE", 42)
+    monkeypatch.setattr(emcache_bench.epochs, "_QUICK_EDGE", 42)
     timed("epochs", {"bare": 1.0, "ram": 2.0, "disk": 4.0, "fly": 9.0, "backbone": 2.0})
     found = {m.name: m for m in LIBRARY.measures["epochs"](setting(tmp_path))}
     assert {name: m.ratio for name, m in found.items()} == {
@@ -190,7 +195,7 @@ def test_epochs_are_divided_the_right_way_round(timed, monkeypatch, tmp_path):
 
 
 def test_epochs_of_other_tokens_fail(timed, monkeypatch, tmp_path):
-    monkeypatch.setattr("emcache_bench.epochs._QUICK_EDGE", 42)
+    monkeypatch.setattr(emcache_bench.epochs, "_QUICK_EDGE", 42)
     timed("epochs", dict.fromkeys(("bare", "ram", "disk", "fly", "backbone"), 1.0))
     real = StreamedExamples.steps
 
@@ -204,7 +209,7 @@ def test_epochs_of_other_tokens_fail(timed, monkeypatch, tmp_path):
 
 def test_an_extraction_is_divided_the_right_way_round(timed, monkeypatch, tmp_path):
     timed("extraction", {"forward": 3.0, "extraction": 4.0})
-    monkeypatch.setattr("emcache_bench.extraction._SIDE", 84)
+    monkeypatch.setattr(emcache_bench.extraction, "_SIDE", 84)
     (found,) = LIBRARY.measures["extraction"](setting(tmp_path))
     assert (found.ratio, found.sound) == (0.75, True)
 

@@ -8,6 +8,7 @@ import pytest
 from emcache_bench.ratio import Target, of_rounds
 from emcache_bench.run import GROWTH, Suite
 
+import emcache_cli.benchmarking
 from emcache_cli.bench import NAMES
 from emcache_cli.benchmarking import SUITE
 
@@ -23,7 +24,7 @@ def stub_suite(monkeypatch):
             )
 
         monkeypatch.setattr(
-            "emcache_cli.benchmarking.SUITE", Suite({"some": measure}, frozenset(), ())
+            emcache_cli.benchmarking, "SUITE", Suite({"some": measure}, frozenset(), ())
         )
 
     return suite

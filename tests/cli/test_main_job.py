@@ -15,6 +15,7 @@ import polars as pl
 import pytest
 from PIL import Image
 
+import emcache_cli.console
 from emcache.storage.records import list_record_ids
 from emcache.storage.workspace import Workspace, find_workspace
 
@@ -190,7 +191,7 @@ def test_a_training_is_forgotten_once_its_rows_are_out(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("emcache_cli.console.show_rows", stopped)
+        patch.setattr(emcache_cli.console, "show_rows", stopped)
         assert run(*words, cwd=cells.root).code == 130
     trained = [name for name in list_record_ids(cells.runs) if command in name]
     assert [row["run_id"] for row in run(*words, cwd=cells.root).json] == trained

@@ -12,6 +12,8 @@ from types import SimpleNamespace
 
 import pytest
 
+import emcache.maintenance.repair
+import emcache.maintenance.verify
 from emcache.cache.extract import run_extraction
 from emcache.cache.plan import ExtractOptions, Job, plan_extraction
 from emcache.data.dataset import Selection
@@ -140,7 +142,7 @@ def test_a_shard_that_cannot_be_read_just_now_is_kept(
         def fail(path: Path) -> str:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-        patch.setattr("emcache.maintenance.verify.file_sha256", fail)
+        patch.setattr(emcache.maintenance.verify, "file_sha256", fail)
         damages = verify_feature_set(folder)
         outcome = repair_feature_set(job.workspace, folder.name, damages, Quiet())
     assert not outcome.repaired
@@ -164,7 +166,7 @@ def kill_a_repair(job: Job, folder: Path, monkeypatch: pytest.MonkeyPatch) -> No
     shard_of(folder).write_bytes(b"")
     damages = verify_feature_set(folder)
     with monkeypatch.context() as patch:
-        patch.setattr("emcache.maintenance.repair.compute_tokens", end)
+        patch.setattr(emcache.maintenance.repair, "compute_tokens", end)
         with pytest.raises(Killed):
             repair_feature_set(job.workspace, folder.name, damages, Quiet())
 

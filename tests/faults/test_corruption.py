@@ -12,6 +12,7 @@ import duckdb
 import pytest
 import torch
 
+import emcache.cache.shards
 from emcache.cache.extract import run_extraction
 from emcache.cache.feature_set import FeatureSet, list_feature_sets
 from emcache.cache.find import FeatureRequest
@@ -66,7 +67,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> tuple[Workspace, Job, Rec
     places = {"images": "images/*.png", "masks": "masks/*.png"}
     add_dataset(workspace, "cells", "folder", root / "slices", places, Quiet())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("emcache.cache.shards._MOST_SLICES", 8)
+        patch.setattr(emcache.cache.shards, "_MOST_SLICES", 8)
         options = ExtractOptions("tiny", "random:0", 56)
         job = plan_extraction(workspace, Selection("cells", None), options, Quiet())
         run_extraction(job, Quiet())
@@ -79,7 +80,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> tuple[Workspace, Job, Rec
 
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch):
-    monkeypatch.setattr("emcache.cache.shards._MOST_SLICES", 8)
+    monkeypatch.setattr(emcache.cache.shards, "_MOST_SLICES", 8)
 
 
 def bytes_below(folder: Path) -> dict[str, str]:

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 import emcache.training.checkpoints
+import emcache.training.regimes
 from emcache.cache.find import FeatureRequest
 from emcache.storage.records import Record, list_record_ids
 from emcache.storage.workspace import Workspace
@@ -56,8 +57,7 @@ def result(record: Record) -> tuple[object, ...]:
 @pytest.mark.parametrize("regime", ["frozen", "lora"])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 def test_to_the_same_bits(regime, layout, cells, listener, monkeypatch):
-    for module in ("head", "lora"):
-        monkeypatch.setattr(f"emcache.training.{module}.pick_layout", lambda device: layout)
+    monkeypatch.setattr(emcache.training.regimes, "pick_layout", lambda device: layout)
     monkeypatch.setattr(emcache.training.checkpoints, "_LEAST_PAUSE", 0)
     whole = list(map(result, train(cells, listener, regime)))
     before = list_record_ids(cells.runs)
@@ -152,7 +152,7 @@ def test_checkpoints_cost_little(tmp_path: Path, monkeypatch):
     from emcache.training.checkpoints import CheckpointFolder, Progress
 
     clock = [0.0]
-    monkeypatch.setattr("emcache.training.checkpoints.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr(emcache.training.checkpoints.time, "monotonic", lambda: clock[0])
     folder, saved = CheckpointFolder(tmp_path / "c"), []
 
     def progress(epoch: int) -> Progress:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import emcache.cache.writer
 from emcache.cache.extract import compute_tokens, load_job_backbone, run_extraction
 from emcache.cache.feature_set import FeatureSet
 from emcache.cache.find import Donors, FeatureRequest
@@ -175,7 +176,7 @@ def test_receipts_that_a_kill_left_in_a_finished_feature_set_go(way, cells, monk
         real(path, **how)
 
     with monkeypatch.context() as patch:
-        patch.setattr("emcache.cache.writer.shutil.rmtree", killed)
+        patch.setattr(emcache.cache.writer.shutil, "rmtree", killed)
         with pytest.raises(SystemExit):
             run_extraction(job, Quiet())
     folder = cells.cache / job.name

@@ -16,6 +16,8 @@ import duckdb
 import polars as pl
 import pytest
 
+import emcache_warehouse.ingest
+import emcache_warehouse.sync
 from emcache.errors import WarehouseError
 from emcache.storage.records import new_record
 from emcache_warehouse import schema
@@ -411,7 +413,7 @@ def test_an_odd_parquet_file_keeps_only_its_own_record_out(filled, odd_files):
 
 
 def test_what_was_kept_before_an_odd_file_is_not_taken_in_twice(made_up, odd_files, monkeypatch):
-    monkeypatch.setattr("emcache_warehouse.ingest._BATCH", 2)
+    monkeypatch.setattr(emcache_warehouse.ingest, "_BATCH", 2)
     good = [made_up.train(seed=seed).id for seed in range(3)]
     bad = [with_table(made_up, content) for content in odd_files.values()]
     good.append(made_up.train(seed=3).id)
@@ -744,7 +746,7 @@ def test_a_folder_that_cannot_be_written_is_a_sentence(filled, monkeypatch):
         raise PermissionError(13, "Permission denied")
 
     filled.train()
-    monkeypatch.setattr("emcache_warehouse.sync.shutil.copyfile", refuse)
+    monkeypatch.setattr(emcache_warehouse.sync.shutil, "copyfile", refuse)
 
     with pytest.raises(WarehouseError, match="cannot be written"):
         filled.sync()

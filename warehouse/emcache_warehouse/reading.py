@@ -20,16 +20,6 @@ from emcache.storage.records import Record, read_record
 from emcache_warehouse.database import first_line, literal_path, memory_database
 from emcache_warehouse.kinds import KINDS
 
-_UNFIT = (
-    ArithmeticError,
-    AttributeError,
-    LookupError,
-    OSError,
-    RecursionError,
-    TypeError,
-    ValueError,
-)
-
 
 @dataclass(frozen=True, slots=True)
 class Problem:
@@ -64,9 +54,6 @@ def read_records(runs: Path, ids: Sequence[str]) -> tuple[list[SoundRecord], lis
         except EmcacheError as error:
             gone = not (runs / record_id).exists()
             problems.append(_removed(record_id) if gone else Problem(record_id, str(error)))
-        except _UNFIT as error:
-            # A record.json of another shape, whose checksum matches all the same.
-            problems.append(left_out(record_id, str(error) or repr(error)))
     return records, problems
 
 

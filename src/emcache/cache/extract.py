@@ -101,7 +101,7 @@ def _find(job: Job, reporter: Reporter) -> Extraction | None:
         others = found.name != job.name
         with held(lock, f"extracting {found.name}", reporter) if others else nullcontext():
             if not record.is_dir():
-                _write_record(job, found)
+                write_record(job, found)
     return Extraction(found, 0, 0, None)
 
 
@@ -116,7 +116,7 @@ def _extract(job: Job, reporter: Reporter) -> Extraction:
     advice = "use a smaller --batch or --longest-edge"
     with kept_memory(), advise_on_memory(StoreError, "the backbone", advice):
         feature_set = compute_tokens(job, backbone, donors, reporter)
-    record = _write_record(job, feature_set)
+    record = write_record(job, feature_set)
     seconds = time.perf_counter() - started
     reporter.say(
         f"Extracted {job.name}: {len(job.places) - copied} slices computed, {copied} copied, "
@@ -199,7 +199,7 @@ def _seconds(value: object) -> float:
     return float(value) if held else 0.0  # type: ignore[arg-type]
 
 
-def _write_record(job: Job, feature_set: FeatureSet) -> Record:
+def write_record(job: Job, feature_set: FeatureSet) -> Record:
     """The record of an extraction, from what the feature set's manifest says of it."""
     extraction = dict(feature_set.manifest["extraction"])
     with new_record(job.workspace.runs, "extract", extraction.pop("record_id")) as draft:

@@ -51,7 +51,7 @@ def pick_precision(name: str, device: torch.device) -> Precision:
         UsageError: An unknown name.
     """
     if name == "auto":
-        return Precision.BFLOAT16 if _computes_bfloat16(device) else Precision.FLOAT32
+        return Precision.BFLOAT16 if computes_bfloat16(device) else Precision.FLOAT32
     try:
         return Precision(name)
     except ValueError:
@@ -79,7 +79,8 @@ def pick_layout(device: torch.device) -> torch.memory_format:
     return torch.contiguous_format
 
 
-def _computes_bfloat16(device: torch.device) -> bool:
+def computes_bfloat16(device: torch.device) -> bool:
+    """Whether a device has arithmetic of its own for bfloat16."""
     if device.type == "cuda":
         # Without emulation: Turing and older would compute it slowly in software.
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))

@@ -9,9 +9,20 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from annotated_types import Ge
+
+from emcache.validation import Content
 
 _CHUNK = 1 << 20
+
+
+class FileFacts(Content):
+    """What JSON states of a file beside it."""
+
+    bytes: Annotated[int, Ge(0)]
+    sha256: str
 
 
 def canonical_json(value: Any) -> str:

@@ -8,12 +8,11 @@ done twice: what is written appears by renaming, and of two that write the same,
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from filelock import FileLock, Timeout
 
 from emcache.progress import Reporter
 from emcache.storage import atomic
+from emcache.validation import Content
 
 _NOTE = ".holder"
 # Start times of a process, read twice, agree to about a clock tick.
@@ -47,6 +47,14 @@ class Holder:
     def words(self) -> str:
         """``process 12 on host since ...``."""
         return f"process {self.pid} on {self.host}, since {self.since[:19]} UTC,"
+
+
+class _Note(Content):
+    what: str
+    pid: int
+    host: str
+    since: str
+    started: float
 
 
 @contextmanager
@@ -105,20 +113,16 @@ def _noted(lock: FileLock, path: Path, what: str, reporter: Reporter) -> Iterato
                 f"Process {before.pid} was {before.what} and ended before it was done: going on "
                 f"from what it kept."
             )
-        own = Holder(
-            path,
-            what,
-            os.getpid(),
-            socket.gethostname(),
-            datetime.now(UTC).isoformat(),
-            alive=True,
+        own = _Note(
+            what=what,
+            pid=os.getpid(),
+            host=socket.gethostname(),
+            since=datetime.now(UTC).isoformat(),
+            started=psutil.Process().create_time(),
         )
-        facts = {
-            name: value for name, value in asdict(own).items() if name not in ("path", "alive")
-        }
         # A note that cannot be written costs a sentence, no more.
         with suppress(OSError):
-            atomic.write_json(note, {**facts, "started": psutil.Process().create_time()})
+            atomic.write_json(note, own.model_dump())
         yield
     finally:
         with suppress(OSError):
@@ -129,12 +133,11 @@ def _noted(lock: FileLock, path: Path, what: str, reporter: Reporter) -> Iterato
 def _holder(path: Path) -> Holder | None:
     """What the note beside a lock says; None where there is none that can be read."""
     try:
-        facts = json.loads(path.with_name(path.name + _NOTE).read_bytes())
-        pid, host = int(facts["pid"]), str(facts["host"])
-        alive = _is_alive(pid, float(facts["started"])) if host == socket.gethostname() else None
-        return Holder(path, str(facts["what"]), pid, host, str(facts["since"]), alive)
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        note = _Note.model_validate_json(path.with_name(path.name + _NOTE).read_bytes())
+    except (OSError, ValueError):
         return None
+    alive = _is_alive(note.pid, note.started) if note.host == socket.gethostname() else None
+    return Holder(path, note.what, note.pid, note.host, note.since, alive)
 
 
 def _is_alive(pid: int, started: float) -> bool:

@@ -14,11 +14,18 @@ from typing import Any
 
 from emcache.errors import FormatVersionError, StoreError
 from emcache.storage import atomic
-from emcache.storage.hashing import file_sha256, is_inside, json_sha256
+from emcache.storage.hashing import FileFacts, file_sha256, is_inside, json_sha256
+from emcache.validation import Content
 
 MANIFEST_NAME = "manifest.json"
 
 _DESCRIPTION = "zarr.json"
+
+
+class _Manifest(Content):
+    sha256: str
+    format: int
+    files: dict[str, FileFacts]
 
 
 def write_manifest(
@@ -84,29 +91,25 @@ def load_manifest(folder: Path, newest_format: int) -> dict[str, Any]:
     path = folder / MANIFEST_NAME
     try:
         content = json.loads(path.read_bytes())
-        stated, format_version = content["sha256"], content["format"]
+        found = _Manifest.model_validate(content)
         computed = json_sha256({key: content[key] for key in content if key != "sha256"})
-        if not isinstance(format_version, int):
-            raise TypeError("its format is not a number")
-        for name, facts in content["files"].items():
-            if not is_inside(name):
-                raise ValueError(f"it lists a file {name!r} outside its folder")
-            if not isinstance(facts["bytes"], int) or not isinstance(facts["sha256"], str):
-                raise TypeError(f"it does not say the size and checksum of {name!r}")
     except FileNotFoundError:
         raise StoreError(
             f"{folder} holds no {MANIFEST_NAME}: it is not complete; remove that folder and run "
             f"the command again.",
             subject=folder,
         ) from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise _damaged(folder, f"{MANIFEST_NAME} cannot be read ({error})") from error
+    for name in found.files:
+        if not is_inside(name):
+            raise _damaged(folder, f"{MANIFEST_NAME} lists a file {name!r:.200} outside its folder")
     # First: a flipped byte can make any number of the format.
-    if stated != computed:
+    if found.sha256 != computed:
         raise _damaged(folder, f"the checksum of {MANIFEST_NAME} does not match")
-    if format_version > newest_format:
+    if found.format > newest_format:
         raise FormatVersionError(
-            f"{folder} has format {format_version}, this emcache reads up to {newest_format}; "
+            f"{folder} has format {found.format}, this emcache reads up to {newest_format}; "
             f"upgrade emcache, or extract again.",
             subject=folder,
         )

@@ -36,12 +36,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import AfterValidator
 
 from emcache._version import __version__
 from emcache.errors import FormatVersionError, RecordError
 from emcache.storage import atomic
-from emcache.storage.hashing import file_sha256, is_inside, json_sha256
+from emcache.storage.hashing import FileFacts, file_sha256, is_inside, json_sha256
+from emcache.validation import Content, Misfit, check
 
 if TYPE_CHECKING:
     import polars as pl
@@ -96,6 +99,27 @@ class Record:
                 subject=name,
             )
         return self.folder / name
+
+
+def _is_moment(text: str) -> str:
+    datetime.fromisoformat(text).astimezone(UTC)
+    return text
+
+
+_Moment = Annotated[str, AfterValidator(_is_moment)]
+
+
+class _Content(Content):
+    id: str
+    kind: str
+    status: str
+    started_at: _Moment
+    finished_at: _Moment
+    seconds: float
+    versions: dict[str, str]
+    host: dict[str, Any]
+    config: dict[str, Any]
+    files: dict[str, FileFacts]
 
 
 class Draft:
@@ -250,11 +274,8 @@ def read_record(folder: Path, *, verify_files: bool = True) -> Record:
         ) from None
     except (OSError, ValueError, RecursionError) as error:
         raise _damaged(folder, "record.json", str(error)) from error
-    if not isinstance(content, dict) or not isinstance(content.get("format"), int):
+    if not isinstance(content, dict) or type(content.get("format")) is not int:
         raise _damaged(folder, "record.json", "it is not a record's JSON object")
-    for key, kind in {"id": str, "kind": str, "config": dict, "files": dict}.items():
-        if not isinstance(content.get(key), kind):
-            raise _damaged(folder, "record.json", f"its {key} is missing or of another type")
     # Before the format: a flipped byte can make any number of it.
     try:
         computed = json_sha256({key: content[key] for key in content if key != "sha256"})
@@ -269,20 +290,21 @@ def read_record(folder: Path, *, verify_files: bool = True) -> Record:
             f"{RECORD_FORMAT}; upgrade emcache.",
             subject=folder,
         )
+    found = check(_Content, content)
+    if isinstance(found, Misfit):
+        raise _damaged(folder, "record.json", f"its {found.key:.100} is missing or of another kind")
     if content["id"] != folder.name:
         raise _damaged(folder, "record.json", f"it belongs to record {content['id']!r}")
     for name in content["files"]:
         if not is_inside(name):
             raise _damaged(folder, "record.json", f"it lists a file {name!r} outside its folder")
     if verify_files:
-        for name, facts in content["files"].items():
+        for name, facts in found.files.items():
             _check_file(folder, name, facts)
     return Record(folder, content)
 
 
-def _check_file(folder: Path, name: str, facts: Any) -> None:
-    if not isinstance(facts, dict) or not {"bytes", "sha256"} <= facts.keys():
-        raise _damaged(folder, name, "record.json does not say its size and checksum")
+def _check_file(folder: Path, name: str, facts: FileFacts) -> None:
     path = folder / name
     try:
         if path.is_symlink() or (path.exists() and not path.is_file()):
@@ -295,9 +317,9 @@ def _check_file(folder: Path, name: str, facts: Any) -> None:
     except OSError as error:
         why = f"it cannot be read ({error.strerror})"
         raise _damaged(folder, f"{name:.200}", why) from error
-    if size != facts["bytes"]:
-        raise _damaged(folder, name, f"it has {size} bytes instead of {facts['bytes']}")
-    if digest != facts["sha256"]:
+    if size != facts.bytes:
+        raise _damaged(folder, name, f"it has {size} bytes instead of {facts.bytes}")
+    if digest != facts.sha256:
         raise _damaged(folder, name, "its checksum does not match")
 
 

@@ -17,8 +17,9 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
+from pydantic import TypeAdapter
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -29,6 +30,7 @@ from emcache.storage import atomic
 from emcache.storage.hashing import file_sha256, json_sha256
 from emcache.storage.locks import held
 from emcache.storage.records import Record, list_record_ids, new_record_id, read_record
+from emcache.validation import Content
 
 CHECKPOINT_FORMAT = 1
 """Version of the files' layout; any other is started anew."""
@@ -59,6 +61,14 @@ class Keeper(Protocol):
         """Keep the progress, if it is time to."""
 
 
+class _Index(Content):
+    format: Literal[CHECKPOINT_FORMAT]  # type: ignore[valid-type]
+    file: str
+    file_sha256: str
+    facts: dict[str, Any]
+    sha256: str
+
+
 class CheckpointFolder:
     """Keeps the newest progress in a folder of its own."""
 
@@ -77,26 +87,16 @@ class CheckpointFolder:
         if not path.exists():
             return None
         try:
-            index = json.loads(path.read_bytes())
-            stated = index.pop("sha256")
-            if stated != json_sha256(index) or index["format"] != CHECKPOINT_FORMAT:
-                raise ValueError("another checksum or format")
-            file = self._folder / Path(index["file"]).name
-            if file_sha256(file) != index["file_sha256"]:
+            index = _Index.model_validate(json.loads(path.read_bytes()))
+            file = self._folder / Path(index.file).name
+            stated = index.model_dump(exclude={"sha256"})
+            if json_sha256(stated) != index.sha256 or file_sha256(file) != index.file_sha256:
                 raise ValueError("another checksum")
-            progress = Progress(load_file(file), index["facts"])
-            self.epoch = int(progress.facts["epoch"])
-        except (
-            OSError,
-            ValueError,
-            KeyError,
-            TypeError,
-            AttributeError,
-            RecursionError,
-            SafetensorError,
-        ):
+            progress = Progress(load_file(file), index.facts)
+        except (OSError, ValueError, RecursionError, SafetensorError):
             self.damaged = True
             return None
+        self.epoch = int(progress.facts["epoch"])
         return progress
 
     def after_epoch(self, progress: Callable[[], Progress]) -> None:
@@ -235,7 +235,7 @@ def _made(runs: Path, key: str, before: Collection[str]) -> dict[str, str]:
 def _read(path: Path) -> dict[str, str]:
     """Identifiers of records by seeds; whatever is not one is not there."""
     try:
-        ids = json.loads(path.read_bytes())
-        return {str(seed): str(name) for seed, name in ids.items() if Path(name).name == name}
-    except (OSError, ValueError, AttributeError, TypeError, RecursionError):
+        ids = TypeAdapter(dict[str, str]).validate_json(path.read_bytes())
+    except (OSError, ValueError):
         return {}
+    return {seed: name for seed, name in ids.items() if Path(name).name == name}

@@ -233,7 +233,7 @@ def fit(
             started = time.perf_counter()
             order = epoch_order(train, sampling, protocol.batch, generator)
             losses = trainer.train_epoch(examples.steps(order))
-            val_loss, val_iou = _validate(trainer, examples.steps(val_order))
+            val_loss, val_iou = validate(trainer, examples.steps(val_order))
             seconds = time.perf_counter() - started
             number = len(epochs) + 1
             if not (isfinite(sum(losses)) and isfinite(val_loss)):
@@ -312,7 +312,8 @@ def trained_state(model: nn.Module) -> dict[str, Tensor]:
     }
 
 
-def _validate(trainer: Trainer, steps: Iterator[Sequence[Batch]]) -> tuple[float, float]:
+def validate(trainer: Trainer, steps: Iterator[Sequence[Batch]]) -> tuple[float, float]:
+    """Mean loss of some steps, and foreground IoU on the pixel totals of their slices."""
     losses, counts = [], []
     for loss, slices in trainer.predict(steps):
         losses.append(loss)

@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ from PIL import Image
 
 import emcache.cache.extract
 import emcache.cache.labels
+import emcache.cache.shards
+import emcache.cache.writer
 from emcache.cache.extract import Extraction, run_extraction
 from emcache.cache.feature_set import FeatureSet
 from emcache.cache.inputs import normalise
@@ -261,19 +264,21 @@ class TestCrash:
     def job(self, cells: Workspace) -> Job:
         return plan_extraction(cells, Selection.parse("cells"), OPTIONS, Quiet())
 
-    def crash(self, job: Job, monkeypatch: pytest.MonkeyPatch, target: str) -> None:
+    def crash(
+        self, job: Job, monkeypatch: pytest.MonkeyPatch, module: ModuleType, name: str
+    ) -> None:
         def fail(*_: object, **__: object) -> None:
             raise KeyboardInterrupt
 
         with monkeypatch.context() as patch:
-            patch.setattr(target, fail)
+            patch.setattr(module, name, fail)
             with pytest.raises(KeyboardInterrupt):
                 run_extraction(job, Quiet())
 
     def test_before_the_manifest_keeps_every_shard(
         self, job: Job, monkeypatch: pytest.MonkeyPatch, forbid_computing: Callable[[], None]
     ) -> None:
-        self.crash(job, monkeypatch, "emcache.cache.writer.write_manifest")
+        self.crash(job, monkeypatch, emcache.cache.writer, "write_manifest")
         forbid_computing()
         done = run_extraction(job, Quiet())
         assert not (done.feature_set.folder / "receipts").exists()
@@ -282,7 +287,7 @@ class TestCrash:
     def test_before_the_record_loses_no_record(
         self, job: Job, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        self.crash(job, monkeypatch, "emcache.cache.extract._write_record")
+        self.crash(job, monkeypatch, emcache.cache.extract, "write_record")
         assert len(list_record_ids(job.workspace.runs)) == 2, "the dataset and its audit"
         again = run_extraction(job, Quiet())
         assert again.record is None
@@ -295,7 +300,7 @@ class TestCrash:
     def test_what_a_crash_damaged_is_written_again(
         self, job: Job, monkeypatch: pytest.MonkeyPatch, file: str
     ) -> None:
-        self.crash(job, monkeypatch, "emcache.cache.writer.write_manifest")
+        self.crash(job, monkeypatch, emcache.cache.writer, "write_manifest")
         (partial,) = job.workspace.cache.glob("*.partial")
         path = partial / file
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
@@ -333,8 +338,8 @@ def test_weights_that_change_after_planning_are_never_used(
 def test_a_resumed_extraction_keeps_finished_shards(
     cells: Workspace, monkeypatch: pytest.MonkeyPatch, listener
 ) -> None:
-    monkeypatch.setattr("emcache.cache.shards._FEWEST_SLICES", 4)
-    monkeypatch.setattr("emcache.cache.shards._MOST_SLICES", 4)
+    monkeypatch.setattr(emcache.cache.shards, "_FEWEST_SLICES", 4)
+    monkeypatch.setattr(emcache.cache.shards, "_MOST_SLICES", 4)
     job = plan_extraction(cells, Selection.parse("cells"), OPTIONS, Quiet())
     real = emcache.cache.extract._Block.compute
     seen: list[int] = []

@@ -9,6 +9,7 @@ import pytest
 import tifffile
 from PIL import Image
 
+import emcache.data.volumes.picture
 from emcache.data.images import pixel_sha256, read_image, read_mask
 from emcache.data.plane import Plane
 from emcache.errors import ImageError
@@ -222,7 +223,7 @@ def test_a_large_section_is_no_bomb(tmp_path: Path) -> None:
 
 
 def test_size_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("emcache.data.volumes.picture.MOST_PIXELS", 40)
+    monkeypatch.setattr(emcache.data.volumes.picture, "MOST_PIXELS", 40)
     path = save(tmp_path / "large.png", SQUARE)
     with pytest.raises(ImageError, match=r"claims 6 x 8 pixels; expected at most 40"):
         read_image(Plane(path))

@@ -16,6 +16,9 @@ import tifffile
 import zarr
 from PIL import Image
 
+import emcache.data.volumes.base
+import emcache.data.volumes.tiff
+import emcache.storage.file_index
 from emcache.cache.labels import label_key
 from emcache.cache.plan import ExtractOptions, plan_extraction
 from emcache.data.dataset import Dataset, Selection, load_dataset
@@ -242,7 +245,7 @@ def test_a_changed_chunk_is_seen(
     volumes: tuple[np.ndarray, np.ndarray],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("emcache.storage.file_index.is_settled", lambda stamp: True)
+    monkeypatch.setattr(emcache.storage.file_index, "is_settled", lambda stamp: True)
     options = {"images": as_ome_zarr(tmp_path, "raw", volumes[0])}
     before, _ = add_dataset(workspace, "zarr", "stack", tmp_path, options, Quiet())
     array = zarr.open_group(tmp_path / "raw.zarr", mode="a")["0"]
@@ -346,7 +349,7 @@ def test_a_plane_that_claims_too_much_is_not_read(
     zarr.create_array(tmp_path / "bomb.zarr", shape=(2, 1 << 20, 1 << 20), dtype="uint8")
     with pytest.raises(ImageError, match="claims 1048576 x 1048576 pixels"):
         open_volume(tmp_path / "bomb.zarr").read(0, 0)
-    monkeypatch.setattr("emcache.data.volumes.tiff.MOST_PIXELS", 40)
+    monkeypatch.setattr(emcache.data.volumes.tiff, "MOST_PIXELS", 40)
     tifffile.imwrite(tmp_path / "large.tif", np.zeros((6, 8), np.uint8))
     with pytest.raises(ImageError, match=r"claims 6 x 8 pixels; expected at most 40"):
         open_volume(Plane(tmp_path / "large.tif").path)
@@ -378,7 +381,7 @@ def test_planes_of_many_chunks_are_read_in_strips(
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file.create_dataset("raw", data=data, chunks=(2, 3, 4))
     for at_once in (1, 5, 13, 40):
-        monkeypatch.setattr("emcache.data.volumes.base._CHUNKS_AT_ONCE", at_once)
+        monkeypatch.setattr(emcache.data.volumes.base, "_CHUNKS_AT_ONCE", at_once)
         for name, inner in (("a.zarr", ""), ("lead.zarr", ""), ("a.h5", "raw")):
             volume = open_volume(tmp_path / name, inner)
             for axis, index in ((0, 3), (1, 20), (2, 21)):
@@ -386,7 +389,7 @@ def test_planes_of_many_chunks_are_read_in_strips(
         flat = open_volume(tmp_path / "flat.zarr")
         assert (flat.read(0, 0) == data[0]).all()
         assert (flat.read(2, 5) == data[:1, :, 5]).all()
-    monkeypatch.setattr("emcache.data.volumes.base.MOST_CHUNKS", 77)
+    monkeypatch.setattr(emcache.data.volumes.base, "MOST_CHUNKS", 77)
     with pytest.raises(ImageError, match="in 78 chunks a plane; expected at most 77"):
         open_volume(tmp_path / "a.h5", "raw").read(0, 0)
 

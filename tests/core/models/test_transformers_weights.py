@@ -20,6 +20,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional
 
+import emcache.models.backbones.timm_vit
 from emcache.errors import WeightsError
 from emcache.models.backbones.base import BackboneModule
 from emcache.models.backbones.build import build_backbone
@@ -173,7 +174,7 @@ def pair(
             parameter.add_(0.1 * torch.randn_like(parameter))
     theirs.save_pretrained(tmp_path / "whole")
     if family.ours is not None:
-        monkeypatch.setattr("emcache.models.backbones.timm_vit._build", lambda _: family.ours())
+        monkeypatch.setattr(emcache.models.backbones.timm_vit, "build", lambda _: family.ours())
     library: Any = "open_clip" if family.ours is None else "timm"
     spec = BackboneSpec("small", library, "small", family.patch, 32, None)
     return Pair(family, theirs, tmp_path / "whole", spec)
@@ -327,7 +328,7 @@ def test_biases_of_zeros_are_named_and_others_refused(
     pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """timm has DINOv3 without the biases of queries and values, which are zero in the release."""
-    monkeypatch.setattr("emcache.models.backbones.timm_vit._build", lambda _: eva(qkv_bias=False))
+    monkeypatch.setattr(emcache.models.backbones.timm_vit, "build", lambda _: eva(qkv_bias=False))
     state = pair.state
     biases = [name for name in state if name.endswith(("q_proj.bias", "v_proj.bias"))]
     with pytest.raises(WeightsError, match=r"q_proj\.bias is not part of the backbone"):

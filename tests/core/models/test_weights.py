@@ -10,6 +10,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+import emcache.models.weights.files
+import emcache.storage.file_index
 from emcache.errors import UsageError, WeightsError
 from emcache.models.backbones.build import build_backbone, random_backbone
 from emcache.models.backbones.registry import TINY, BackboneSpec
@@ -305,10 +307,10 @@ def test_no_file_is_hashed_twice(
         read.append(file.name)
         return file_sha256(file)
 
-    monkeypatch.setattr("emcache.models.weights.files.file_sha256", count)
+    monkeypatch.setattr(emcache.models.weights.files, "file_sha256", count)
     # A file that was written within the clock's grain could change unseen.
-    monkeypatch.setattr("emcache.storage.file_index.is_settled", lambda _: True)
-    monkeypatch.setattr("emcache.models.weights.files.is_settled", lambda _: True)
+    monkeypatch.setattr(emcache.storage.file_index, "is_settled", lambda _: True)
+    monkeypatch.setattr(emcache.models.weights.files, "is_settled", lambda _: True)
     loaded(path, index)
     loaded(path, index)
     assert sorted(read) == [f"model-0000{n}-of-00003.safetensors" for n in (1, 2, 3)]

@@ -6,6 +6,8 @@ import polars as pl
 import pytest
 import torch
 
+import emcache.models.loading
+import emcache.models.weights.finding
 import emcache.studies.run
 import emcache.training.run
 from emcache.cache.feature_set import list_feature_sets
@@ -204,11 +206,12 @@ def test_features_of_other_bytes_under_the_same_name_are_not_taken(
     list(run_study(two, alone, "cpu", Quiet()))
     (older,) = (f for f in list_feature_sets(two.cache) if f.description["dataset"] == "cells")
     monkeypatch.setattr(
-        "emcache.models.weights.finding.random_backbone",
+        emcache.models.weights.finding,
+        "random_backbone",
         lambda spec, seed: random_backbone(spec, 9),
     )
     monkeypatch.setattr(
-        "emcache.models.loading.random_backbone", lambda spec, seed: random_backbone(spec, 9)
+        emcache.models.loading, "random_backbone", lambda spec, seed: random_backbone(spec, 9)
     )
     (two.cache / "files.json").unlink()
     (result,) = run_study(two, alone, "cpu", Quiet())

@@ -11,7 +11,10 @@ from safetensors.torch import load_file
 
 import emcache.cache.extract
 import emcache.data.dataset
+import emcache.models.weights.finding
+import emcache.storage.file_index
 import emcache.training.run
+import emcache.training.trainer
 from emcache.cache.extract import run_extraction
 from emcache.cache.find import FeatureRequest
 from emcache.cache.plan import ExtractOptions, plan_extraction
@@ -68,7 +71,7 @@ def test_scores_equal_a_count_of_the_saved_predictions(cells: Workspace, cells_r
 def test_no_image_is_decoded_and_no_backbone_built(
     cells: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("emcache.storage.file_index.is_settled", lambda stamp: True)
+    monkeypatch.setattr(emcache.storage.file_index, "is_settled", lambda stamp: True)
     extract(cells)
     run_training(cells, TrainingRequest(datasets=["cells"], **options()), Quiet())
 
@@ -78,8 +81,8 @@ def test_no_image_is_decoded_and_no_backbone_built(
     for module in ("emcache.data.plane_facts", "emcache.data.training_pixels"):
         monkeypatch.setattr(f"{module}.read_image", fail)
         monkeypatch.setattr(f"{module}.read_mask", fail)
-    monkeypatch.setattr("emcache.cache.extract.load_backbone", fail)
-    monkeypatch.setattr("emcache.models.weights.finding.random_backbone", fail)
+    monkeypatch.setattr(emcache.cache.extract, "load_backbone", fail)
+    monkeypatch.setattr(emcache.models.weights.finding, "random_backbone", fail)
     request = FeatureRequest(backbone="tiny", weights="random:0", longest_edge=70)
     run_training(cells, TrainingRequest(datasets=["cells"], features=request, **options()), Quiet())
 
@@ -116,7 +119,7 @@ def test_a_corrected_mask_is_trained_on_without_the_backbone(
     (before,) = run_training(cells, TrainingRequest(datasets=["cells"], **options()), Quiet())
     for path in (cells_root / "masks").iterdir():
         Image.fromarray(255 - np.asarray(Image.open(path))).save(path)
-    monkeypatch.setattr("emcache.cache.extract.load_backbone", lambda *_: pytest.fail("built"))
+    monkeypatch.setattr(emcache.cache.extract, "load_backbone", lambda *_: pytest.fail("built"))
     # The audit fails: the masks are inverted.
     (after,) = run_training(
         cells, TrainingRequest(datasets=["cells"], **options(accept_audit=True)), Quiet()
@@ -183,7 +186,7 @@ def test_a_loss_that_is_not_finite_ends_with_a_sentence(cells: Workspace) -> Non
     protocol = Protocol(head="linear", learning_rate=9e5, max_epochs=40, patience=40)
     before = list_record_ids(cells.runs)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("emcache.training.trainer.Trainer.train_epoch", lambda *_: [float("nan")])
+        patch.setattr(emcache.training.trainer.Trainer, "train_epoch", lambda *_: [float("nan")])
         with pytest.raises(TrainingError, match="loss of epoch 1 is not finite"):
             run_training(
                 cells, TrainingRequest(datasets=["cells"], **options(protocol=protocol)), Quiet()

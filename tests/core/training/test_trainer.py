@@ -7,6 +7,7 @@ import torch
 from monai.losses import DiceLoss
 from PIL import Image
 
+import emcache.training.trainer
 from emcache.cache.extract import run_extraction
 from emcache.cache.feature_set import FeatureSet
 from emcache.cache.inputs import normalise
@@ -164,7 +165,7 @@ def test_same_seed_same_bits(features: tuple[Job, FeatureSet, LabelSet]) -> None
 def scripted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Validation losses that go down, up, down and up again."""
     losses = iter([0.9, 0.5, 0.7, 0.3, 0.4, 0.8, 0.35, 0.3, 0.2])
-    monkeypatch.setattr("emcache.training.trainer._validate", lambda *_: (next(losses), 0.0))
+    monkeypatch.setattr(emcache.training.trainer, "validate", lambda *_: (next(losses), 0.0))
 
 
 def test_the_best_epoch_is_kept(

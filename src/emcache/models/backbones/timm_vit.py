@@ -32,7 +32,7 @@ class TimmBackbone(BackboneModule):
 
     def __init__(self, spec: BackboneSpec) -> None:
         super().__init__(spec)
-        self.model = _build(spec)
+        self.model = build(spec)
 
     @property
     def blocks(self) -> nn.Module:
@@ -174,7 +174,8 @@ def describe(architecture: str) -> BackboneSpec:
     )
 
 
-def _build(spec: BackboneSpec) -> Any:
+def build(spec: BackboneSpec) -> Any:
+    """The model of a spec as timm makes it, with random weights."""
     if spec.family == "tiny":
         return VisionTransformer(
             img_size=_TINY_GRID * spec.patch,
