@@ -20,12 +20,12 @@ import altair as alt
 import numpy as np
 import polars as pl
 from audit_table import Chosen, read_lucchi
+from emcache_bench.synthetic import STYLES, write_domain
 from PIL import Image
 
 from emcache.auditing.evidence import compare_halves
 from emcache.auditing.pictures import AS_THEY_ARE
 from emcache.data.images import outline_overlay
-from emcache.data.synthetic import STYLES, write_domain
 
 _COUNT, _SIDE = 20, 300
 _TILE = 16

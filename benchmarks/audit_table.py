@@ -23,14 +23,21 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
-from emcache.auditing.findings import Verdict
 from emcache.auditing.orders import ANOTHER_ORDER, SOME_EXCHANGED
 from emcache.auditing.pairing import Candidates, Judgement, Pairs, judge_pairing
-from emcache.auditing.pictures import AS_THEY_ARE, CHANNELS, ORIENTATIONS, Tiling
-from emcache.auditing.scratch import Pair, Places, Scratch
+from emcache.auditing.pictures import (
+    AS_THEY_ARE,
+    CHANNELS,
+    ORIENTATIONS,
+    Pair,
+    Places,
+    Scratch,
+    Tiling,
+)
 from emcache.data.images import read_image, read_mask
 from emcache.data.layouts import FileFacts, list_vnc
 from emcache.data.plane import Plane
+from emcache.findings import Verdict
 
 _SEED = 20261126
 Rng = np.random.Generator

@@ -19,17 +19,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+from emcache_bench.synthetic import Style, write_domain
 from PIL import Image
 from scipy import ndimage
 
-from emcache.auditing.findings import Audit, Verdict
+from emcache.auditing.findings import Audit
 from emcache.auditing.run import audit_dataset
 from emcache.data.dataset import load_dataset
 from emcache.data.images import read_image, read_mask
 from emcache.data.plane import Plane
 from emcache.data.register import add_dataset
-from emcache.data.synthetic import Style, write_domain
 from emcache.errors import EmcacheError
+from emcache.findings import Verdict
 from emcache.progress import Quiet
 from emcache.storage.workspace import init_workspace
 

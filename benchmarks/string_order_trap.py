@@ -14,11 +14,12 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
+from emcache_bench.synthetic import STYLES, write_domain
+
 from emcache.auditing.run import audit_dataset
 from emcache.cache.find import FeatureRequest
 from emcache.data.dataset import load_dataset
 from emcache.data.register import add_dataset
-from emcache.data.synthetic import STYLES, write_domain
 from emcache.progress import Quiet
 from emcache.storage.workspace import Workspace, init_workspace
 from emcache.training.plan import TrainingRequest

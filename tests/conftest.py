@@ -189,7 +189,7 @@ def workspace(tmp_path: Path) -> Workspace:
 @pytest.fixture
 def cells_root(tmp_path: Path) -> Path:
     """Ten made-up slices of 84 x 84 pixels with masks."""
-    from emcache.data.synthetic import STYLES, write_domain
+    from emcache_bench.synthetic import STYLES, write_domain
 
     root = tmp_path / "cells"
     write_domain(root, STYLES["sharp"], slices=10, size=84, seed=3)

@@ -10,8 +10,7 @@ import torch
 
 from emcache.cache.extract import compute_tokens
 from emcache.cache.find import Donors
-from emcache.cache.inputs import normalise
-from emcache.data.training_pixels import training_image
+from emcache.cache.inputs import normalise, training_image
 from emcache.models.device import Precision, autocast, kept_memory
 from emcache.models.loading import load_backbone
 from emcache.progress import Quiet

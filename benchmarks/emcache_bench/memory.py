@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from emcache.cache.labels import ensure_labels
-from emcache.cache.shards import place_slices
+from emcache.cache.recipe import place_slices
 from emcache.cache.writer import FeatureSetWriter
 from emcache.data.dataset import Slice
 from emcache.progress import Quiet

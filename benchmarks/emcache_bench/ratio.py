@@ -4,17 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from statistics import median
 from typing import Any
 
-
-class Verdict(StrEnum):
-    """Whether a target was reached."""
-
-    PASS = "pass"  # noqa: S105 - a verdict
-    FAIL = "fail"
-    NA = "n/a"
+from emcache.findings import Verdict
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,10 +13,10 @@ from emcache.cache.labels import ensure_labels
 from emcache.cache.plan import ExtractOptions, Job, plan_extraction
 from emcache.data.dataset import Selection
 from emcache.data.register import add_dataset
-from emcache.data.synthetic import STYLES, write_domain
 from emcache.progress import Quiet, Reporter
 from emcache.storage.workspace import init_workspace
 from emcache.training.batches import LabelledFeatures
+from emcache_bench.synthetic import STYLES, write_domain
 
 BACKBONE = "dinov2-small"
 """Backbone of every benchmark that runs one; its weights are random, which costs the same time."""

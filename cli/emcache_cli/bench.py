@@ -28,9 +28,9 @@ def bench(
 
     Exit code 1 where a target was missed.
     """
-    from emcache_bench.ratio import Verdict
     from emcache_bench.run import BenchOptions
 
+    from emcache.findings import Verdict
     from emcache_cli.benchmarking import bench_rows, benchmark
     from emcache_cli.console import Console, show_rows
 

@@ -9,8 +9,7 @@ from typing import Any
 from emcache.cache.feature_set import FeatureSet, feature_set_folders
 from emcache.errors import EmcacheError
 from emcache.maintenance.prune import prune_cache
-from emcache.maintenance.repair import repair_feature_set
-from emcache.maintenance.verify import verify_feature_set
+from emcache.maintenance.repair import repair_feature_set, verify_feature_set
 from emcache.progress import Reporter
 from emcache.storage.records import list_record_ids, read_record
 from emcache.storage.workspace import Workspace

@@ -24,29 +24,31 @@ def _command(kind: ChartKind) -> Callable[..., None]:
     def labelled(
         out: OutOption, choice: LabelledChoiceOptions, workspace: WorkspaceOption = None
     ) -> None:
-        draw(out, choice, workspace)
+        _draw(kind, out, choice, workspace)
 
     def whole(out: OutOption, workspace: WorkspaceOption = None) -> None:
-        draw(out, ChoiceOptions(), workspace)
+        _draw(kind, out, ChoiceOptions(), workspace)
 
     def plain(out: OutOption, choice: ChoiceOptions, workspace: WorkspaceOption = None) -> None:
-        draw(out, choice, workspace)
-
-    def draw(out: Path, choice: ChoiceOptions, workspace: Path | None) -> None:
-        from emcache_cli.asking import synced_workspace
-        from emcache_cli.console import Console
-        from emcache_cli.drawing import save
-
-        console = Console()
-        place = synced_workspace(workspace, console)
-        save(kind.draw(place, choice.choice()), out, console)
+        _draw(kind, out, choice, workspace)
 
     if kind.labelled:
         return with_groups(labelled)
     return with_groups(plain) if kind.chooses else whole
 
 
+def _draw(kind: ChartKind, out: Path, choice: ChoiceOptions, workspace: Path | None) -> None:
+    from emcache_cli.asking import synced_workspace
+    from emcache_cli.console import Console
+    from emcache_cli.drawing import save
+
+    place = synced_workspace(workspace, Console())
+    save(kind.draw(place, choice.choice()), out, Console())
+
+
 for _kind in CHARTS.values():
+    if _kind.name == "audit":
+        continue  # below, with an argument
     app.command(_kind.name, help=_kind.caption)(_command(_kind))
 
 
@@ -68,16 +70,13 @@ def table(
     save(table_chart(database, number, choice.choice()), out, Console())
 
 
-@app.command()
+@app.command(help=CHARTS["audit"].caption)
 def audit(
     out: OutOption,
     dataset: Annotated[
-        str, typer.Argument(help="Which dataset's. (default: the one audited last)")
-    ] = "",
+        str | None, typer.Argument(help="Which dataset's. (default: the one audited last)")
+    ] = None,
     workspace: WorkspaceOption = None,
 ) -> None:
-    """How well every mask fits every image, and the slices whose own masks fit worst."""
-    from emcache_cli.console import Console
-    from emcache_cli.drawing import draw_audit
-
-    draw_audit(workspace, dataset, out, Console())
+    """Draw the newest audit of a dataset."""
+    _draw(CHARTS["audit"], out, ChoiceOptions(datasets=[dataset] if dataset else None), workspace)

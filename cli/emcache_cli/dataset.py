@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from typer.core import TyperCommand
@@ -12,33 +11,6 @@ from typer.core import TyperCommand
 from emcache_cli.options import FormatOption, WorkspaceOption, parse_pair, parse_voxel_size
 
 app = typer.Typer(help="Datasets of slices and masks.", no_args_is_help=True)
-
-
-class Layout(StrEnum):
-    """How a dataset's folder is laid out."""
-
-    LUCCHI = "lucchi++"
-    KASTHURI = "kasthuri++"
-    VNC = "vnc"
-    FOLDER = "folder"
-    STACK = "stack"
-
-
-class Pair(StrEnum):
-    """How a slice finds its mask."""
-
-    STEM = "stem"
-    NUMBER = "number"
-    SUFFIX = "suffix"
-    ORDER = "order"
-
-
-class Axis(StrEnum):
-    """Axis that a volume is cut along."""
-
-    Z = "z"
-    Y = "y"
-    X = "x"
 
 
 class _ManyClasses(TyperCommand):
@@ -62,7 +34,10 @@ class _ManyClasses(TyperCommand):
 def add(
     name: Annotated[str, typer.Argument(help="What to call it.")],
     root: Annotated[Path, typer.Option(metavar="PATH", help="Its folder.")],
-    layout: Annotated[Layout, typer.Option(help="How its folder is laid out.")] = Layout.FOLDER,
+    layout: Annotated[
+        Literal["lucchi++", "kasthuri++", "vnc", "folder", "stack"],
+        typer.Option(help="How its folder is laid out."),
+    ] = "folder",
     images: Annotated[
         str | None,
         typer.Option(
@@ -75,7 +50,7 @@ def add(
         typer.Option(metavar="GLOB", help="Masks, likewise; without it, unlabelled."),
     ] = None,
     pair: Annotated[
-        Pair | None,
+        Literal["stem", "number", "suffix", "order"] | None,
         typer.Option(help="Layout folder: what an image and its mask share. (default: stem)"),
     ] = None,
     mask_suffix: Annotated[
@@ -94,7 +69,8 @@ def add(
         ),
     ] = None,
     axis: Annotated[
-        Axis | None, typer.Option(help="Layout stack: what it is cut along. (default: z)")
+        Literal["z", "y", "x"] | None,
+        typer.Option(help="Layout stack: what it is cut along. (default: z)"),
     ] = None,
     mask_threshold: Annotated[
         int | None,
@@ -154,8 +130,8 @@ def add(
 ) -> None:
     """Check a dataset's slices and masks and add it to the workspace."""
     from emcache.data.classes import parse_classes
-    from emcache.data.grey import DEFAULT_PERCENTILES
     from emcache.data.register import add_dataset
+    from emcache.data.resize import DEFAULT_PERCENTILES
     from emcache.data.splits import read_split_lists
     from emcache.errors import UsageError
     from emcache.storage.workspace import find_workspace
@@ -173,9 +149,9 @@ def add(
     extras = {
         "images": images,
         "masks": masks,
-        "pair": None if pair is None else pair.value,
+        "pair": pair,
         "split": read_split_lists(split) if split else None,
-        "axis": None if axis is None else axis.value,
+        "axis": axis,
         "mask_suffix": mask_suffix,
         "mask_threshold": 1 if instances else mask_threshold,
         "classes": parse_classes(classes) if classes else None,
@@ -186,7 +162,7 @@ def add(
     }
     console = Console()
     dataset, _ = add_dataset(
-        find_workspace(workspace), name, layout.value, root, extras, console, percentiles
+        find_workspace(workspace), name, layout, root, extras, console, percentiles
     )
     for line in describe_added(dataset):
         console.say(line)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from emcache_bench.synthetic import STYLES, write_domain
 from PIL import Image
 
 from emcache.cache.extract import run_extraction
@@ -16,7 +17,6 @@ from emcache.data.dataset import Dataset, Selection, load_dataset
 from emcache.data.images import outline_overlay, read_image, read_mask
 from emcache.data.plane import Plane
 from emcache.data.register import add_dataset
-from emcache.data.synthetic import STYLES, write_domain
 from emcache.errors import WorkspaceError
 from emcache.models.backbones.registry import find_backbone
 from emcache.models.weights import find_weights, is_untrained
@@ -28,8 +28,9 @@ from emcache.storage.workspace import Workspace, init_workspace
 from emcache.training.plan import TrainingRequest
 from emcache.training.protocol import find_protocol
 from emcache.training.run import train
-from emcache_warehouse.charts.curves import curve_rows, curves_chart
-from emcache_warehouse.charts.iou import iou_chart, iou_rows
+from emcache_warehouse.charts.curves import curves_chart
+from emcache_warehouse.charts.iou import iou_chart
+from emcache_warehouse.charts.kinds import chart_rows
 from emcache_warehouse.charts.render import save_chart
 from emcache_warehouse.formats import render
 from emcache_warehouse.query import run_query
@@ -127,8 +128,8 @@ def _write_outputs(
 ) -> dict[str, Path]:
     root = workspace.root
     iou, curves, page = root / "iou.html", root / "curves.html", root / "slices.html"
-    save_chart(iou_chart(iou_rows(workspace.warehouse)), iou)
-    save_chart(curves_chart(curve_rows(workspace.warehouse)), curves)
+    save_chart(iou_chart(chart_rows("iou", workspace.warehouse)), iou)
+    save_chart(curves_chart(chart_rows("curves", workspace.warehouse)), curves)
     sections = [
         Section(
             f"{name}-{run.config['seed']}",

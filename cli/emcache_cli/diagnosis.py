@@ -11,9 +11,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from emcache.maintenance.doctor.examination import examine_machine, examine_workspace
-from emcache.maintenance.doctor.findings import Finding, Verdict, guarded
-from emcache.maintenance.doctor.places import look_for_workspace
+from emcache.findings import Finding, Verdict, guarded
+from emcache.maintenance.doctor import examine_machine, examine_workspace, look_for_workspace
 from emcache.progress import Reporter
 from emcache.storage.workspace import Workspace
 from emcache_cli.console import show_rows

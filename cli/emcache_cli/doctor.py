@@ -21,7 +21,7 @@ def doctor(
 
     Nothing is changed. Exit code 1 where something fails.
     """
-    from emcache.maintenance.doctor.findings import Verdict
+    from emcache.findings import Verdict
     from emcache_cli.console import Console
     from emcache_cli.diagnosis import diagnose, show_findings
 

@@ -9,20 +9,11 @@ import polars as pl
 from emcache.errors import UsageError
 from emcache.progress import Reporter
 from emcache_cli.asking import synced_workspace
-from emcache_warehouse.charts.audit import audit_chart, audit_rows, worst_slices
 from emcache_warehouse.charts.custom import mark_chart
 from emcache_warehouse.charts.render import save_chart
 from emcache_warehouse.charts.theme import Whole
 from emcache_warehouse.choice import Choice
 from emcache_warehouse.report.page import write_report
-
-
-def draw_audit(workspace: Path | None, dataset: str, out: Path, reporter: Reporter) -> None:
-    """Draw the newest audit of a dataset."""
-    place = synced_workspace(workspace, reporter)
-    rows = audit_rows(place.warehouse, dataset)
-    worst = [] if rows.is_empty() else worst_slices(place.runs, rows["audit_id"][0])
-    save(audit_chart(rows, worst), out, reporter)
 
 
 def draw_report(workspace: Path | None, out: Path, choice: Choice, reporter: Reporter) -> None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -14,14 +13,6 @@ from emcache_cli.options import (
     FormatOption,
     WorkspaceOption,
 )
-
-
-class Level(StrEnum):
-    """What a vector is of."""
-
-    SLICE = "slice"
-    CLS = "cls"
-    TOKEN = "token"  # noqa: S105 - a patch token
 
 
 @with_groups
@@ -35,7 +26,7 @@ def gap(
         typer.Option(help="A trained run: its backbone, with its adapter where it has one."),
     ] = None,
     level: Annotated[
-        list[Level] | None,
+        list[Literal["slice", "cls", "token"]] | None,
         typer.Option(help="slice (mean of the patch tokens), cls, token. (default: slice)"),
     ] = None,
     by_class: Annotated[
@@ -52,7 +43,6 @@ def gap(
     from emcache_cli.console import Console, show_rows
     from emcache_cli.gap_summaries import gap_rows
 
-    levels = [item.value for item in level or [Level.SLICE]]
-    options = GapOptions(tokens.request(), run, levels, by_class, device)
+    options = GapOptions(tokens.request(), run, level or ["slice"], by_class, device)
     rows, _ = measure_gaps(find_workspace(workspace), datasets, options, Console())
     show_rows(gap_rows(rows, output_format), output_format)

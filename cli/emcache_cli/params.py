@@ -21,7 +21,7 @@ def params(
     In millions, and as a percentage of backbone and head together.
     """
     from emcache.models.backbones.registry import STUDY_BACKBONES, find_backbone
-    from emcache.models.parameters import count_study_parameters
+    from emcache.models.heads import count_study_parameters
     from emcache_cli.console import show_rows
 
     specs = [find_backbone(name) for name in backbone] if backbone else STUDY_BACKBONES

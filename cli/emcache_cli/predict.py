@@ -51,7 +51,7 @@ def predict(
     workspace: WorkspaceOption = None,
 ) -> None:
     """Segment images by a trained run, at their own size; they need no masks."""
-    from emcache.data.grey import GreyWindow
+    from emcache.data.resize import GreyWindow
     from emcache.evaluation.predict import PredictionOptions
     from emcache.evaluation.predict import predict as run_prediction
     from emcache.storage.workspace import find_workspace

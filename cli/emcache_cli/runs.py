@@ -51,7 +51,7 @@ def hide(
     workspace: WorkspaceOption = None,
 ) -> None:
     """Set runs aside: scores, charts and the report leave them out. Nothing is deleted."""
-    from emcache.evaluation.run_marks import mark_runs
+    from emcache.evaluation.evaluate import mark_runs
     from emcache.storage.workspace import find_workspace
     from emcache_cli.console import Console
     from emcache_cli.summaries import describe_mark
@@ -67,7 +67,7 @@ def unhide(
     workspace: WorkspaceOption = None,
 ) -> None:
     """Take runs back that were set aside."""
-    from emcache.evaluation.run_marks import mark_runs
+    from emcache.evaluation.evaluate import mark_runs
     from emcache.storage.workspace import find_workspace
     from emcache_cli.console import Console
     from emcache_cli.summaries import describe_mark

@@ -73,7 +73,7 @@ def dataset_rows(workspace: Workspace, reporter: Reporter) -> list[dict[str, Any
 
 def job_rows(job: Job) -> list[dict[str, Any]]:
     """What an extraction would make: one row for each grid shape."""
-    from emcache.cache.shards import grid_name, positions_by_grid
+    from emcache.cache.recipe import grid_name, positions_by_grid
 
     rows = []
     for grid, positions in positions_by_grid(job.places).items():

@@ -5,8 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import typer
 
@@ -26,36 +25,6 @@ if TYPE_CHECKING:
     from emcache.storage.records import Record
     from emcache.training.plan import TrainingRequest
     from emcache.training.protocol import Protocol
-
-
-class Resident(StrEnum):
-    """Where examples wait between epochs."""
-
-    AUTO = "auto"
-    DEVICE = "device"
-    RAM = "ram"
-    DISK = "disk"
-
-
-class SamplingKind(StrEnum):
-    """How steps draw from several datasets."""
-
-    NATURAL = "natural"
-    BALANCED = "balanced"
-
-
-class ValSplit(StrEnum):
-    """How validation slices are chosen."""
-
-    RANDOM = "random"
-    BLOCK = "block"
-
-
-class HeadKind(StrEnum):
-    """Which head."""
-
-    DECONV = "deconv"
-    LINEAR = "linear"
 
 
 DatasetsArgument = Annotated[
@@ -105,13 +74,13 @@ class TrainingOptions:
     ] = None
     batch: Annotated[int | None, typer.Option(min=1, help="Slices a step. (default: 2)")] = None
     head: Annotated[
-        HeadKind | None,
+        Literal["deconv", "linear"] | None,
         typer.Option(
             help="The study's head, or batch norm and one 1x1 convolution. (default: deconv)"
         ),
     ] = None
     val_split: Annotated[
-        ValSplit | None,
+        Literal["random", "block"] | None,
         typer.Option(help="Validation slices at random, or neighbours. (default: random)"),
     ] = None
     fields: Annotated[
@@ -121,9 +90,9 @@ class TrainingOptions:
         ),
     ] = None
     sampling: Annotated[
-        SamplingKind,
+        Literal["natural", "balanced"],
         typer.Option(help="How steps draw from several datasets: by size, or as many of each."),
-    ] = SamplingKind.NATURAL
+    ] = "natural"
     accept_audit: Annotated[
         bool,
         typer.Option(
@@ -149,8 +118,8 @@ class TrainingOptions:
             "patience": self.patience,
             "learning_rate": self.learning_rate,
             "batch": self.batch,
-            "head": self.head and self.head.value,
-            "val_split": self.val_split and self.val_split.value,
+            "head": self.head,
+            "val_split": self.val_split,
             **further,
         }
         set_fields = parse_fields(self.fields or [])
@@ -175,9 +144,10 @@ class ComputeOptions:
 
     device: DeviceOption = "auto"
     precision: PrecisionOption = "auto"
-    resident: Annotated[Resident, typer.Option(help="Where examples wait between epochs.")] = (
-        Resident.AUTO
-    )
+    resident: Annotated[
+        Literal["auto", "device", "ram", "disk"],
+        typer.Option(help="Where examples wait between epochs."),
+    ] = "auto"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -296,8 +266,8 @@ def _request(
         features=features,
         protocol=protocol,
         seeds=parse_seeds(training.seeds),
-        sampling=Sampling(training.sampling.value),
-        resident=Residency(computing.resident.value),
+        sampling=Sampling(training.sampling),
+        resident=Residency(computing.resident),
         device=computing.device,
         precision=computing.precision,
         save_predictions=output.save_predictions,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from emcache.progress import Reporter
@@ -33,10 +34,7 @@ def checked(workspace: Workspace, fix: bool, reporter: Reporter) -> list[Finding
 
 def finding_rows(findings: Sequence[Finding]) -> list[dict[str, Any]]:
     """One row a finding."""
-    return [
-        {"name": finding.name, "verdict": finding.verdict, "message": finding.message}
-        for finding in findings
-    ]
+    return [{**asdict(finding), "verdict": str(finding.verdict)} for finding in findings]
 
 
 def has_failure(findings: Sequence[Finding]) -> bool:

@@ -23,7 +23,7 @@ def add(
     workspace: WorkspaceOption = None,
 ) -> None:
     """Give a weights file a short name, to be used as --weights NAME."""
-    from emcache.models.weights.registering import add_weights
+    from emcache.models.loading import add_weights
     from emcache.storage.workspace import find_workspace
     from emcache_cli.console import Console
 
@@ -36,7 +36,7 @@ def list_(output_format: FormatOption = None, workspace: WorkspaceOption = None)
 
     Exit code 1 where one changed or is missing.
     """
-    from emcache.models.weights.registering import list_weights
+    from emcache.models.loading import list_weights
     from emcache.storage.workspace import find_workspace
     from emcache_cli.console import Console, show_rows
 

@@ -15,7 +15,6 @@ from emcache.errors import EmcacheError
 
 if TYPE_CHECKING:
     from emcache.cache.feature_set import FeatureSet
-    from emcache.library.checking import audit
     from emcache.library.functions import (
         build_head,
         evaluate,
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
     )
     from emcache.library.runs import TrainedRun
     from emcache.library.tokens import TokenDataset
-    from emcache.library.workspace import Dataset, Workspace
+    from emcache.library.workspace import Dataset, Workspace, audit
     from emcache.training.protocol import Protocol
 
 _HOMES = {
@@ -37,7 +36,7 @@ _HOMES = {
     "TokenDataset": "library.tokens",
     "TrainedRun": "library.runs",
     "Workspace": "library.workspace",
-    "audit": "library.checking",
+    "audit": "library.workspace",
     "build_head": "library.functions",
     "evaluate": "library.functions",
     "extract": "library.functions",

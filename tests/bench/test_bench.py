@@ -16,15 +16,16 @@ import torch
 from emcache_bench.growth import GrowthPoint, growth_ratios
 from emcache_bench.head_worker import DIM, PATCH, Ours, Reference
 from emcache_bench.memory import oversized_features, steps_under_limit
-from emcache_bench.ratio import Measurement, Target, Verdict, of_rounds
+from emcache_bench.ratio import Measurement, Target, of_rounds
 from emcache_bench.run import LIBRARY, BenchOptions, Suite, machine_kind, run_benchmarks
 from emcache_bench.setting import MadeUpData, Setting
 from emcache_bench.timing import interleave, quotients
 from emcache_bench.workers import Worker
 
 import emcache.models.device
-from emcache.cache.shards import place_slices, plan_shards
+from emcache.cache.recipe import place_slices, plan_shards
 from emcache.errors import TrainingError, UsageError
+from emcache.findings import Verdict
 from emcache.models.device import advise_on_memory, pick_layout
 from emcache.models.heads import build_head
 from emcache.progress import Quiet

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from emcache_bench.synthetic import STYLES, write_domain
 
 from emcache.data.register import add_dataset
-from emcache.data.synthetic import STYLES, write_domain
 from emcache.progress import Quiet
 from emcache.storage.workspace import Workspace, init_workspace
 from emcache_cli.main import main

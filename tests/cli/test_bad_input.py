@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from emcache.models.backbones.build import random_backbone
+from emcache.models.backbones.base import random_backbone
 from emcache.models.backbones.registry import TINY
 from emcache.storage.hashing import json_sha256
 from emcache.storage.workspace import Workspace

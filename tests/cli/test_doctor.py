@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from emcache.maintenance.doctor.findings import Finding, Verdict
+from emcache.findings import Finding, Verdict
 from emcache.storage.workspace import Workspace, find_workspace
 from emcache_cli.diagnosis import as_lines
 

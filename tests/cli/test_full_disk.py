@@ -11,8 +11,8 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
+from emcache_bench.synthetic import STYLES, write_domain
 
-from emcache.data.synthetic import STYLES, write_domain
 from emcache.maintenance.prune import find_leftovers
 
 TINY = ("--backbone", "tiny", "--weights", "random:0", "--longest-edge", "56")

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from emcache_bench.synthetic import STYLES, write_domain
 from PIL import Image
 
 import emcache.training.trainer
@@ -13,7 +14,6 @@ from emcache.cache.find import FeatureRequest
 from emcache.cache.plan import ExtractOptions, plan_extraction
 from emcache.data.dataset import Selection, load_dataset
 from emcache.data.register import add_dataset
-from emcache.data.synthetic import STYLES, write_domain
 from emcache.errors import StoreError, UsageError
 from emcache.progress import Quiet
 from emcache.storage.records import Record

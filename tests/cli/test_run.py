@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+from emcache_bench.synthetic import STYLES, write_domain
 
 from emcache.data.register import add_dataset
-from emcache.data.synthetic import STYLES, write_domain
 from emcache.progress import Quiet
 from emcache.storage.records import list_record_ids
 from emcache.storage.workspace import Workspace, init_workspace

@@ -4,9 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import tifffile
+from emcache_bench.synthetic import STYLES, write_domain
 from PIL import Image
-
-from emcache.data.synthetic import STYLES, write_domain
 
 
 def test_a_volume_with_named_classes(tmp_path: Path, run, fails) -> None:

@@ -13,13 +13,11 @@ from types import SimpleNamespace
 import pytest
 
 import emcache.maintenance.repair
-import emcache.maintenance.verify
 from emcache.cache.extract import run_extraction
 from emcache.cache.plan import ExtractOptions, Job, plan_extraction
 from emcache.data.dataset import Selection
 from emcache.maintenance.prune import find_leftovers, folder_bytes, prune_cache, remove_leftovers
-from emcache.maintenance.repair import repair_feature_set
-from emcache.maintenance.verify import verify_cache, verify_feature_set
+from emcache.maintenance.repair import repair_feature_set, verify_cache, verify_feature_set
 from emcache.progress import Quiet
 from emcache.storage.hashing import json_sha256
 from emcache.storage.locks import held
@@ -142,7 +140,7 @@ def test_a_shard_that_cannot_be_read_just_now_is_kept(
         def fail(path: Path) -> str:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-        patch.setattr(emcache.maintenance.verify, "file_sha256", fail)
+        patch.setattr(emcache.maintenance.repair, "file_sha256", fail)
         damages = verify_feature_set(folder)
         outcome = repair_feature_set(job.workspace, folder.name, damages, Quiet())
     assert not outcome.repaired

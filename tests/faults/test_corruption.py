@@ -11,8 +11,9 @@ from typing import Any
 import duckdb
 import pytest
 import torch
+from emcache_bench.synthetic import STYLES, write_domain
 
-import emcache.cache.shards
+import emcache.cache.recipe
 from emcache.cache.extract import run_extraction
 from emcache.cache.feature_set import FeatureSet, list_feature_sets
 from emcache.cache.find import FeatureRequest
@@ -20,10 +21,8 @@ from emcache.cache.labels import ensure_labels
 from emcache.cache.plan import ExtractOptions, Job, plan_extraction
 from emcache.data.dataset import Selection
 from emcache.data.register import add_dataset
-from emcache.data.synthetic import STYLES, write_domain
 from emcache.errors import RecordError, StoreError
-from emcache.maintenance.repair import repair_feature_set
-from emcache.maintenance.verify import verify_cache, verify_feature_set
+from emcache.maintenance.repair import repair_feature_set, verify_cache, verify_feature_set
 from emcache.progress import Quiet
 from emcache.storage.records import Record, read_record
 from emcache.storage.workspace import Workspace, init_workspace
@@ -67,7 +66,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> tuple[Workspace, Job, Rec
     places = {"images": "images/*.png", "masks": "masks/*.png"}
     add_dataset(workspace, "cells", "folder", root / "slices", places, Quiet())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(emcache.cache.shards, "_MOST_SLICES", 8)
+        patch.setattr(emcache.cache.recipe, "_MOST_SLICES", 8)
         options = ExtractOptions("tiny", "random:0", 56)
         job = plan_extraction(workspace, Selection("cells", None), options, Quiet())
         run_extraction(job, Quiet())
@@ -80,7 +79,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> tuple[Workspace, Job, Rec
 
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch):
-    monkeypatch.setattr(emcache.cache.shards, "_MOST_SLICES", 8)
+    monkeypatch.setattr(emcache.cache.recipe, "_MOST_SLICES", 8)
 
 
 def bytes_below(folder: Path) -> dict[str, str]:

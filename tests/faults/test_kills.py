@@ -13,8 +13,8 @@ from typing import Any
 
 import polars as pl
 import pytest
+from emcache_bench.synthetic import STYLES, write_domain
 
-from emcache.data.synthetic import STYLES, write_domain
 from emcache.maintenance.prune import find_leftovers, remove_leftovers
 from emcache.storage.records import list_record_ids, read_record
 from emcache.storage.workspace import find_workspace

@@ -20,11 +20,11 @@ import zarr
 from PIL import Image
 
 from emcache.data.classes import class_rule
-from emcache.data.grey import GreyWindow, find_window
 from emcache.data.images import page_sizes, read_image, read_mask
 from emcache.data.listing import glob_images, locate
 from emcache.data.plane import Plane
 from emcache.data.register import add_dataset
+from emcache.data.resize import GreyWindow, find_window
 from emcache.data.splits import read_split_lists
 from emcache.data.volumes.open import open_volume
 from emcache.errors import (

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from emcache_bench.synthetic import STYLES, write_domain
 from PIL import Image
 
 import emcache.cache.writer
@@ -20,11 +21,10 @@ from emcache.cache.plan import ExtractOptions, Job, plan_extraction
 from emcache.cache.writer import FeatureSetWriter
 from emcache.data.dataset import Selection
 from emcache.data.register import add_dataset
-from emcache.data.synthetic import STYLES, write_domain
 from emcache.errors import FormatVersionError, RecordError, StoreError
 from emcache.gap.run import GapOptions, measure_gaps
 from emcache.maintenance.prune import prune_cache
-from emcache.maintenance.verify import verify_feature_set
+from emcache.maintenance.repair import verify_feature_set
 from emcache.progress import Quiet
 from emcache.storage.records import list_record_ids, new_record, new_record_id, read_record
 from emcache.storage.workspace import Workspace, init_workspace

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 from emcache_bench.made_up_records import write_training_records
+from emcache_bench.synthetic import STYLES, write_domain
 
 from emcache.cache.extract import run_extraction
 from emcache.cache.plan import ExtractOptions, plan_extraction
 from emcache.cache.writer import FeatureSetWriter
 from emcache.data.dataset import Selection
 from emcache.data.register import add_dataset
-from emcache.data.synthetic import STYLES, write_domain
 from emcache.progress import Quiet
 from emcache.storage.locks import held, held_if_free, lock_holders
 from emcache.storage.records import list_record_ids

@@ -28,9 +28,9 @@ import numpy as np
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 
-from emcache.data.grey import GreyWindow, find_window
 from emcache.data.images import page_sizes, read_image, read_mask, read_values
 from emcache.data.plane import Plane
+from emcache.data.resize import GreyWindow, find_window
 from emcache.errors import EmcacheError, WarehouseError
 from emcache.storage.hashing import json_sha256
 

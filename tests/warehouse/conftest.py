@@ -14,9 +14,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-import emcache.gap.probe
-from emcache.cache.embeddings import embedding_table
-from emcache.gap.blocks import Sample
+import emcache.gap.measure
+from emcache.cache.extract import embedding_table
+from emcache.gap.frechet import Sample
 from emcache.gap.measure import measure
 from emcache.storage.records import Record, new_record, read_record
 from emcache_warehouse.sync import SyncReport, sync
@@ -208,7 +208,7 @@ class MadeUp:
         }
         with pytest.MonkeyPatch.context() as patch:
             # What a probe comes to matters in tests of the gap; here there only has to be one.
-            patch.setattr(emcache.gap.probe, "_PERMUTATIONS", 3)
+            patch.setattr(emcache.gap.measure, "_PERMUTATIONS", 3)
             rows = [
                 {
                     "domain_a": domains[a],

@@ -14,9 +14,10 @@ from PIL import Image
 from emcache.errors import UsageError, WarehouseError
 from emcache.storage.records import new_record
 from emcache_warehouse.charts.audit import audit_chart, audit_rows, worst_slices
-from emcache_warehouse.charts.curves import curve_rows, curves_chart
+from emcache_warehouse.charts.curves import curves_chart
 from emcache_warehouse.charts.custom import MARKS, mark_chart
-from emcache_warehouse.charts.iou import iou_chart, iou_rows
+from emcache_warehouse.charts.iou import iou_chart
+from emcache_warehouse.charts.kinds import chart_rows
 from emcache_warehouse.charts.paper import (
     PARAMETER_TABLE,
     SCORE_TABLES,
@@ -65,7 +66,7 @@ def studied(filled_once, tmp_path_factory):
 
 
 def test_the_iou_chart_draws_the_rows_it_is_given(studied):
-    given = iou_rows(studied.database)
+    given = chart_rows("iou", studied.database)
 
     drawn = pl.DataFrame(rows_of(iou_chart(given)), infer_schema_length=None)
 
@@ -74,7 +75,7 @@ def test_the_iou_chart_draws_the_rows_it_is_given(studied):
 
 
 def test_the_iou_chart_has_bars_dots_whiskers_and_the_paper(studied):
-    chart = iou_chart(iou_rows(studied.database)).to_dict()
+    chart = iou_chart(chart_rows("iou", studied.database)).to_dict()
 
     panels = [panel for line in chart["vconcat"] for panel in line["hconcat"]]
     assert [panel["title"]["text"] for panel in panels] == [
@@ -92,7 +93,7 @@ def test_the_iou_chart_has_bars_dots_whiskers_and_the_paper(studied):
 
 
 def test_the_papers_figure_is_that_of_the_same_cell(studied):
-    rows = iou_rows(studied.database).filter(seed=0, backbone="dinov2-large")
+    rows = chart_rows("iou", studied.database).filter(seed=0, backbone="dinov2-large")
     paper = {(row["train_on"], row["eval_on"]): row["paper_iou_fg"] for row in rows.to_dicts()}
     assert paper == {
         ("vnc", "vnc"): 0.723,
@@ -105,7 +106,7 @@ def test_the_papers_figure_is_that_of_the_same_cell(studied):
 
 
 def test_the_subtitle_says_how_many_runs_and_whose_weights(studied):
-    text = subtitle(iou_chart(iou_rows(studied.database)))
+    text = subtitle(iou_chart(chart_rows("iou", studied.database)))
     for fact in (
         "8 runs, 2 per bar",
         "weights: random:0 (untrained)",
@@ -132,7 +133,7 @@ def test_no_bar_mixes_setups(made_up, column, other):
     made_up.train(seed=0, **{column: other})
     made_up.sync()
 
-    chart = iou_chart(iou_rows(made_up.database))
+    chart = iou_chart(chart_rows("iou", made_up.database))
 
     assert len({row["setup"] for row in rows_of(chart)}) == 2
     assert "1 per bar" in subtitle(chart)
@@ -143,13 +144,13 @@ def test_no_bar_mixes_test_sets_of_different_size(made_up):
     made_up.train(n_slices=4)
     made_up.sync()
 
-    tests = {row["test"] for row in rows_of(iou_chart(iou_rows(made_up.database)))}
+    tests = {row["test"] for row in rows_of(iou_chart(chart_rows("iou", made_up.database)))}
 
     assert tests == {"vnc, 3 slices", "vnc, 4 slices"}
 
 
 def test_what_is_common_to_all_setups_is_said_once(studied):
-    setups = describe_setups(iou_rows(studied.database))
+    setups = describe_setups(chart_rows("iou", studied.database))
     assert setups.order == ("dinov2-small", "dinov2-large")
     assert "weights: random:0 (untrained)" in setups.common
 
@@ -157,7 +158,7 @@ def test_what_is_common_to_all_setups_is_said_once(studied):
 def test_no_test_scores_say_which_command_makes_some(made_up):
     made_up.sync()
     with pytest.raises(WarehouseError, match="emcache train-head"):
-        iou_chart(iou_rows(made_up.database))
+        iou_chart(chart_rows("iou", made_up.database))
 
 
 # The paper's tables
@@ -238,7 +239,7 @@ def test_a_table_that_the_paper_does_not_have(studied):
 
 
 def test_the_curves_are_the_epochs_of_every_run(studied):
-    given = curve_rows(studied.database)
+    given = chart_rows("curves", studied.database)
     drawn = pl.DataFrame(rows_of(curves_chart(given)))
 
     for curve, column in (("training", "train_loss"), ("validation", "val_loss")):
@@ -249,7 +250,7 @@ def test_the_curves_are_the_epochs_of_every_run(studied):
 
 
 def test_the_best_epoch_of_each_run_is_marked(studied):
-    given = curve_rows(studied.database)
+    given = chart_rows("curves", studied.database)
     drawn = pl.DataFrame(rows_of(curves_chart(given)))
 
     best = drawn.filter(is_best=True, curve="validation")
@@ -262,7 +263,7 @@ def test_the_best_epoch_of_each_run_is_marked(studied):
 def test_a_single_epoch_is_a_point(made_up, tmp_path):
     made_up.train(epochs=made_up.epochs(1))
     made_up.sync()
-    chart = curves_chart(curve_rows(made_up.database))
+    chart = curves_chart(chart_rows("curves", made_up.database))
 
     save_chart(chart, tmp_path / "curves.svg")
 
@@ -275,7 +276,7 @@ def test_long_runs_are_thinned_but_keep_first_best_and_last(made_up):
         made_up.train(seed=seed, epochs=made_up.epochs(1200))
     short = made_up.train(seed=8, epochs=made_up.epochs(12))
     made_up.sync()
-    given = curve_rows(made_up.database)
+    given = chart_rows("curves", made_up.database)
 
     chart = curves_chart(given)
     drawn = pl.DataFrame(rows_of(chart)).filter(curve="validation")
@@ -294,7 +295,7 @@ def test_losses_that_are_no_numbers_are_left_out(made_up):
     made_up.train(epochs=epochs)
     made_up.sync()
 
-    rows = rows_of(curves_chart(curve_rows(made_up.database)))
+    rows = rows_of(curves_chart(chart_rows("curves", made_up.database)))
 
     assert [row["loss"] for row in rows if row["curve"] == "validation"] == [0.5]
 
@@ -302,7 +303,7 @@ def test_losses_that_are_no_numbers_are_left_out(made_up):
 def test_no_epochs_say_which_command_makes_some(made_up):
     made_up.sync()
     with pytest.raises(WarehouseError, match="emcache train-head"):
-        curves_chart(curve_rows(made_up.database))
+        curves_chart(chart_rows("curves", made_up.database))
 
 
 # Charts of any query
@@ -431,7 +432,7 @@ def test_another_ending_is_a_sentence_and_writes_nothing(chart, tmp_path):
 
 @pytest.mark.parametrize("draw", [iou_chart, curves_chart])
 def test_the_studys_charts_are_valid_and_can_be_drawn(studied, draw, tmp_path):
-    rows = iou_rows(studied.database) if draw is iou_chart else curve_rows(studied.database)
+    rows = chart_rows("iou" if draw is iou_chart else "curves", studied.database)
     chart = draw(rows)
 
     save_chart(chart, tmp_path / "chart.json")

@@ -19,7 +19,7 @@ def finding(made_up, name):
     return found
 
 
-ALL_WELL = dict.fromkeys(("features", "records", "database", "pending", "missing", "rows"), "pass")
+ALL_WELL = dict.fromkeys(("features", "records", "warehouse", "pending", "missing", "rows"), "pass")
 
 
 def test_all_is_well(filled):
@@ -34,9 +34,9 @@ def test_it_changes_nothing(filled):
 
 
 def test_a_warehouse_that_is_not_there_fails(made_up):
-    found = finding(made_up, "database")
+    found = finding(made_up, "warehouse")
     assert found.verdict == "fail"
-    assert "emcache warehouse sync" in found.message
+    assert "emcache warehouse sync" in found.remedy
 
 
 def test_a_damaged_record_fails_even_when_it_was_ingested_long_ago(filled):
@@ -58,7 +58,7 @@ def test_a_record_not_ingested_yet_is_a_warning(filled):
 
     assert found.verdict == "warn"
     assert record.id in found.message
-    assert "emcache warehouse sync" in found.message
+    assert "emcache warehouse sync" in found.remedy
     assert verdicts(filled) == ALL_WELL | {"pending": "warn"}
 
 
@@ -93,17 +93,17 @@ def test_rows_that_the_records_do_not_give_fail(filled, statement, table):
 
     assert found.verdict == "fail"
     assert f"table {table} " in found.message
-    assert "rebuild" in found.message
+    assert "rebuild" in found.remedy
 
 
 def test_a_damaged_database_fails(filled):
     filled.database.write_bytes(filled.database.read_bytes()[:9000])
 
-    found = finding(filled, "database")
+    found = finding(filled, "warehouse")
 
     assert found.verdict == "fail"
     assert "damaged" in found.message
-    assert "rebuild" in found.message
+    assert "rebuild" in found.remedy
 
 
 def test_a_damaged_block_of_rows_fails(filled):

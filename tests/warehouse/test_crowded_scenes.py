@@ -9,14 +9,15 @@ import polars as pl
 import pytest
 from scene import PAGE, Mark, Plot, Scene
 
-from emcache_warehouse.charts.cost import cost_chart, cost_rows
-from emcache_warehouse.charts.curves import curve_rows, curves_chart
-from emcache_warehouse.charts.gap import gap_chart, gap_rows
-from emcache_warehouse.charts.iou import iou_chart, iou_rows
+from emcache_warehouse.charts.cost import cost_chart
+from emcache_warehouse.charts.curves import curves_chart
+from emcache_warehouse.charts.gap import gap_chart
+from emcache_warehouse.charts.iou import iou_chart
+from emcache_warehouse.charts.kinds import chart_rows
 from emcache_warehouse.charts.paper import paper_rows, score_chart, table_chart
-from emcache_warehouse.charts.pca import pca_chart, pca_rows
+from emcache_warehouse.charts.pca import pca_chart
 from emcache_warehouse.charts.theme import PALETTE
-from emcache_warehouse.charts.transfer import transfer_chart, transfer_rows
+from emcache_warehouse.charts.transfer import transfer_chart
 
 DOMAINS = ("vnc", "vnc:stack2", "lucchi++", "a dataset with a rather long name")
 
@@ -76,7 +77,7 @@ def check_gaps(rows: pl.DataFrame) -> None:
 
 
 def test_each_distance_stands_in_the_cell_of_its_pair(measured):
-    rows = gap_rows(measured.database)
+    rows = chart_rows("gap", measured.database)
     pairs = {frozenset(pair) for pair in rows.select("domain_a", "domain_b").rows()}
     assert pairs == set(map(frozenset, combinations(DOMAINS, 2)))
     assert rows.height == len(pairs)
@@ -84,7 +85,7 @@ def test_each_distance_stands_in_the_cell_of_its_pair(measured):
 
 
 def test_each_distance_stands_in_the_panel_of_its_features(world):
-    rows = gap_rows(world.database)
+    rows = chart_rows("gap", world.database)
     assert rows.height in (6, 24)
     check_gaps(rows)
 
@@ -155,7 +156,7 @@ def said(row: dict[str, Any], *places: str) -> bool:
 
 
 def test_each_score_is_a_bar_of_its_dataset_setting_and_panel(world):
-    rows = iou_rows(world.database)
+    rows = chart_rows("iou", world.database)
     chart = iou_chart(rows)
     drawn = Scene(chart)
     assert rows.height in (2, 40)
@@ -174,7 +175,7 @@ def test_each_score_is_a_bar_of_its_dataset_setting_and_panel(world):
 
 
 def test_each_loss_is_on_the_line_of_its_panel(world):
-    rows = curve_rows(world.database)
+    rows = chart_rows("curves", world.database)
     chart = curves_chart(rows)
     drawn = Scene(chart)
     stroke = {name: symbol.stroke for name, symbol in drawn.legend.items()}
@@ -197,7 +198,7 @@ def test_each_loss_is_on_the_line_of_its_panel(world):
 
 
 def test_each_transfer_is_a_dot_at_its_distance_and_loss(world):
-    rows = transfer_rows(world.database)
+    rows = chart_rows("transfer", world.database)
     chart = transfer_chart(rows)
     drawn = Scene(chart)
     assert rows.height in (1, 16)
@@ -216,7 +217,7 @@ def test_each_transfer_is_a_dot_at_its_distance_and_loss(world):
 
 
 def test_each_slice_is_a_point_of_its_panel(world):
-    rows = pca_rows(world.database)
+    rows = chart_rows("pca", world.database)
     chart = pca_chart(rows)
     drawn = Scene(chart)
     names = drawn.legend
@@ -241,7 +242,7 @@ def names(label: str, row: dict[str, Any]) -> bool:
 
 
 def test_each_cost_is_a_bar_beside_its_feature_set(world):
-    rows = cost_rows(world.database)
+    rows = chart_rows("cost", world.database)
     chart = cost_chart(rows)
     drawn = Scene(chart)
     seconds, size = drawn.plots

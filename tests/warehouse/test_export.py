@@ -13,8 +13,9 @@ import pytest
 
 from emcache.errors import UsageError, WorkspaceError
 from emcache.storage.workspace import init_workspace
+from emcache_warehouse.charts.kinds import CHARTS
 from emcache_warehouse.export import export_warehouse
-from emcache_warehouse.notebook import CHARTS, connect
+from emcache_warehouse.notebook import connect
 from emcache_warehouse.query import run_query
 from emcache_warehouse.schema import describe_schema
 

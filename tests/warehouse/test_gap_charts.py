@@ -9,18 +9,19 @@ import pytest
 from PIL import Image
 
 from emcache.errors import WarehouseError
-from emcache_warehouse.charts.cost import cost_chart, cost_rows
-from emcache_warehouse.charts.gap import gap_chart, gap_rows
-from emcache_warehouse.charts.pca import pca_chart, pca_rows
+from emcache_warehouse.charts.cost import cost_chart
+from emcache_warehouse.charts.gap import gap_chart
+from emcache_warehouse.charts.kinds import chart_rows
+from emcache_warehouse.charts.pca import pca_chart
 from emcache_warehouse.charts.render import save_chart
-from emcache_warehouse.charts.transfer import transfer_chart, transfer_rows
+from emcache_warehouse.charts.transfer import transfer_chart
 from emcache_warehouse.query import run_named_query, run_query
 
 CHARTS = {
-    "gap": (gap_rows, gap_chart, "emcache gap"),
-    "gap-points": (pca_rows, pca_chart, "emcache gap"),
-    "transfer": (transfer_rows, transfer_chart, "emcache evaluate"),
-    "cost": (cost_rows, cost_chart, "emcache extract"),
+    "gap": (gap_chart, "emcache gap"),
+    "pca": (pca_chart, "emcache gap"),
+    "transfer": (transfer_chart, "emcache evaluate"),
+    "cost": (cost_chart, "emcache extract"),
 }
 
 
@@ -44,13 +45,13 @@ def gaps(filled_once, tmp_path_factory):
 
 @pytest.mark.parametrize("name", CHARTS)
 def test_every_chart_draws_its_query(name, gaps, tmp_path):
-    rows_of, chart_of, _ = CHARTS[name]
-    rows = rows_of(gaps.database)
+    chart_of, _ = CHARTS[name]
+    rows = chart_rows(name, gaps.database)
     assert rows.height
     chart = chart_of(rows)
     drawn = pl.DataFrame(chart.datasets["rows"], infer_schema_length=None)
     given = rows
-    if name == "gap-points":
+    if name == "pca":
         # Each picture is there once, though its slice stands in every panel.
         given = rows.drop("thumbnail", "recipe_sha256")
         pictures = {row["slice"]: row["image"] for row in chart.datasets["pictures"]}
@@ -59,7 +60,9 @@ def test_every_chart_draws_its_query(name, gaps, tmp_path):
         assert len(chart.datasets["pictures"]) == len(pictures) == 48
     assert drawn.select(given.columns).rows() == given.rows()
     asked = rows.drop("colour", strict=False)
-    assert asked.rows() == run_named_query(gaps.database, name).rows()
+    assert (
+        asked.rows() == run_named_query(gaps.database, {"pca": "gap-points"}.get(name, name)).rows()
+    )
     save_chart(chart, tmp_path / "chart.png")
     picture = Image.open(io.BytesIO((tmp_path / "chart.png").read_bytes())).convert("RGB")
     assert len(picture.getcolors(maxcolors=1 << 20)) > 20
@@ -69,13 +72,13 @@ def test_every_chart_draws_its_query(name, gaps, tmp_path):
 @pytest.mark.parametrize("name", CHARTS)
 def test_nothing_to_draw_names_the_command(name, made_up):
     made_up.sync()
-    rows_of, chart_of, command = CHARTS[name]
+    chart_of, command = CHARTS[name]
     with pytest.raises(WarehouseError, match=command):
-        chart_of(rows_of(made_up.database))
+        chart_of(chart_rows(name, made_up.database))
 
 
 def test_the_newest_measurement_counts(gaps):
-    rows = gap_rows(gaps.database)
+    rows = chart_rows("gap", gaps.database)
     assert rows.height == 9
     frozen = rows.filter(pl.col("regime") == "frozen")
     assert frozen.height == 3
@@ -86,11 +89,11 @@ def test_the_newest_measurement_counts(gaps):
 
 
 def test_transfer_sets_each_run_beside_its_own_distance(gaps):
-    rows = transfer_rows(gaps.database)
+    rows = chart_rows("transfer", gaps.database)
     assert rows.height == 4
     metrics = run_query(gaps.database, "SELECT run_id, eval_on, iou_fg FROM run_metrics", {})
     scores = {(run, on): iou for run, on, iou in metrics.rows()}
-    distances = gap_rows(gaps.database)
+    distances = chart_rows("gap", gaps.database)
     for row in rows.iter_rows(named=True):
         own, away = scores[row["run_id"], "vnc"], scores[row["run_id"], "lucchi++"]
         assert row["iou_drop"] == pytest.approx(own - away)
@@ -110,7 +113,7 @@ def test_transfer_is_about_test_slices_where_there_are_some(made_up, splits):
     made_up.evaluate(run, "fib", counts=pl.concat(counts))
     made_up.gap(("fib", "vnc"))
     made_up.sync()
-    found = transfer_rows(made_up.database)["split"].to_list()
+    found = chart_rows("transfer", made_up.database)["split"].to_list()
     assert sorted(found) == (["test"] if "test" in splits else sorted(splits))
 
 
@@ -141,5 +144,7 @@ def test_embeddings_of_one_width_are_fixed_size_arrays(gaps):
 
 
 def test_a_chart_fetches_no_picture_from_elsewhere(gaps):
-    rows = pca_rows(gaps.database).with_columns(thumbnail=pl.lit("https://example.org/x.png"))
+    rows = chart_rows("pca", gaps.database).with_columns(
+        thumbnail=pl.lit("https://example.org/x.png")
+    )
     assert {item["image"] for item in pca_chart(rows).datasets["pictures"]} == {None}

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from emcache.maintenance.doctor.findings import Verdict
+from emcache.findings import Verdict
 from emcache.storage.hashing import json_sha256
 from emcache_warehouse.health import examine_warehouse
 

@@ -11,9 +11,10 @@ from emcache.storage.records import new_record
 from emcache_warehouse.charts.audit import audit_chart, audit_rows
 from emcache_warehouse.charts.bench import bench_chart, bench_rows
 from emcache_warehouse.charts.custom import mark_chart
-from emcache_warehouse.charts.gap import gap_chart, gap_rows
-from emcache_warehouse.charts.iou import iou_chart, iou_rows
-from emcache_warehouse.charts.pca import pca_chart, pca_rows
+from emcache_warehouse.charts.gap import gap_chart
+from emcache_warehouse.charts.iou import iou_chart
+from emcache_warehouse.charts.kinds import chart_rows
+from emcache_warehouse.charts.pca import pca_chart
 from emcache_warehouse.charts.theme import PALETTE
 
 
@@ -22,7 +23,7 @@ def test_arithmetic_makes_bars_of_its_own(made_up):
         for seed in (0, 1):
             made_up.train(("vnc",), seed, precision=precision)
     made_up.sync()
-    drawn = Scene(iou_chart(iou_rows(made_up.database)))
+    drawn = Scene(iou_chart(chart_rows("iou", made_up.database)))
     bars = [m for m in drawn.marks if m.kind == "rect" and m.role == "mark" and m.height > 20]
     assert len(bars) == 2
     for precision in ("float32", "bfloat16"):
@@ -40,8 +41,8 @@ def test_a_dataset_has_one_colour_in_all_charts(made_up):
     made_up.sync()
     palette = dict(zip(names, PALETTE, strict=False))
     for chart, column in (
-        (iou_chart(iou_rows(made_up.database)), "test"),
-        (pca_chart(pca_rows(made_up.database)), "domain"),
+        (iou_chart(chart_rows("iou", made_up.database)), "test"),
+        (pca_chart(chart_rows("pca", made_up.database)), "domain"),
     ):
         drawn = {row[column]: row["colour"] for row in chart.datasets["rows"]}
         fills = {mark.fill for mark in Scene(chart).marks if mark.role == "mark"}
@@ -57,7 +58,7 @@ def test_older_measurements_of_other_datasets_have_panels_of_their_own(made_up):
     made_up.gap(domains=("fib", "vnc"))
     made_up.gap(domains=("fib", "vnc"))
     made_up.sync()
-    rows = pca_chart(pca_rows(made_up.database)).datasets["rows"]
+    rows = pca_chart(chart_rows("pca", made_up.database)).datasets["rows"]
     assert len({row["gap_id"] for row in rows}) == 2
     assert len({row["panel"] for row in rows}) == 2
     assert {row["panel"].rpartition(": ")[2] for row in rows} == {"fib, vnc", "lucchi++, vnc"}
@@ -178,7 +179,7 @@ def test_each_pair_has_a_dot_for_each_regime(made_up):
     made_up.gap(names, shift=3.0)
     made_up.gap(names, "lora", run.id, shift=1.0)
     made_up.sync()
-    rows = gap_rows(made_up.database)
+    rows = chart_rows("gap", made_up.database)
     drawn = Scene(gap_chart(rows))
     panel = drawn.plots[-1]
     words = {"frozen": "frozen", "lora": "LoRA"}

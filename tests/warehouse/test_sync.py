@@ -695,7 +695,7 @@ def test_another_schema_is_a_finding(filled, monkeypatch):
 
     with monkeypatch.context() as patch:
         with_files(patch, change)
-        (found,) = [f for f in check(filled.runs, filled.database) if f.name == "database"]
+        (found,) = [f for f in check(filled.runs, filled.database) if f.name == "warehouse"]
         assert (found.verdict, "another version" in found.message) == ("warn", True)
 
 

@@ -18,13 +18,10 @@ package imports neither DuckDB nor Altair; its modules do.
 ``named.list_queries()``             all of them
 ``formats.render(frame, format)``    table, csv, json, jsonl, markdown, parquet
 ``formats.format_for_path(path)``    the format that a file's ending stands for
-``charts.iou.iou_chart(rows)``       from ``charts.iou.iou_rows(db)``
-``charts.gap.gap_chart(rows)``       from ``charts.gap.gap_rows(db)``; likewise ``pca``,
-                                     ``transfer``, ``cost`` and ``audit``
-``charts.curves.curves_chart(rows)`` from ``charts.curves.curve_rows(db)``
+``charts.kinds.CHARTS``              every chart by its name: ``CHARTS["iou"].draw(ws, choice)``
+``charts.kinds.chart_rows(n, db)``   the rows that it draws
 ``charts.custom.mark_chart(...)``    one mark, two columns of any query
 ``charts.render.save_chart(c, p)``   ``.html``, ``.png``, ``.svg``, ``.json``
-``pages.gallery_page(...)``          a page of pictures that needs no network
 ==================================== ==============================================================
 """
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import duckdb
 
 from emcache.errors import EmcacheError
+from emcache.findings import Finding, Verdict, of_sentence
 from emcache.storage.records import list_record_ids
 from emcache_warehouse.build import DatabaseState, database_state, fill
 from emcache_warehouse.database import CATALOG, attach_readonly, first_line, identifier, quote
@@ -58,19 +57,6 @@ WHERE record_id NOT IN (SELECT record_id FROM shared_records);
 """  # noqa: S608 - names from this module
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that was looked at."""
-
-    name: str
-    """What was looked at: ``records``, ``features``, ``database``, ``pending``, ``missing``,
-    ``rows``."""
-    verdict: Literal["pass", "warn", "fail"]
-    """``warn`` for what a sync fixes or what may be meant, ``fail`` for damage."""
-    message: str
-    """What was found, and what to do."""
-
-
 def check(runs: Path, database: Path) -> list[Finding]:
     """Compare the records and the warehouse with each other, and both with their checksums.
 
@@ -93,11 +79,11 @@ def _features_finding(records: Sequence[SoundRecord], cache: Path) -> Finding:
     gone = sorted(name for name in named if cache.is_dir() and not (cache / name).is_dir())
     if not gone:
         message = "No feature set that runs were trained on has gone."
-        return Finding("features", "pass", message)
+        return Finding("features", Verdict.PASS, message)
     count = "1 feature set" if len(gone) == 1 else f"{len(gone)} feature sets"
     return Finding(
         "features",
-        "pass",
+        Verdict.PASS,
         f"{count} that runs were trained on has gone from the cache ({', '.join(gone[:3])}); the "
         f"runs and their scores stand, and `emcache extract` makes the features again.",
     )
@@ -111,15 +97,17 @@ def _findings(
     unread: Sequence[Problem],
 ) -> list[Finding]:
     problems = [*unread, *ingestion.problems]
-    findings = [Finding("records", "fail", problem.message) for problem in problems]
+    findings = [of_sentence("records", Verdict.FAIL, problem.message) for problem in problems]
     if not problems:
         findings.append(
-            Finding("records", "pass", f"{len(ingestion.ingested)} records, all checksums match.")
+            Finding(
+                "records", Verdict.PASS, f"{len(ingestion.ingested)} records, all checksums match."
+            )
         )
     try:
         state = database_state(database)
     except EmcacheError as error:
-        return [*findings, Finding("database", "fail", str(error))]
+        return [*findings, of_sentence("warehouse", Verdict.FAIL, str(error))]
     findings.append(schema_finding(state))
     if not state.is_current:
         return findings
@@ -132,10 +120,10 @@ def _findings(
 def schema_finding(state: DatabaseState) -> Finding:
     """Whether the database has this package's schema."""
     if state.is_current:
-        return Finding("database", "pass", "The schema is this version's.")
-    return Finding(
-        "database",
-        "warn",
+        return Finding("warehouse", Verdict.PASS, "The schema is this version's.")
+    return of_sentence(
+        "warehouse",
+        Verdict.WARN,
         "The schema is that of another version; run `emcache warehouse sync`.",
     )
 
@@ -143,10 +131,10 @@ def schema_finding(state: DatabaseState) -> Finding:
 def pending_finding(pending: Collection[str]) -> Finding:
     """Whether every record is in the database; ``pending`` are those that are not."""
     if not pending:
-        return Finding("pending", "pass", "Every sound record has been ingested.")
-    return Finding(
+        return Finding("pending", Verdict.PASS, "Every sound record has been ingested.")
+    return of_sentence(
         "pending",
-        "warn",
+        Verdict.WARN,
         f"{_listed(pending)} not ingested yet; run `emcache warehouse sync`.",
     )
 
@@ -154,10 +142,10 @@ def pending_finding(pending: Collection[str]) -> Finding:
 def missing_finding(missing: Collection[str]) -> Finding:
     """Whether every record of the database still has its folder; ``missing`` have none."""
     if not missing:
-        return Finding("missing", "pass", "Every ingested record is still there.")
-    return Finding(
+        return Finding("missing", Verdict.PASS, "Every ingested record is still there.")
+    return of_sentence(
         "missing",
-        "warn",
+        Verdict.WARN,
         f"{_listed(missing)} ingested, but no longer in the records' folder; restore the folder, "
         f"or run `emcache warehouse sync`, which takes the rows out.",
     )
@@ -177,9 +165,9 @@ def _row_findings(rebuilt: Path, database: Path) -> list[Finding]:
         differing = _differing_tables(connection)
     except duckdb.Error as error:
         return [
-            Finding(
+            of_sentence(
                 "rows",
-                "fail",
+                Verdict.FAIL,
                 f"The rows cannot be read ({first_line(str(error))}); run `emcache warehouse "
                 f"rebuild`.",
             )
@@ -187,11 +175,11 @@ def _row_findings(rebuilt: Path, database: Path) -> list[Finding]:
     finally:
         connection.close()
     if not differing:
-        return [Finding("rows", "pass", "Every row is what a rebuild gives.")]
+        return [Finding("rows", Verdict.PASS, "Every row is what a rebuild gives.")]
     return [
-        Finding(
+        of_sentence(
             "rows",
-            "fail",
+            Verdict.FAIL,
             f"The table {table} has {surplus} rows that the records do not give and lacks "
             f"{lacking} that they do; run `emcache warehouse rebuild`.",
         )

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from emcache.errors import EmcacheError
-from emcache.maintenance.doctor.findings import Finding, Verdict, guarded, of_error, of_sentence
+from emcache.findings import Finding, Verdict, guarded, of_error
 from emcache.storage.records import list_record_ids, read_record
 from emcache_warehouse import checkup
 from emcache_warehouse.build import database_state
@@ -33,7 +33,7 @@ def examine_warehouse(runs: Path, database: Path, *, thorough: bool = False) -> 
 
 def _look(runs: Path, database: Path, thorough: bool) -> Iterator[Finding]:
     if thorough and database.exists():
-        yield from map(_of_checkup, checkup.check(runs, database))
+        yield from checkup.check(runs, database)
         return
     on_disk = list_record_ids(runs)
     problems = {
@@ -95,15 +95,7 @@ def _database(database: Path, on_disk: set[str], sound: set[str]) -> Iterator[Fi
     except EmcacheError as error:
         yield of_error("warehouse", error)
         return
-    yield _of_checkup(checkup.schema_finding(state))
+    yield checkup.schema_finding(state)
     if state.is_current:
-        yield _of_checkup(checkup.pending_finding(sound - state.ingested))
-        yield _of_checkup(checkup.missing_finding(state.ingested - on_disk))
-
-
-def _of_checkup(found: checkup.Finding) -> Finding:
-    name = "warehouse" if found.name == "database" else found.name
-    verdict = Verdict(found.verdict)
-    if verdict is Verdict.PASS:
-        return Finding(name, verdict, found.message)
-    return of_sentence(name, verdict, found.message)
+        yield checkup.pending_finding(sound - state.ingested)
+        yield checkup.missing_finding(state.ingested - on_disk)

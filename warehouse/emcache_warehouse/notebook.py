@@ -15,22 +15,20 @@ Nothing stays open between two questions, so a notebook that is left open blocks
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from emcache.errors import UsageError
+from emcache.errors import UsageError, suggest
 from emcache.storage.workspace import Workspace, find_workspace
+from emcache_warehouse.charts.kinds import CHARTS
 
 if TYPE_CHECKING:
     import polars as pl
 
     from emcache_warehouse.charts.theme import Whole
     from emcache_warehouse.sync import SyncReport
-
-CHARTS = ("audit", "bench", "cost", "curves", "gap", "iou", "paper-comparison", "pca", "transfer")
-"""What :meth:`Connected.chart` draws."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,24 +69,27 @@ class Connected:
 
         return run_named_query(self.workspace.warehouse, name, _texts(parameters))
 
-    def chart(self, name: str, **parameters: str) -> Whole:
-        """Draw one of :data:`CHARTS`, as ``emcache chart`` does.
+    def chart(self, name: str, dataset: str | None = None) -> Whole:
+        """Draw a chart, as ``emcache chart`` does.
 
         Args:
-            name: Which.
-            parameters: ``dataset`` for ``audit``.
+            name: Of :data:`emcache_warehouse.charts.kinds.CHARTS`.
+            dataset: Only what is about it.
 
         Raises:
             UsageError: There is no such chart.
             WarehouseError: There is nothing to draw; the message names the command that fills it.
         """
-        drawers = _drawers(self.workspace)
-        if name not in drawers:
+        from emcache_warehouse.choice import Choice
+
+        if name not in CHARTS:
             raise UsageError(
-                f"there is no chart {name!r}; known: {', '.join(sorted(drawers))}.", subject=name
+                f"there is no chart {name!r}; {suggest(name, CHARTS)}known: "
+                f"{', '.join(sorted(CHARTS))}.",
+                subject=name,
             )
-        drawn: Whole = drawers[name](**parameters)
-        return drawn
+        choice = Choice(datasets=() if dataset is None else (dataset,))
+        return CHARTS[name].draw(self.workspace, choice)
 
 
 def connect(folder: str | Path | None = None) -> Connected:
@@ -118,36 +119,3 @@ def _texts(parameters: Mapping[str, object]) -> dict[str, str]:
         as_text = isinstance(value, str) and not isinstance(parse_value(text), str)
         texts[name] = f'"{text}"' if as_text else text
     return texts
-
-
-def _drawers(workspace: Workspace) -> Mapping[str, Callable[..., Any]]:
-    from emcache_warehouse.charts.audit import audit_chart, audit_rows, worst_slices
-    from emcache_warehouse.charts.bench import bench_chart, bench_rows
-    from emcache_warehouse.charts.cost import cost_chart, cost_rows
-    from emcache_warehouse.charts.curves import curve_rows, curves_chart
-    from emcache_warehouse.charts.gap import gap_chart, gap_rows
-    from emcache_warehouse.charts.iou import iou_chart, iou_rows
-    from emcache_warehouse.charts.paper import paper_rows, score_chart
-    from emcache_warehouse.charts.pca import pca_chart, pca_rows
-    from emcache_warehouse.charts.transfer import transfer_chart, transfer_rows
-
-    database = workspace.warehouse
-
-    def audit(dataset: str = "") -> Whole:
-        rows = audit_rows(database, dataset)
-        worst = [] if rows.is_empty() else worst_slices(workspace.runs, rows["audit_id"][0])
-        return audit_chart(rows, worst)
-
-    return {
-        "audit": audit,
-        "bench": lambda: bench_chart(bench_rows(database)),
-        "cost": lambda: cost_chart(cost_rows(database)),
-        "curves": lambda: curves_chart(curve_rows(database)),
-        "gap": lambda: gap_chart(gap_rows(database)),
-        "iou": lambda: iou_chart(iou_rows(database)),
-        "paper-comparison": lambda: score_chart(
-            paper_rows(database), "Every score of the paper, and ours"
-        ),
-        "pca": lambda: pca_chart(pca_rows(database)),
-        "transfer": lambda: transfer_chart(transfer_rows(database)),
-    }

@@ -21,12 +21,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from emcache.errors import WarehouseError
+from emcache.findings import Finding
 from emcache.progress import Quiet
 from emcache.storage import atomic
 from emcache.storage.locks import held
 from emcache.storage.records import list_record_ids
 from emcache_warehouse.build import build, database_state, fill
-from emcache_warehouse.checkup import Finding, check
+from emcache_warehouse.checkup import check
 from emcache_warehouse.database import DamagedDatabaseError, write_ahead_logs
 from emcache_warehouse.ingest import Ingestion
 from emcache_warehouse.reading import Problem, read_records
@@ -104,7 +105,7 @@ def repair(runs: Path, database: Path, findings: Sequence[Finding]) -> SyncRepor
     wrong = {finding.name for finding in findings if finding.verdict != "pass"}
     if "rows" in wrong:
         return rebuild(runs, database)
-    return sync(runs, database) if wrong & {"database", "pending", "missing"} else None
+    return sync(runs, database) if wrong & {"warehouse", "pending", "missing"} else None
 
 
 def _is_current(runs: Path, database: Path) -> bool:

@@ -9,11 +9,12 @@ from itertools import combinations
 from statistics import mean, median, stdev
 
 from emcache.auditing.alignment import CLEAR, FITS, Placement
-from emcache.auditing.findings import Check, Verdict
+from emcache.auditing.findings import Check
 from emcache.auditing.looks import Looks, MaskAreas, check_looks
 from emcache.data.classes import DEFAULT_THRESHOLD
 from emcache.data.dataset import Dataset, Slice
-from emcache.data.scramble import Scramble
+from emcache.data.pairing import Scramble
+from emcache.findings import Verdict
 
 _NAMED = 3
 _MUCH_BRIGHTER = 3.0

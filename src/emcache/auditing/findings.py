@@ -4,24 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any
 
-
-class Verdict(StrEnum):
-    """What a check comes to."""
-
-    PASS = "pass"  # noqa: S105 - no password
-    WARN = "warn"
-    """Worth a look; training goes on. Also where a check cannot tell."""
-    FAIL = "fail"
-    """Training needs ``--accept-audit``."""
-
-    @staticmethod
-    def worst(verdicts: list[Verdict]) -> Verdict:
-        """The gravest of some verdicts."""
-        order = [Verdict.PASS, Verdict.WARN, Verdict.FAIL]
-        return max(verdicts, key=order.index, default=Verdict.PASS)
+from emcache.findings import Verdict
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,9 +17,10 @@ import numpy as np
 from jaxtyping import Bool, Integer
 from scipy import ndimage
 
-from emcache.auditing.findings import Check, Verdict
+from emcache.auditing.findings import Check
 from emcache.data.dataset import Dataset, Slice
 from emcache.data.images import read_image, read_mask
+from emcache.findings import Verdict
 
 MOST = 8
 """Slices that are looked at, at even distances."""

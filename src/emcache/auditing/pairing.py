@@ -9,11 +9,11 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
 from emcache.auditing.evidence import variant_name
-from emcache.auditing.findings import Check, Pairing, Verdict
+from emcache.auditing.findings import Check, Pairing
 from emcache.auditing.orders import explain, known_orders, scopes
-from emcache.auditing.pictures import AS_THEY_ARE
-from emcache.auditing.scratch import Scratch
+from emcache.auditing.pictures import AS_THEY_ARE, Scratch
 from emcache.auditing.weighing import CLEAR, CONFIRMED, FEWEST, Weighing
+from emcache.findings import Verdict
 
 _FEWEST_TO_FAIL = 7
 """Two halves of five slices agree by chance once in 120 times, and of seven once in 5,000."""

@@ -15,17 +15,17 @@ from threadpoolctl import threadpool_limits
 from emcache.auditing.alignment import MOST as MOST_ALIGNED
 from emcache.auditing.alignment import Alignment
 from emcache.auditing.checks import Brightness, check_alignment, check_content
-from emcache.auditing.findings import Audit, Check, Verdict
+from emcache.auditing.findings import Audit, Check
 from emcache.auditing.looks import look_at_slices, spread
 from emcache.auditing.pairing import Candidates, Judgement, Pairs, judge_pairing
-from emcache.auditing.pictures import EDGE, EDGE_OF_MANY
-from emcache.auditing.scratch import Scratch
+from emcache.auditing.pictures import EDGE, EDGE_OF_MANY, Scratch
 from emcache.auditing.search import MOST_AT_ONCE
 from emcache.auditing.weighing import FEWEST
 from emcache.data.dataset import Dataset, Slice
 from emcache.data.images import outline_overlay, read_image, read_mask
 from emcache.data.plane import Plane
 from emcache.errors import AuditError, RecordError
+from emcache.findings import Verdict
 from emcache.progress import Reporter
 from emcache.storage.hashing import json_sha256
 from emcache.storage.records import Draft, Record, list_record_ids, new_record, read_record

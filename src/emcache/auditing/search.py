@@ -15,8 +15,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from emcache.auditing.evidence import VARIANTS, Halves, compare_halves
-from emcache.auditing.pictures import AS_THEY_ARE
-from emcache.auditing.scratch import Scratch
+from emcache.auditing.pictures import AS_THEY_ARE, Scratch
 
 MOST_AT_ONCE = 400
 """So many slices are compared with all masks at once."""

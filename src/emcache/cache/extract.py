@@ -23,16 +23,14 @@ import torch
 from jaxtyping import Float, Float32, UInt8
 
 from emcache.auditing.run import ensure_audited
-from emcache.cache.embeddings import slice_embeddings
 from emcache.cache.feature_set import PARTIAL_SUFFIX, RECEIPTS, FeatureSet, find_feature_set
 from emcache.cache.find import Donors
-from emcache.cache.inputs import normalise
+from emcache.cache.inputs import normalise, training_image
 from emcache.cache.labels import ensure_labels
 from emcache.cache.plan import Job
-from emcache.cache.shards import Shard
+from emcache.cache.recipe import Shard
 from emcache.cache.writer import FeatureSetWriter
 from emcache.data.dataset import slice_table_rows
-from emcache.data.training_pixels import training_image
 from emcache.errors import AdapterError, StoreError
 from emcache.models.backbones.base import Backbone, BackboneModule
 from emcache.models.device import Precision, advise_on_memory, autocast, kept_memory
@@ -43,6 +41,55 @@ from emcache.progress import Reporter
 from emcache.storage.locks import held
 from emcache.storage.manifest import MANIFEST_NAME
 from emcache.storage.records import Record, new_record, new_record_id
+
+
+def embedding_table(
+    dataset: str,
+    slice_ids: Sequence[str],
+    level: str,
+    vectors: Float32[np.ndarray, "vector channel"],
+    *,
+    name_of_class: str | None = None,
+    places: Sequence[tuple[int, int]] | None = None,
+) -> pl.DataFrame:
+    """Rows for some vectors of one dataset, level and class.
+
+    Args:
+        dataset: Whose.
+        slice_ids: Slice of each vector.
+        level: ``slice``, ``cls`` or ``token``.
+        vectors: In float32.
+        name_of_class: Of tokens.
+        places: Row and column of each token.
+    """
+    count = len(slice_ids)
+    rows, columns = zip(*places, strict=True) if places else ([None] * count,) * 2
+    return pl.DataFrame(
+        {
+            "dataset": [dataset] * count,
+            "slice_id": list(slice_ids),
+            "level": [level] * count,
+            "class": pl.Series([name_of_class] * count, dtype=pl.String),
+            "token_row": pl.Series(rows, dtype=pl.Int32),
+            "token_col": pl.Series(columns, dtype=pl.Int32),
+            "vector": pl.Series(
+                np.ascontiguousarray(vectors, dtype=np.float32),
+                dtype=pl.Array(pl.Float32, vectors.shape[1]),
+            ),
+        }
+    )
+
+
+def slice_embeddings(job: Job, feature_set: FeatureSet) -> pl.DataFrame:
+    """Both vectors of every slice of a feature set."""
+    ids, name = [item.id for item in job.slices], job.selection.dataset
+    return pl.concat(
+        [
+            embedding_table(name, ids, "slice", feature_set.pooled()),
+            embedding_table(name, ids, "cls", feature_set.cls()),
+        ]
+    )
+
 
 _READ_AHEAD = 3
 

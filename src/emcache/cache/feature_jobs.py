@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from emcache.cache.extract import run_extraction
-from emcache.cache.feature_set import FeatureSet
-from emcache.cache.manifest import load_feature_manifest
+from emcache.cache.feature_set import FeatureSet, load_feature_manifest
 from emcache.cache.plan import ExtractOptions, Job, plan_extraction
 from emcache.data.dataset import Selection
 from emcache.errors import EmcacheError

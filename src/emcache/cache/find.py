@@ -12,16 +12,15 @@ from jaxtyping import Float, Float32
 
 from emcache.cache.feature_set import FeatureSet, first_damage, list_feature_sets
 from emcache.cache.plan import ExtractOptions
-from emcache.cache.shards import StoredSlice
+from emcache.cache.recipe import StoredSlice
 from emcache.data.dataset import Dataset
 from emcache.data.resize import preprocessing_of
 from emcache.errors import StoreError, UsageError
 from emcache.models.backbones.registry import find_backbone
 from emcache.models.weights import PRETRAINED, find_workspace_weights, is_untrained
 from emcache.models.weights.files import is_there
-from emcache.models.weights.hub import find_in_cache
-from emcache.models.weights.labels import HUB, is_file_label
-from emcache.models.weights.short_names import read_short_names
+from emcache.models.weights.finding import find_in_cache
+from emcache.models.weights.short_names import HUB, is_file_label, read_short_names
 from emcache.storage.workspace import Workspace
 
 _FIELDS = ("backbone", "longest_edge", "pixel_size_nm", "dtype", "precision", "weights_sha256")

@@ -1,12 +1,52 @@
-"""What a backbone sees of a slice's pixels."""
+"""What a head and a backbone get of a slice: image and mask at training size, normalised."""
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from jaxtyping import Float32, UInt8
 from torch import Tensor
 
-from emcache.data.resize import IMAGENET_MEAN, IMAGENET_STD
+from emcache.data.classes import ClassRule
+from emcache.data.dataset import Slice
+from emcache.data.images import pixel_sha256, read_image, read_mask
+from emcache.data.resize import IMAGENET_MEAN, IMAGENET_STD, resize_image, resize_mask
+from emcache.errors import StoreError
+
+
+def training_image(item: Slice, size: tuple[int, int]) -> UInt8[np.ndarray, "row col"]:
+    """The slice at training size (rows, columns), 8-bit grey.
+
+    Raises:
+        StoreError: The file changed since the slice was described.
+        ImageError: The file cannot be read.
+    """
+    pixels = read_image(item.image, item.grey_window)
+    if pixel_sha256(pixels) != item.pixel_sha256:
+        raise StoreError(
+            f"slice {item.image} changed while it was in use; run the command again.",
+            subject=item.image,
+        )
+    return resize_image(pixels, size)
+
+
+def training_mask(
+    item: Slice, classes: ClassRule, size: tuple[int, int]
+) -> UInt8[np.ndarray, "row col"]:
+    """The mask at training size, as labels: see :meth:`emcache.data.classes.ClassRule.labels`.
+
+    Raises:
+        StoreError: The file changed since the slice was described.
+        ImageError: The file cannot be read.
+    """
+    assert item.mask is not None  # noqa: S101 - callers ask for labelled slices only
+    pixels = read_mask(item.mask)
+    if pixel_sha256(pixels) != item.mask_sha256:
+        raise StoreError(
+            f"mask {item.mask} changed while it was in use; run the command again.",
+            subject=item.mask,
+        )
+    return resize_mask(classes.labels(pixels), size)
 
 
 def normalise(pixels: UInt8[Tensor, "batch row col"]) -> Float32[Tensor, "batch 3 row col"]:

@@ -30,11 +30,11 @@ from zarr.codecs import Crc32cCodec, ZstdCodec
 from zarr.storage import LocalStore
 
 from emcache.cache.feature_set import FeatureSet, check_still_there
-from emcache.cache.shards import Grid, StoredSlice, grid_name, positions_by_grid, slices_per_shard
+from emcache.cache.inputs import training_mask
+from emcache.cache.recipe import Grid, StoredSlice, grid_name, positions_by_grid, slices_per_shard
 from emcache.data.classes import ClassRule
 from emcache.data.dataset import Slice
 from emcache.data.resize import occupancy
-from emcache.data.training_pixels import training_mask
 from emcache.errors import DatasetError, StoreError
 from emcache.progress import Reporter
 from emcache.storage import atomic

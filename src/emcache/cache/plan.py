@@ -8,8 +8,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from emcache.cache.recipe import Recipe, TokenType, feature_set_fingerprint
-from emcache.cache.shards import StoredSlice, place_slices, plan_shards
+from emcache.cache.recipe import (
+    Recipe,
+    StoredSlice,
+    TokenType,
+    feature_set_fingerprint,
+    place_slices,
+    plan_shards,
+)
 from emcache.data.dataset import Dataset, Selection, Slice, load_dataset
 from emcache.data.resize import preprocessing_of
 from emcache.errors import UsageError

@@ -12,7 +12,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+import numpy as np
+
 from emcache.data.resize import Preprocessing
+from emcache.errors import StoreError
 from emcache.storage.hashing import json_sha256
 
 FORMAT_VERSION = 1
@@ -74,3 +77,123 @@ def feature_set_fingerprint(
     if recipe.preprocessing.pixel_size_nm is not None:
         key["grids"] = [list(grid) for grid in grids]
     return json_sha256(key)
+
+
+_SHARD_BYTES = 128 << 20
+_MOST_SLICES = 64
+_FEWEST_SLICES = 8
+_LARGEST_GRID = 1 << 16
+
+Grid = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class StoredSlice:
+    """Where a feature set keeps one slice."""
+
+    id: str
+    """Name of the slice when it was extracted."""
+    pixel_sha256: str
+    """Identity of its pixels."""
+    grid: Grid
+    """Rows and columns of its tokens."""
+    index: int
+    """Place in its grid's array."""
+
+
+def stored_slices(facts: Any) -> tuple[StoredSlice, ...]:
+    """What a manifest says of its slices: a list of tables.
+
+    Raises:
+        StoreError: It says nothing that could be slices.
+    """
+    counts: dict[Grid, int] = {}
+    places = []
+    for item in facts if isinstance(facts, list) else [facts]:
+        match item:
+            # A grid names a folder, so it must be two numbers and nothing else.
+            case {"id": str(), "pixel_sha256": str(), "grid": [int(), int()], "index": int()} if (
+                min(item["grid"]) >= 1 and max(item["grid"]) <= _LARGEST_GRID
+            ):
+                grid = (item["grid"][0], item["grid"][1])
+                place = StoredSlice(item["id"], item["pixel_sha256"], grid, item["index"])
+            case _:
+                raise _odd_slice(item)
+        # Slices stand in order, so one given twice, or beyond the array's end, would be no slice.
+        if place.index != counts.get(grid, 0):
+            raise _odd_slice(item)
+        counts[grid] = place.index + 1
+        places.append(place)
+    return tuple(places)
+
+
+def _odd_slice(item: Any) -> StoreError:
+    return StoreError(
+        f"a manifest lists the slice {item!r:.200}, which is none; expected those that `emcache "
+        f"extract` writes: remove that feature set and extract again.",
+        subject=item,
+    )
+
+
+def grid_name(grid: Grid) -> str:
+    """``19x19``: rows x columns."""
+    return f"{grid[0]}x{grid[1]}"
+
+
+def place_slices(
+    ids: Sequence[str], hashes: Sequence[str], grids: Sequence[Grid]
+) -> tuple[StoredSlice, ...]:
+    """Give every slice its place: in order, within the array of its grid."""
+    counts: dict[Grid, int] = {}
+    places = []
+    for slice_id, sha256, grid in zip(ids, hashes, grids, strict=True):
+        index = counts.get(grid, 0)
+        counts[grid] = index + 1
+        places.append(StoredSlice(slice_id, sha256, grid, index))
+    return tuple(places)
+
+
+def slices_per_shard(slice_bytes: int) -> int:
+    """How many slices one shard file holds: about 128 MiB, from 8 to 64 slices.
+
+    A shard is what is lost at a crash and written in one go, so it should be small; files on
+    shared file systems are dear, so it should be large.
+    """
+    return max(_FEWEST_SLICES, min(_MOST_SLICES, _SHARD_BYTES // slice_bytes))
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """Slices whose tokens stand in one file."""
+
+    grid: Grid
+    """Rows and columns of tokens."""
+    number: int
+    """Place of the file in its grid's array."""
+    positions: tuple[int, ...]
+    """The slices, as positions in the feature set."""
+
+    @property
+    def token_file(self) -> str:
+        """Path of the shard's file in the folder."""
+        return f"grids/{grid_name(self.grid)}/tokens/c/{self.number}/0/0/0"
+
+
+def plan_shards(places: Sequence[StoredSlice], dim: int, dtype: TokenType) -> tuple[Shard, ...]:
+    """The files that the tokens of these slices go into, grid by grid, in order."""
+    shards = []
+    for grid, positions in positions_by_grid(places).items():
+        step = slices_per_shard(grid[0] * grid[1] * dim * np.dtype(dtype).itemsize)
+        shards += [
+            Shard(grid, number, tuple(positions[start : start + step]))
+            for number, start in enumerate(range(0, len(positions), step))
+        ]
+    return tuple(shards)
+
+
+def positions_by_grid(places: Sequence[StoredSlice]) -> dict[Grid, list[int]]:
+    """Positions of the slices of each grid shape, in order."""
+    by_grid: dict[Grid, list[int]] = {}
+    for position, item in enumerate(places):
+        by_grid.setdefault(item.grid, []).append(position)
+    return by_grid

@@ -24,11 +24,12 @@ from zarr.codecs import BytesCodec, Crc32cCodec
 from zarr.storage import LocalStore
 
 from emcache.cache.feature_set import RECEIPTS, FeatureSet
-from emcache.cache.recipe import FORMAT_VERSION, TokenType
-from emcache.cache.shards import (
+from emcache.cache.recipe import (
+    FORMAT_VERSION,
     Grid,
     Shard,
     StoredSlice,
+    TokenType,
     grid_name,
     plan_shards,
     slices_per_shard,

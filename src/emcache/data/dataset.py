@@ -14,12 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from emcache.data.classes import ClassRule, class_rule
-from emcache.data.entries import Entry, Listing
-from emcache.data.grey import GreyWindow
+from emcache.data.images import describe_planes, question_of
 from emcache.data.layouts import LAYOUT_CLASSES, FileFacts, list_slices
-from emcache.data.plane import Plane
-from emcache.data.plane_facts import describe_planes, question_of
-from emcache.data.scramble import Scramble
+from emcache.data.pairing import Scramble
+from emcache.data.plane import Entry, Listing, Plane
+from emcache.data.resize import GreyWindow
 from emcache.data.volumes.open import open_volume
 from emcache.errors import DatasetError, EmcacheError, ImageError, UsageError
 from emcache.progress import Quiet, Reporter

@@ -9,10 +9,9 @@ from annotated_types import Ge, Gt, Le, Len, Lt
 from pydantic import Field, StringConstraints
 
 from emcache.data.classes import class_rule
-from emcache.data.grey import GreyWindow
-from emcache.data.pairing import Rule
+from emcache.data.pairing import Rule, Scramble
 from emcache.data.plane import AXES
-from emcache.data.scramble import Scramble
+from emcache.data.resize import GreyWindow
 from emcache.errors import UsageError
 from emcache.validation import Misfit, Table, check
 

@@ -12,12 +12,10 @@ from glob import escape as glob_escape
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from emcache.data.entries import Entry, Listing, thin
 from emcache.data.layout_options import check_options
 from emcache.data.listing import glob_images, locate, slice_ids
-from emcache.data.pairing import Rule, pair, pair_by_position, suffixes_behind
-from emcache.data.plane import AXES, Plane
-from emcache.data.scramble import Scramble
+from emcache.data.pairing import Rule, Scramble, pair, pair_by_position, suffixes_behind
+from emcache.data.plane import AXES, Entry, Listing, Plane, thin
 from emcache.data.splits import DEFAULT_SPLIT, assign_splits
 from emcache.data.volumes.open import IMAGE_SUFFIXES, TIFF_SUFFIXES
 from emcache.errors import DatasetError, PairingError, UsageError

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
-from emcache.data.natural import natural_sorted
+from emcache.data.plane import natural_sorted
 from emcache.data.volumes.open import IMAGE_SUFFIXES
 from emcache.errors import DatasetError, PairingError, UsageError
 

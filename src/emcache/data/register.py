@@ -21,8 +21,8 @@ from emcache.data.dataset import (
     read_dataset,
     slice_table_rows,
 )
-from emcache.data.grey import DEFAULT_PERCENTILES, find_window
 from emcache.data.images import read_grey
+from emcache.data.resize import DEFAULT_PERCENTILES, find_window
 from emcache.data.volumes.open import open_volume
 from emcache.errors import DatasetError, EmcacheError
 from emcache.progress import Reporter

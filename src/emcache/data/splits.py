@@ -24,7 +24,7 @@ from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from emcache.data.natural import natural_sorted
+from emcache.data.plane import natural_sorted
 from emcache.errors import UsageError
 
 DEFAULT_SPLIT = "random:0.15:42"

@@ -9,19 +9,100 @@ from typing import Any
 from emcache.auditing.run import ensure_audited
 from emcache.data.dataset import Dataset, Selection, load_dataset
 from emcache.errors import DatasetError, UsageError
-from emcache.evaluation.run_marks import named_runs
-from emcache.evaluation.trained_run import find_run, warn_of_nothing_learned
+from emcache.evaluation.trained_run import (
+    find_run,
+    find_run_id,
+    list_run_ids,
+    warn_of_nothing_learned,
+)
 from emcache.models.device import pick_device
 from emcache.models.weights import describe_untrained, is_untrained
 from emcache.progress import Reporter
 from emcache.storage.hashing import json_sha256
-from emcache.storage.records import Record, new_record
-from emcache.storage.workspace import Workspace
+from emcache.storage.records import Record, list_record_ids, new_record, read_record
+from emcache.storage.workspace import FIRST_NAME, Workspace
 from emcache.training.batches import Residency, open_examples
-from emcache.training.scoring import score_slices, slice_table
-from emcache.training.seen import seen_by
-from emcache.training.sources import Sources, check_classes
+from emcache.training.inputs import InputsRequest
+from emcache.training.sampling import Sources, check_classes
+from emcache.training.scoring import score_slices, seen_by, slice_table
 from emcache.training.trainer import Trainer
+
+KIND = "run-mark"
+
+
+def mark_runs(
+    workspace: Workspace, runs: Sequence[str], *, hidden: bool, why: str | None
+) -> Record:
+    """Set runs aside, or take them back; the newest mark of a run counts.
+
+    Args:
+        workspace: Where.
+        runs: Their identifiers, or parts of which no other run has any.
+        hidden: Whether scores and charts leave them out from now on.
+        why: The reason, which whoever asks for hidden runs is shown.
+
+    Raises:
+        UsageError: No reason for setting a run aside.
+        RecordError: No such run, or several.
+    """
+    if hidden and not (why or "").strip():
+        raise UsageError(
+            "no reason was given; expected one with --why, as --why 'trial with 3 epochs'."
+        )
+    ids = list(dict.fromkeys(find_run_id(workspace, run) for run in runs))
+    with new_record(workspace.runs, KIND) as draft:
+        draft.config = {"run_ids": ids, "hidden": hidden, "why": why}
+        return draft.finish()
+
+
+def named_runs(workspace: Workspace, names: Sequence[str]) -> list[str]:
+    """Identifiers of the runs that are meant, each once.
+
+    Args:
+        workspace: Where.
+        names: What a run was trained on (``vnc``, or ``lucchi++ + vnc``) for all such runs, without
+            those that were set aside; else an identifier, or a part of it that no other run has.
+
+    Raises:
+        RecordError: No such run, or several of the same part.
+    """
+    chosen: list[str] = []
+    for name in names:
+        # Other records are read only where they must be: one of them may be damaged.
+        is_id = not _is_data(workspace, name) and any(
+            name in run for run in list_run_ids(workspace)
+        )
+        trained = [] if is_id else _trained_on(workspace, name)
+        chosen += trained or [find_run_id(workspace, name)]
+    return list(dict.fromkeys(chosen))
+
+
+def _is_data(workspace: Workspace, name: str) -> bool:
+    return all(part in workspace.dataset_names() for part in name.split(" + "))
+
+
+def _trained_on(workspace: Workspace, name: str) -> list[str]:
+    """Runs that were trained on data of a name, or of the name that it had first."""
+    names = {name}
+    if name in workspace.dataset_names():
+        names.add(workspace.dataset_options(name).get(FIRST_NAME, name))
+    hidden = _hidden(workspace)
+    return [
+        run
+        for run in list_run_ids(workspace)
+        if run not in hidden
+        and read_record(workspace.runs / run, verify_files=False).config.get("train_on") in names
+    ]
+
+
+def _hidden(workspace: Workspace) -> set[str]:
+    """Runs that are set aside, by the newest mark of each."""
+    hidden: dict[str, bool] = {}
+    for record_id in list_record_ids(workspace.runs):
+        if KIND in record_id:
+            config = read_record(workspace.runs / record_id, verify_files=False).config
+            hidden |= dict.fromkeys(config["run_ids"], config["hidden"])
+    return {run for run, aside in hidden.items() if aside}
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +176,8 @@ def evaluate_run(
         for place, item in enumerate(source.slices)
         if not splits or item.split in splits
     ]
-    request = trained.features(options.weights)
-    inputs = trained.regime.plan(workspace, sources, request, options.device, reporter)
+    request = InputsRequest(sources, trained.features(options.weights), options.device)
+    inputs = trained.regime.plan(workspace, request, reporter)
     read = "the backbone" if inputs.weights else f"the features of {sources.names}"
     trained.check_recipe(inputs.recipe, read)
     reader, model = inputs.open(reporter), trained.load_model(inputs.weights, device, reporter)

@@ -20,8 +20,7 @@ from jaxtyping import Shaped, UInt8
 from PIL import Image
 
 from emcache.data.images import IMAGE_SUFFIXES, PageSize, page_sizes
-from emcache.data.natural import natural_sorted
-from emcache.data.plane import Plane
+from emcache.data.plane import Plane, natural_sorted
 from emcache.data.volumes.zarr_array import is_zarr
 from emcache.errors import UsageError
 

@@ -13,10 +13,9 @@ from jaxtyping import Float, Float32, Shaped, UInt8
 
 from emcache.cache.inputs import normalise
 from emcache.cache.recipe import Recipe
-from emcache.data.grey import GreyWindow
 from emcache.data.images import outline_overlay, read_image
 from emcache.data.plane import Plane
-from emcache.data.resize import Preprocessing, preprocessing_of, resize_image
+from emcache.data.resize import GreyWindow, Preprocessing, preprocessing_of, resize_image
 from emcache.data.volumes.open import open_volume
 from emcache.errors import ImageError, UsageError
 from emcache.evaluation.outputs import PlannedFile, plan_files, writers

@@ -14,7 +14,7 @@ from torch import nn
 from emcache.cache.find import FeatureRequest
 from emcache.cache.recipe import TokenType
 from emcache.data.classes import ClassRule, class_rule
-from emcache.data.grey import GreyWindow
+from emcache.data.resize import GreyWindow
 from emcache.errors import RecordError, UsageError
 from emcache.models.backbones.base import BackboneModule
 from emcache.models.backbones.registry import BackboneSpec, find_backbone
@@ -26,8 +26,7 @@ from emcache.models.weights import Weights, read_weights_file
 from emcache.progress import Reporter
 from emcache.storage.records import Record, list_record_ids, read_record
 from emcache.storage.workspace import Workspace
-from emcache.training.model import HEAD_FILE
-from emcache.training.plan import Regime
+from emcache.training.plan import HEAD_FILE, Regime
 from emcache.training.protocol import Protocol, read_protocol
 from emcache.training.regimes import REGIMES
 from emcache.validation import Content, Misfit, check

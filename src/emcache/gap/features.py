@@ -15,12 +15,12 @@ from PIL import Image
 from sklearn.decomposition import PCA
 
 from emcache.cache.find import Donors
+from emcache.cache.inputs import training_mask
 from emcache.cache.plan import Job
 from emcache.data.images import read_image
 from emcache.data.resize import occupancy
-from emcache.data.training_pixels import training_mask
 from emcache.errors import DatasetError, StoreError
-from emcache.gap.blocks import Sample
+from emcache.gap.frechet import Sample
 
 LEVELS = ("slice", "cls", "token")
 """Mean of the patch tokens, class token, single patch tokens."""

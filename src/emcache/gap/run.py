@@ -9,8 +9,7 @@ from typing import Any
 
 import polars as pl
 
-from emcache.cache.embeddings import embedding_table
-from emcache.cache.extract import run_extraction
+from emcache.cache.extract import embedding_table, run_extraction
 from emcache.cache.feature_jobs import ensure_recorded
 from emcache.cache.feature_set import FeatureSet, list_feature_sets
 from emcache.cache.find import Donors, FeatureRequest, fits
@@ -18,8 +17,8 @@ from emcache.cache.plan import ExtractOptions, Job, plan_extraction
 from emcache.data.dataset import Selection, load_dataset
 from emcache.errors import StoreError, UsageError
 from emcache.evaluation.trained_run import TrainedRun, find_run
-from emcache.gap.blocks import Sample
 from emcache.gap.features import CLASSES, LEVELS, SelectedFeatures, project
+from emcache.gap.frechet import Sample
 from emcache.gap.measure import measure
 from emcache.models.lora_files import ADAPTER_FOLDER, AdapterChoice, adapter_sha256
 from emcache.models.weights import describe_untrained, is_untrained

@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 from jaxtyping import Shaped
 
-from emcache.data.grey import GreyWindow
+from emcache.data.resize import GreyWindow
 from emcache.evaluation import trained_run
 from emcache.evaluation.predict import Prediction, PredictionOptions, Predictor
 from emcache.library.workspace import Workspace

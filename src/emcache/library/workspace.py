@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from emcache.auditing.findings import Audit
 from emcache.cache.feature_set import FeatureSet, list_feature_sets
 from emcache.data import dataset as data
 from emcache.data.dataset import Selection, Slice, load_dataset
@@ -175,3 +176,23 @@ class Dataset(Summarised):
         if self.data.voxel_size_nm is not None:
             facts["voxel size in nm"] = " x ".join(f"{v:g}" for v in self.data.voxel_size_nm)
         return self.name, facts
+
+
+def audit(dataset: Dataset, *, progress: Reporter | None = None) -> Audit:
+    """Check that masks belong to their slices, and the rest of the data; kept as a record.
+
+    Args:
+        dataset: Which.
+        progress: Receives progress.
+
+    Returns:
+        Its ``verdict`` (``pass``, ``warn`` or ``fail``) and its ``checks``.
+
+    Raises:
+        ImageError: A file that cannot be read.
+    """
+    # SciPy takes a while to import, and a workspace does not need it.
+    from emcache.auditing.run import audit_dataset
+
+    found, _ = audit_dataset(dataset.workspace.place, dataset.data, progress or Quiet())
+    return found

@@ -1,22 +1,29 @@
-"""A backbone with the very weights that were found and hashed."""
+"""A backbone with the very weights that were found and hashed, and short names for such weights."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
-from emcache.errors import WeightsError
-from emcache.models.backbones.base import BackboneModule, Loaded
-from emcache.models.backbones.build import build_backbone, random_backbone
-from emcache.models.backbones.registry import BackboneSpec
+from emcache.errors import EmcacheError, WeightsError
+from emcache.models.backbones.base import BackboneModule, Loaded, build_backbone, random_backbone
+from emcache.models.backbones.registry import BackboneSpec, find_backbone
 from emcache.models.weights import Weights, state_sha256
-from emcache.models.weights.files import WeightsFiles
-from emcache.models.weights.reading import read_weights
+from emcache.models.weights.files import WeightsFiles, is_there, locate, read_weights
+from emcache.models.weights.short_names import (
+    ShortName,
+    check_short_name,
+    read_short_names,
+    register,
+)
 from emcache.progress import Quiet, Reporter
+from emcache.storage.file_index import open_file_index
+from emcache.storage.workspace import Workspace
 
 # Kinds of models whose configurations name things as backbones' traits do.
 _KINDS = ("dinov2", "dinov2_with_registers", "dinov3_vit", "clip", "clip_vision_model")
@@ -109,3 +116,75 @@ def _read_config(path: Path) -> Mapping[str, Any]:
         return {}
     vision = said.get("vision_config")
     return vision if isinstance(vision, dict) else said
+
+
+@dataclass(frozen=True, slots=True)
+class NamedWeights:
+    """A short name, and what its file is like today."""
+
+    short: ShortName
+    state: Literal["unchanged", "changed", "missing"]
+
+
+def add_weights(
+    workspace: Workspace, name: str, path: str, backbone: str | None, reporter: Reporter
+) -> ShortName:
+    """Give weights a short name, once they can be read.
+
+    Args:
+        workspace: Whose ``emcache.toml`` gets it.
+        name: The short name.
+        path: A file, an index of shards, or a folder with one of these.
+        backbone: One that the weights have to fit; None to see only that they are weights.
+        reporter: Receives a message: what they hold.
+
+    Raises:
+        UsageError: The name cannot be used.
+        WeightsError: The name is taken, or the weights are not there, damaged or do not fit.
+        BackboneError: The backbone is unknown.
+    """
+    check_short_name(name)
+    spec = None if backbone is None else find_backbone(backbone)
+    if not is_there(path):
+        raise WeightsError(
+            f"there is no weights file or folder {path:.1000}; expected a .safetensors, .pth or "
+            f".bin file, an index of shards, or a folder with one of these.",
+            subject=path,
+        )
+    files = locate(Path(path), "timm" if spec is None else spec.family)
+    index = open_file_index(workspace)
+    sha256 = files.sha256(index)
+    index.save()
+    if spec is None:
+        count = len(read_weights(files).state)
+        fitting = f"{count} tensors; --backbone NAME would show whether they fit"
+    else:
+        _, loaded = fit_weights(spec, files, files.path.name)
+        for sentence in describe_loaded(name, loaded):
+            reporter.say(sentence)
+        fitting = f"{len(loaded.used)} tensors make {spec.name}"
+    short = register(workspace, name, files, sha256)
+    reporter.say(f"Weights {name}: {short.path}, {sha256[:8]}..., {fitting}.")
+    return short
+
+
+def list_weights(workspace: Workspace) -> list[NamedWeights]:
+    """Every short name of a workspace; files that changed are read, others are not.
+
+    Raises:
+        WorkspaceError: The short names cannot be read.
+    """
+    index = open_file_index(workspace)
+    listed = []
+    for short in read_short_names(workspace).values():
+        state: Literal["unchanged", "changed", "missing"] = "missing"
+        if is_there(str(short.path)):
+            try:
+                same = locate(short.path, "timm").sha256(index) == short.sha256
+            except (EmcacheError, OSError):
+                # A shard is gone, or the file cannot be read.
+                same = False
+            state = "unchanged" if same else "changed"
+        listed.append(NamedWeights(short, state))
+    index.save()
+    return listed

@@ -57,8 +57,7 @@ from emcache.data.dataset import Selection
 from emcache.errors import StudyError, UsageError
 from emcache.models.backbones.registry import find_backbone
 from emcache.models.weights import is_named, is_untrained
-from emcache.storage.toml_values import find_long_name, find_oddity
-from emcache.storage.workspace import check_dataset_name
+from emcache.storage.workspace import check_dataset_name, find_long_name, find_oddity
 from emcache.studies.datasets import StudyDataset
 from emcache.studies.tables import FeaturesTable, GapTable, GridTable, StudyTable
 from emcache.training.plan import TrainingRequest

@@ -31,8 +31,7 @@ from emcache.studies.records import StudyRecords
 from emcache.training.plan import TrainingRequest
 from emcache.training.regimes import find_regime
 from emcache.training.run import plan_training, train
-from emcache.training.sampling import epoch_steps, split_validation
-from emcache.training.sources import training_sources
+from emcache.training.sampling import epoch_steps, split_validation, training_sources
 
 
 @dataclass(frozen=True, slots=True)

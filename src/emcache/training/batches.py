@@ -16,12 +16,11 @@ from jaxtyping import Float, Shaped, UInt8
 from torch import Tensor
 
 from emcache.cache.feature_set import FeatureSet
-from emcache.cache.inputs import normalise
+from emcache.cache.inputs import normalise, training_image, training_mask
 from emcache.cache.labels import LabelSet
-from emcache.cache.shards import Grid
+from emcache.cache.recipe import Grid
 from emcache.data.classes import ClassRule
 from emcache.data.dataset import Slice
-from emcache.data.training_pixels import training_image, training_mask
 
 
 class Example(NamedTuple):

@@ -12,9 +12,9 @@ from emcache.cache.feature_set import FeatureSet
 from emcache.cache.find import FeatureRequest, choose_feature_set
 from emcache.cache.labels import ensure_labels, label_key
 from emcache.cache.plan import Job, plan_extraction
-from emcache.cache.shards import Grid
+from emcache.cache.recipe import Grid
 from emcache.data.dataset import Selection
-from emcache.errors import StoreError
+from emcache.errors import StoreError, UsageError
 from emcache.models.weights import Weights
 from emcache.progress import Reporter
 from emcache.storage.workspace import Workspace
@@ -25,7 +25,7 @@ from emcache.training.batches import (
     SizedSlice,
     TokenReader,
 )
-from emcache.training.sources import Source, Sources
+from emcache.training.sampling import Source, Sources
 
 _RECIPE_FIELDS = (
     "backbone",
@@ -36,6 +36,17 @@ _RECIPE_FIELDS = (
     "dtype",
     "precision",
 )
+
+
+@dataclass(frozen=True, slots=True)
+class InputsRequest:
+    """Which inputs a training or an evaluation asks for."""
+
+    sources: Sources
+    features: FeatureRequest
+    """What is not named must be unambiguous in the cache."""
+    device: str
+    """Where a backbone runs: at every step, or to extract what is missing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,27 +72,14 @@ class Inputs:
     """Makes what is missing."""
 
 
-def plan_cached_tokens(
-    workspace: Workspace,
-    sources: Sources,
-    request: FeatureRequest,
-    device: str,
-    reporter: Reporter,
-) -> Inputs:
+def plan_cached_tokens(workspace: Workspace, request: InputsRequest, reporter: Reporter) -> Inputs:
     """Tokens of every source from the cache; what is not there is extracted on opening.
-
-    Args:
-        workspace: Where.
-        sources: Whose.
-        request: Which features; what is not named must be unambiguous.
-        device: Where to extract what is missing.
-        reporter: Receives progress.
 
     Raises:
         StoreError: Several feature sets fit, or those of the datasets do not fit together.
         UsageError: Something must be extracted, and no backbone was named.
     """
-    planned = [_plan(workspace, source, request, device, reporter) for source in sources.items]
+    planned = [_plan(workspace, source, request, reporter) for source in request.sources.items]
     _check_same_recipe(planned)
     first = planned[0]
     return Inputs(
@@ -96,30 +94,19 @@ def plan_cached_tokens(
     )
 
 
-def plan_pixels(
-    workspace: Workspace,
-    sources: Sources,
-    request: FeatureRequest,
-    device: str,
-    reporter: Reporter,
-) -> Inputs:
+def plan_pixels(workspace: Workspace, request: InputsRequest, reporter: Reporter) -> Inputs:
     """The slices of every source at their training size; nothing is read from the cache.
-
-    Args:
-        workspace: Where.
-        sources: Whose.
-        request: Backbone, weights and sizes.
-        device: Where the backbone runs.
-        reporter: Receives progress.
 
     Raises:
         UsageError: No backbone was named.
         EmcacheError: Of the dataset, the backbone, its weights or the device.
     """
-    jobs = []
+    sources, jobs = request.sources, []
+    if request.features.backbone is None:
+        raise UsageError("adapters need a backbone to sit in; name one, as dinov2-small.")
     for source in sources.items:
         name = source.dataset.name
-        options = request.extract_options(name, device)
+        options = request.features.extract_options(name, request.device)
         jobs.append(plan_extraction(workspace, Selection(name, None), options, reporter))
     first, recipe = jobs[0], jobs[0].recipe.identity()
     grids = tuple(tuple(place.grid for place in job.places) for job in jobs)
@@ -186,12 +173,12 @@ class _PlannedFeatures:
 
 
 def _plan(
-    workspace: Workspace, source: Source, request: FeatureRequest, device: str, reporter: Reporter
+    workspace: Workspace, source: Source, request: InputsRequest, reporter: Reporter
 ) -> _PlannedFeatures:
     name = source.dataset.name
-    known: Job | FeatureSet | None = choose_feature_set(workspace, source.dataset, request)
+    known: Job | FeatureSet | None = choose_feature_set(workspace, source.dataset, request.features)
     if known is None:
-        options = request.extract_options(name, device)
+        options = request.features.extract_options(name, request.device)
         known = plan_extraction(workspace, Selection(name, None), options, reporter)
     return _PlannedFeatures(workspace, source, known)
 

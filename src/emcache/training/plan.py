@@ -2,25 +2,78 @@
 
 from __future__ import annotations
 
+import typing
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import Any, ClassVar, runtime_checkable
 
 import torch
+from safetensors.torch import save_file
+from torch import nn
 
 from emcache.cache.find import FeatureRequest
 from emcache.errors import UsageError
 from emcache.models.device import Precision
+from emcache.models.heads import Head, count_parameters
+from emcache.models.lora_files import ADAPTER_FOLDER
 from emcache.progress import Reporter
 from emcache.storage.hashing import json_sha256
+from emcache.storage.records import Draft
 from emcache.storage.workspace import Workspace
 from emcache.training.batches import Residency
-from emcache.training.inputs import Inputs
-from emcache.training.model import Model
+from emcache.training.inputs import Inputs, InputsRequest
 from emcache.training.protocol import Protocol
-from emcache.training.sampling import Sampling
-from emcache.training.sources import Sources
+from emcache.training.sampling import Sampling, Sources
+
+HEAD_FILE = "head.safetensors"
+"""Where a record keeps its head."""
+
+
+@runtime_checkable
+class Adapter(typing.Protocol):
+    """What a record asks of :class:`emcache.models.lora.Adapter`, without importing PEFT."""
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """Names of the adapted layers in the backbone's model."""
+
+    @property
+    def parameters(self) -> int:
+        """Number of trainable values."""
+
+    def save(self, folder: Path) -> None:
+        """Write the adapter in PEFT's own format."""
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """What is trained."""
+
+    module: nn.Module
+    """From a batch's inputs and a size to logits."""
+    head: Head
+    """The part of it that is the head."""
+    adapter: Adapter | None = None
+    """The backbone's adapter, in the LoRA regime."""
+
+    def save(self, draft: Draft) -> None:
+        """Write head and adapter into a record."""
+        state = {name: t.detach().cpu().contiguous() for name, t in self.head.state_dict().items()}
+        save_file(state, draft.path(HEAD_FILE))
+        if self.adapter is not None:
+            self.adapter.save(draft.path(ADAPTER_FOLDER))
+
+    def facts(self) -> dict[str, Any]:
+        """What a record says of it."""
+        head = count_parameters(self.head)
+        facts: dict[str, Any] = {"head_parameters": head, "trainable_parameters": head}
+        if self.adapter is not None:
+            facts["adapter_parameters"] = self.adapter.parameters
+            facts["adapted_modules"] = list(self.adapter.modules)
+            facts["trainable_parameters"] += self.adapter.parameters
+        return facts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,14 +118,7 @@ class Regime(ABC):
     """Whether the backbone runs at every step; otherwise its tokens come from the cache."""
 
     @abstractmethod
-    def plan(
-        self,
-        workspace: Workspace,
-        sources: Sources,
-        request: FeatureRequest,
-        device: str,
-        reporter: Reporter,
-    ) -> Inputs:
+    def plan(self, workspace: Workspace, request: InputsRequest, reporter: Reporter) -> Inputs:
         """Find out what is read of the sources; nothing is made.
 
         Raises:

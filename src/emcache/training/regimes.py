@@ -7,7 +7,6 @@ from typing import Any
 
 from typing_extensions import override
 
-from emcache.cache.find import FeatureRequest
 from emcache.errors import UsageError
 from emcache.models.backbones.registry import find_backbone
 from emcache.models.device import pick_layout
@@ -15,10 +14,8 @@ from emcache.models.heads import Head, Segmenter, build_head
 from emcache.models.loading import load_backbone
 from emcache.progress import Quiet, Reporter
 from emcache.storage.workspace import Workspace
-from emcache.training.inputs import Inputs, plan_cached_tokens, plan_pixels
-from emcache.training.model import Model
-from emcache.training.plan import Regime, TrainingPlan
-from emcache.training.sources import Sources
+from emcache.training.inputs import Inputs, InputsRequest, plan_cached_tokens, plan_pixels
+from emcache.training.plan import Model, Regime, TrainingPlan
 
 
 class Frozen(Regime):
@@ -28,15 +25,8 @@ class Frozen(Regime):
     runs_backbone = False
 
     @override
-    def plan(
-        self,
-        workspace: Workspace,
-        sources: Sources,
-        request: FeatureRequest,
-        device: str,
-        reporter: Reporter,
-    ) -> Inputs:
-        return plan_cached_tokens(workspace, sources, request, device, reporter)
+    def plan(self, workspace: Workspace, request: InputsRequest, reporter: Reporter) -> Inputs:
+        return plan_cached_tokens(workspace, request, reporter)
 
     @override
     def builder(self, plan: TrainingPlan, reporter: Reporter) -> Callable[[int], Model]:
@@ -61,17 +51,8 @@ class Lora(Regime):
     runs_backbone = True
 
     @override
-    def plan(
-        self,
-        workspace: Workspace,
-        sources: Sources,
-        request: FeatureRequest,
-        device: str,
-        reporter: Reporter,
-    ) -> Inputs:
-        if request.backbone is None:
-            raise UsageError("adapters need a backbone to sit in; name one, as dinov2-small.")
-        return plan_pixels(workspace, sources, request, device, reporter)
+    def plan(self, workspace: Workspace, request: InputsRequest, reporter: Reporter) -> Inputs:
+        return plan_pixels(workspace, request, reporter)
 
     @override
     def builder(self, plan: TrainingPlan, reporter: Reporter) -> Callable[[int], Model]:

@@ -26,15 +26,19 @@ from emcache.storage.records import Record, new_record, package_versions
 from emcache.storage.workspace import Workspace
 from emcache.training.batches import Examples, open_examples
 from emcache.training.checkpoints import CheckpointFolder, Keeper, unfinished_command
-from emcache.training.inputs import Inputs
-from emcache.training.model import Model
-from emcache.training.nothing_learned import nothing_learned
-from emcache.training.plan import TrainingPlan, TrainingRequest
+from emcache.training.counts import nothing_learned
+from emcache.training.inputs import Inputs, InputsRequest
+from emcache.training.plan import Model, TrainingPlan, TrainingRequest
 from emcache.training.regimes import find_regime
-from emcache.training.sampling import check_sampling, split_validation
-from emcache.training.scoring import iou_of, score_slices, slice_table
-from emcache.training.seen import TRAINING_SLICES, Seen, training_slices
-from emcache.training.sources import Sources, training_sources
+from emcache.training.sampling import Sources, check_sampling, split_validation, training_sources
+from emcache.training.scoring import (
+    TRAINING_SLICES,
+    Seen,
+    iou_of,
+    score_slices,
+    slice_table,
+    training_slices,
+)
 from emcache.training.trainer import Fit, Trainer, fit
 
 Deliver = Callable[[Sequence[Record]], None]
@@ -127,7 +131,8 @@ def plan_training(
     if regime.runs_backbone:
         # Tokens go to the head as they are computed, in the arithmetic of the training.
         features = replace(features, dtype="float32", precision=precision)
-    inputs = regime.plan(workspace, sources, features, request.device, reporter)
+    asked = InputsRequest(sources, features, request.device)
+    inputs = regime.plan(workspace, asked, reporter)
     # Features of one physical scale may be chosen though the user did not ask for it.
     protocol = replace(protocol, pixel_size_nm=inputs.description.get("pixel_size_nm"))
     _check_grids(sources, inputs)

@@ -1,9 +1,14 @@
-"""Scores of slices as pixel counts, and the label pictures that go with them."""
+"""Scores of slices as pixel counts, and how near a slice lies to those that a run learned from.
+
+A score on pixels that the run has learned from is not a test, whatever the slice is called. In a
+stack, slices beside these look nearly the same; how many places lie between is kept with every
+score.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -12,13 +17,105 @@ import torch
 from PIL import Image
 
 from emcache.data.classes import FOREGROUND
-from emcache.storage.records import Draft
+from emcache.data.dataset import Dataset, Slice
+from emcache.errors import RecordError
+from emcache.storage.records import Draft, Record
 from emcache.training.batches import Examples
 from emcache.training.counts import Counts
-from emcache.training.sampling import chunks
-from emcache.training.seen import Seen
-from emcache.training.sources import Sources
+from emcache.training.sampling import Sources, chunks
 from emcache.training.trainer import Trainer
+
+TRAINING_SLICES = "training_slices.parquet"
+"""File of a run's record: a row for each slice that it learned from."""
+
+_SCHEMA = {
+    "dataset": pl.String,
+    "slice_id": pl.String,
+    "part": pl.String,
+    "pixel_sha256": pl.String,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """The slices that a run has learned from, those of its validation included."""
+
+    pixels: frozenset[str]
+    """SHA-256 of their pixels."""
+    names: frozenset[str] = frozenset()
+    """``dataset/slice``, of a run whose record has no hashes."""
+
+    def distances(self, dataset: Dataset) -> dict[str, int | None]:
+        """Places from each slice of a dataset to the nearest one in its stack that was seen.
+
+        Returns:
+            By the slices' names: 0 for a slice that was seen itself, 1 for one beside such a slice,
+            None where the stack has none.
+        """
+        stacks: dict[object, list[Slice]] = {}
+        for item in dataset.slices:
+            stacks.setdefault(item.image.stack, []).append(item)
+        found: dict[str, int | None] = {}
+        for stack in stacks.values():
+            seen = [self._holds(dataset.name, item) for item in stack]
+            before = _places_since(seen)
+            behind = _places_since(seen[::-1])[::-1]
+            for item, *both in zip(stack, before, behind, strict=True):
+                known = [places for places in both if places is not None]
+                found[item.id] = min(known, default=None)
+        return found
+
+    def _holds(self, dataset: str, item: Slice) -> bool:
+        return item.pixel_sha256 in self.pixels or f"{dataset}/{item.id}" in self.names
+
+
+def training_slices(sources: Sources, train: Sequence[int], val: Sequence[int]) -> pl.DataFrame:
+    """The table that a run's record keeps: dataset, slice, ``train`` or ``validation``, pixels.
+
+    Args:
+        sources: Whose slices the positions mean.
+        train: Positions of the slices that steps are made of.
+        val: Positions of those that choose the best epoch.
+    """
+    rows = [
+        (source.dataset.name, item.id, part, item.pixel_sha256)
+        for part, positions in (("train", train), ("validation", val))
+        for source, item in map(sources.at, positions)
+    ]
+    return pl.DataFrame(rows, _SCHEMA, orient="row")
+
+
+def seen_by(record: Record) -> Seen:
+    """What the run of a record has learned from.
+
+    Raises:
+        RecordError: The record's table cannot be read.
+    """
+    if not record.has(TRAINING_SLICES):
+        # Of a version that kept names alone.
+        config = record.config
+        return Seen(
+            frozenset(), frozenset({*config.get("train_slices", ()), *config["val_slices"]})
+        )
+    try:
+        table = pl.read_parquet(record.file(TRAINING_SLICES), columns=["pixel_sha256"])
+        return Seen(frozenset(table["pixel_sha256"].cast(pl.String).drop_nulls()))
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise RecordError(
+            f"run {record.id} cannot be used: {TRAINING_SLICES} cannot be read; restore its "
+            f"folder from a copy, or train it again.",
+            subject=record,
+        ) from error
+
+
+def _places_since(seen: Sequence[bool]) -> list[int | None]:
+    """For each place, how many places back the last one was seen; None where none was."""
+    places: list[int | None] = []
+    last: int | None = None
+    for place, hit in enumerate(seen):
+        last = place if hit else last
+        places.append(None if last is None else place - last)
+    return places
 
 
 def score_slices(

@@ -26,8 +26,7 @@ from emcache.models.device import Precision, autocast
 from emcache.progress import Reporter
 from emcache.training.batches import Batch, Examples
 from emcache.training.checkpoints import Keeper, Progress, prefixed, without_prefix
-from emcache.training.counts import Counts
-from emcache.training.nothing_learned import STANDSTILL_EPOCHS, advice, stands_still
+from emcache.training.counts import STANDSTILL_EPOCHS, Counts, advice, stands_still
 from emcache.training.protocol import Protocol
 from emcache.training.sampling import Sampling, chunks, epoch_order
 

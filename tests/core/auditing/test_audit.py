@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from emcache_bench.synthetic import STYLES, write_domain
 from PIL import Image
 from scipy import ndimage
 
@@ -13,25 +14,25 @@ import emcache.auditing.run
 import emcache.auditing.search
 from emcache.auditing.alignment import CLEAR, Alignment
 from emcache.auditing.evidence import compare_halves, measure
-from emcache.auditing.findings import Audit, Verdict
+from emcache.auditing.findings import Audit
 from emcache.auditing.orders import ANOTHER_ORDER, SOME_EXCHANGED, explain, known_orders, scopes
 from emcache.auditing.pictures import (
     AS_THEY_ARE,
     CHANNELS,
     ORIENTATIONS,
+    Scratch,
     Tiling,
     image_channels,
     mask_shapes,
 )
 from emcache.auditing.run import audit_dataset, ensure_audited, find_audit
-from emcache.auditing.scratch import Scratch
 from emcache.cache.find import FeatureRequest
 from emcache.data.dataset import Dataset, load_dataset
 from emcache.data.images import read_image, read_mask
 from emcache.data.plane import Plane
 from emcache.data.register import add_dataset
-from emcache.data.synthetic import STYLES, write_domain
 from emcache.errors import AuditError
+from emcache.findings import Verdict
 from emcache.progress import Quiet
 from emcache.storage.records import list_record_ids
 from emcache.storage.workspace import Workspace

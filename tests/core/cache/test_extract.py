@@ -13,7 +13,7 @@ from PIL import Image
 
 import emcache.cache.extract
 import emcache.cache.labels
-import emcache.cache.shards
+import emcache.cache.recipe
 import emcache.cache.writer
 from emcache.cache.extract import Extraction, run_extraction
 from emcache.cache.feature_set import FeatureSet
@@ -26,7 +26,7 @@ from emcache.data.images import read_image
 from emcache.data.plane import Plane
 from emcache.data.resize import resize_image
 from emcache.errors import FormatVersionError, StoreError, WeightsError
-from emcache.models.backbones.build import random_backbone
+from emcache.models.backbones.base import random_backbone
 from emcache.models.backbones.registry import TINY
 from emcache.progress import Quiet
 from emcache.storage.hashing import json_sha256
@@ -338,8 +338,8 @@ def test_weights_that_change_after_planning_are_never_used(
 def test_a_resumed_extraction_keeps_finished_shards(
     cells: Workspace, monkeypatch: pytest.MonkeyPatch, listener
 ) -> None:
-    monkeypatch.setattr(emcache.cache.shards, "_FEWEST_SLICES", 4)
-    monkeypatch.setattr(emcache.cache.shards, "_MOST_SLICES", 4)
+    monkeypatch.setattr(emcache.cache.recipe, "_FEWEST_SLICES", 4)
+    monkeypatch.setattr(emcache.cache.recipe, "_MOST_SLICES", 4)
     job = plan_extraction(cells, Selection.parse("cells"), OPTIONS, Quiet())
     real = emcache.cache.extract._Block.compute
     seen: list[int] = []

@@ -6,17 +6,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from emcache_bench.synthetic import STYLES, write_domain
 from PIL import Image
 
-from emcache.auditing.findings import Verdict
 from emcache.auditing.run import audit_dataset
 from emcache.data.classes import IGNORED
 from emcache.data.dataset import Selection, load_dataset
 from emcache.data.images import read_mask
 from emcache.data.layouts import FileFacts, list_slices
 from emcache.data.register import add_dataset
-from emcache.data.synthetic import STYLES, write_domain
 from emcache.errors import DatasetError, EmcacheError, ImageError, PairingError, UsageError
+from emcache.findings import Verdict
 from emcache.progress import Quiet
 from emcache.storage.records import list_record_ids
 from emcache.storage.workspace import Workspace

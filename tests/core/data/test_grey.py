@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from emcache.data.dataset import Dataset, load_dataset
-from emcache.data.grey import GreyWindow, find_window
 from emcache.data.images import read_image
 from emcache.data.plane import Plane
 from emcache.data.register import add_dataset
+from emcache.data.resize import GreyWindow, find_window
 from emcache.errors import ImageError, UsageError
 from emcache.progress import Quiet
 from emcache.storage.workspace import Workspace

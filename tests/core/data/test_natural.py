@@ -1,7 +1,7 @@
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from emcache.data.natural import natural_key, natural_sorted
+from emcache.data.plane import natural_key, natural_sorted
 
 
 def test_counts_as_a_person_does() -> None:

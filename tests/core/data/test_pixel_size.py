@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from emcache_bench.synthetic import STYLES, write_domain
 from PIL import Image
 
 from emcache.cache.extract import run_extraction
@@ -13,7 +14,6 @@ from emcache.data.classes import ClassRule
 from emcache.data.dataset import Selection, load_dataset
 from emcache.data.register import add_dataset
 from emcache.data.resize import Preprocessing, preprocessing_of
-from emcache.data.synthetic import STYLES, write_domain
 from emcache.errors import ImageError, UsageError
 from emcache.progress import Quiet
 from emcache.storage.workspace import Workspace

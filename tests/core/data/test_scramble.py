@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from emcache_bench.synthetic import STYLES, write_domain
 from PIL import Image
 
 from emcache.auditing.run import AuditState, accept_audits, audit_dataset, audit_key
 from emcache.data.dataset import Dataset, load_dataset
+from emcache.data.pairing import Scramble
 from emcache.data.register import add_dataset
-from emcache.data.scramble import Scramble
-from emcache.data.synthetic import STYLES, write_domain
 from emcache.errors import AuditError, DatasetError, UsageError
 from emcache.progress import Quiet
 from emcache.storage.workspace import Workspace

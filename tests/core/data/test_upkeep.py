@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+from emcache_bench.synthetic import STYLES, write_domain
 from PIL import Image
 
 from emcache.cache.find import FeatureRequest
@@ -17,7 +18,6 @@ from emcache.data.register import (
     remove_dataset,
     rename_dataset,
 )
-from emcache.data.synthetic import STYLES, write_domain
 from emcache.errors import DatasetError, UsageError
 from emcache.progress import Quiet
 from emcache.storage.records import list_record_ids

@@ -3,15 +3,14 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from emcache_bench.synthetic import STYLES, write_domain
 from PIL import Image
 
 from emcache.cache.find import FeatureRequest
 from emcache.data.dataset import load_dataset
 from emcache.data.register import add_dataset, rename_dataset
-from emcache.data.synthetic import STYLES, write_domain
 from emcache.errors import DatasetError, RecordError, UsageError, WeightsError
-from emcache.evaluation.evaluate import EvaluationOptions, evaluate_run, evaluate_runs
-from emcache.evaluation.run_marks import mark_runs
+from emcache.evaluation.evaluate import EvaluationOptions, evaluate_run, evaluate_runs, mark_runs
 from emcache.evaluation.trained_run import find_run
 from emcache.progress import Quiet
 from emcache.storage.hashing import json_sha256
@@ -128,7 +127,7 @@ def test_what_no_longer_matches_is_said_field_by_field(cells: Workspace) -> None
 def test_weights_from_a_file_that_is_gone_are_asked_for(two: Workspace, tmp_path: Path) -> None:
     from safetensors.torch import save_file
 
-    from emcache.models.backbones.build import random_backbone
+    from emcache.models.backbones.base import random_backbone
     from emcache.models.backbones.registry import TINY
 
     for seed in (3, 4):

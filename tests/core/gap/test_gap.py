@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 import pytest
 import scipy
+from emcache_bench.synthetic import STYLES, write_domain
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -20,21 +21,19 @@ from sklearn.preprocessing import FunctionTransformer
 import emcache.gap.run
 from emcache.cache.feature_set import FeatureSet, list_feature_sets
 from emcache.cache.find import Donors, FeatureRequest
-from emcache.cache.shards import StoredSlice
+from emcache.cache.recipe import StoredSlice
 from emcache.data.register import add_dataset
-from emcache.data.synthetic import STYLES, write_domain
 from emcache.errors import DatasetError, StoreError, UsageError
-from emcache.gap import probe as probe_module
-from emcache.gap.blocks import Sample
+from emcache.gap import measure as probe_module
 from emcache.gap.frechet import (
+    Sample,
     at_infinity,
     effective_rank,
     frechet_distance,
     jackknife_interval,
     yardstick,
 )
-from emcache.gap.measure import kernel_distance, measure
-from emcache.gap.probe import fold_of_blocks, probe
+from emcache.gap.measure import fold_of_blocks, kernel_distance, measure, probe
 from emcache.gap.run import GapOptions, measure_gaps
 from emcache.progress import Quiet
 from emcache.storage.workspace import Workspace

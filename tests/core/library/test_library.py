@@ -9,10 +9,10 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from emcache_bench.synthetic import STYLES, write_domain
 from PIL import Image
 
 import emcache
-from emcache.data.synthetic import STYLES, write_domain
 from emcache.errors import ImageError, RecordError, StoreError, UsageError
 
 NAMES = [

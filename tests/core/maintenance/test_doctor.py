@@ -24,23 +24,26 @@ from emcache.cache.extract import run_extraction
 from emcache.cache.plan import ExtractOptions, plan_extraction
 from emcache.data.dataset import Selection
 from emcache.errors import WorkspaceError
-from emcache.maintenance.doctor import machine
-from emcache.maintenance.doctor.examination import examine_machine, examine_workspace
-from emcache.maintenance.doctor.findings import Finding, Verdict, guarded, of_sentence
-from emcache.maintenance.doctor.machine import (
+from emcache.findings import Finding, Verdict, guarded, of_sentence
+from emcache.maintenance import machine
+from emcache.maintenance.doctor import (
+    examine_machine,
+    examine_workspace,
+    look_at_cache,
+    look_at_datasets,
+    look_at_disk,
+    look_at_folders,
+    look_at_leftovers,
+    look_at_locks,
+    look_for_workspace,
+)
+from emcache.maintenance.machine import (
     look_at_device,
     look_at_device_memory,
     look_at_hub,
     look_at_memory,
     look_at_packages,
 )
-from emcache.maintenance.doctor.places import (
-    look_at_datasets,
-    look_at_disk,
-    look_at_folders,
-    look_for_workspace,
-)
-from emcache.maintenance.doctor.stored import look_at_cache, look_at_leftovers, look_at_locks
 from emcache.models.backbones.registry import STUDY_BACKBONES
 from emcache.progress import Quiet
 from emcache.storage.locks import held

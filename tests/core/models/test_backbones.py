@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from emcache.errors import BackboneError, WeightsError
-from emcache.models.backbones.build import build_backbone, random_backbone
+from emcache.models.backbones.base import build_backbone, random_backbone
 from emcache.models.backbones.registry import STUDY_BACKBONES, TINY, BackboneSpec, find_backbone
 
 

@@ -15,7 +15,7 @@ from safetensors.torch import save
 from emcache.cache.plan import ExtractOptions, plan_extraction
 from emcache.data.dataset import Selection
 from emcache.errors import UsageError, WeightsError
-from emcache.models.backbones.build import random_backbone
+from emcache.models.backbones.base import random_backbone
 from emcache.models.backbones.registry import TINY, BackboneSpec, HubFile, find_backbone
 from emcache.models.weights import are_at_hand, find_weights, read_weights_file, state_sha256
 from emcache.progress import Quiet

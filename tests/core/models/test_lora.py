@@ -5,8 +5,7 @@ import torch
 from peft import PeftModel
 
 from emcache.errors import AdapterError
-from emcache.models.backbones.base import BackboneModule
-from emcache.models.backbones.build import random_backbone
+from emcache.models.backbones.base import BackboneModule, random_backbone
 from emcache.models.backbones.registry import TINY, find_backbone
 from emcache.models.heads import Segmenter, build_head
 from emcache.models.lora import attach_adapter, load_adapter

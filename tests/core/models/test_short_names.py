@@ -11,10 +11,10 @@ from emcache.data.dataset import Selection, load_dataset
 from emcache.errors import EmcacheError, UsageError, WeightsError, WorkspaceError
 from emcache.evaluation.evaluate import EvaluationOptions, evaluate_run
 from emcache.evaluation.predict import PredictionOptions, predict
-from emcache.models.backbones.build import random_backbone
+from emcache.models.backbones.base import random_backbone
 from emcache.models.backbones.registry import TINY
+from emcache.models.loading import add_weights, list_weights
 from emcache.models.weights import Weights, find_workspace_weights
-from emcache.models.weights.registering import add_weights, list_weights
 from emcache.models.weights.short_names import read_short_names, remove
 from emcache.progress import Quiet
 from emcache.storage.records import Record

@@ -22,8 +22,7 @@ from torch.nn import functional
 
 import emcache.models.backbones.timm_vit
 from emcache.errors import WeightsError
-from emcache.models.backbones.base import BackboneModule
-from emcache.models.backbones.build import build_backbone
+from emcache.models.backbones.base import BackboneModule, build_backbone
 from emcache.models.backbones.registry import BackboneSpec, find_backbone
 from emcache.models.loading import describe_loaded, fit_weights, load_backbone
 from emcache.models.weights import find_weights

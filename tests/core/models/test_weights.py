@@ -13,7 +13,7 @@ from torch import Tensor
 import emcache.models.weights.files
 import emcache.storage.file_index
 from emcache.errors import UsageError, WeightsError
-from emcache.models.backbones.build import build_backbone, random_backbone
+from emcache.models.backbones.base import build_backbone, random_backbone
 from emcache.models.backbones.registry import TINY, BackboneSpec
 from emcache.models.loading import describe_loaded, fit_weights, load_backbone
 from emcache.models.weights import find_weights, is_untrained, read_weights_file, state_sha256

@@ -5,6 +5,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 import torch
+from emcache_bench.synthetic import STYLES, write_domain
 
 import emcache.models.loading
 import emcache.models.weights.finding
@@ -13,11 +14,10 @@ import emcache.training.run
 from emcache.cache.feature_set import list_feature_sets
 from emcache.cache.find import FeatureRequest
 from emcache.data.register import add_dataset
-from emcache.data.synthetic import STYLES, write_domain
 from emcache.errors import EmcacheError, StudyError, TrainingError
 from emcache.evaluation.evaluate import EvaluationOptions, evaluate_run
 from emcache.gap.run import GapOptions, plan_gaps
-from emcache.models.backbones.build import random_backbone
+from emcache.models.backbones.base import random_backbone
 from emcache.progress import Quiet
 from emcache.storage.records import list_record_ids, read_record
 from emcache.storage.workspace import Workspace

@@ -78,7 +78,7 @@ def test_no_image_is_decoded_and_no_backbone_built(
     def fail(*_: object) -> None:
         pytest.fail("an image was decoded or a backbone built")
 
-    for module in ("emcache.data.plane_facts", "emcache.data.training_pixels"):
+    for module in ("emcache.data.images", "emcache.cache.inputs"):
         monkeypatch.setattr(f"{module}.read_image", fail)
         monkeypatch.setattr(f"{module}.read_mask", fail)
     monkeypatch.setattr(emcache.cache.extract, "load_backbone", fail)

@@ -10,13 +10,12 @@ from safetensors.torch import load_file
 from emcache.cache.find import FeatureRequest
 from emcache.data.register import add_dataset
 from emcache.errors import AdapterError, TrainingError, UsageError
-from emcache.models.backbones.build import random_backbone
+from emcache.models.backbones.base import random_backbone
 from emcache.models.backbones.registry import find_backbone
 from emcache.progress import Quiet
 from emcache.storage.records import Record
 from emcache.storage.workspace import Workspace
-from emcache.training.model import Model
-from emcache.training.plan import TrainingRequest
+from emcache.training.plan import Model, TrainingRequest
 from emcache.training.protocol import Protocol
 from emcache.training.run import train as run_training
 from emcache.training.trainer import Trainer

@@ -15,12 +15,11 @@ from emcache.evaluation.predict import PredictionOptions, predict
 from emcache.progress import Quiet
 from emcache.storage.records import Record
 from emcache.storage.workspace import Workspace
-from emcache.training.counts import Counts
-from emcache.training.nothing_learned import constant_prediction, nothing_learned
+from emcache.training.counts import Counts, constant_prediction, nothing_learned
 from emcache.training.plan import TrainingRequest
 from emcache.training.protocol import Protocol
 from emcache.training.run import train as run_training
-from emcache.training.seen import Seen, seen_by
+from emcache.training.scoring import Seen, seen_by
 
 MASKED = {"images": "images/*.png", "masks": "masks/*.png"}
 

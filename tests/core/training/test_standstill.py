@@ -13,7 +13,7 @@ from emcache.data.register import add_dataset
 from emcache.models.heads import Head
 from emcache.progress import Quiet
 from emcache.storage.workspace import Workspace
-from emcache.training.nothing_learned import STANDSTILL_EPOCHS, stands_still
+from emcache.training.counts import STANDSTILL_EPOCHS, stands_still
 from emcache.training.plan import TrainingRequest
 from emcache.training.protocol import Protocol
 from emcache.training.run import train as run_training

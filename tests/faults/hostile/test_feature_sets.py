@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
+from emcache_bench.synthetic import STYLES, write_domain
 from hostile import (
     as_json,
     attempt,
@@ -24,7 +25,6 @@ from emcache.cache.feature_set import FeatureSet, list_feature_sets
 from emcache.cache.plan import ExtractOptions, plan_extraction
 from emcache.data.dataset import Selection
 from emcache.data.register import add_dataset
-from emcache.data.synthetic import STYLES, write_domain
 from emcache.progress import Quiet
 from emcache.storage.workspace import Workspace, init_workspace
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import tifffile
 import tomlkit
+from emcache_bench.synthetic import STYLES, write_domain
 from hostile import (
     DEEP,
     PARAMETERS,
@@ -25,13 +26,12 @@ from emcache.data.classes import parse_classes
 from emcache.data.dataset import Selection, list_dataset, load_dataset
 from emcache.data.listing import glob_images, locate
 from emcache.data.splits import assign_splits, read_split_lists
-from emcache.data.synthetic import STYLES, write_domain
 from emcache.data.volumes.open import open_volume
 from emcache.errors import EmcacheError
 from emcache.evaluation.trained_run import find_run
 from emcache.models.backbones.registry import TINY
+from emcache.models.loading import list_weights
 from emcache.models.weights import find_weights, find_workspace_weights
-from emcache.models.weights.registering import list_weights
 from emcache.storage.file_index import open_file_index
 from emcache.storage.workspace import Workspace, init_workspace
 from emcache.studies.file import read_study

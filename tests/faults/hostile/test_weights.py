@@ -28,7 +28,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save, save_file
 
-from emcache.models.backbones.build import random_backbone
+from emcache.models.backbones.base import random_backbone
 from emcache.models.backbones.registry import TINY
 from emcache.models.loading import fit_weights
 from emcache.models.lora_files import CONFIG_FILE, WEIGHTS_FILE, check_adapter_config

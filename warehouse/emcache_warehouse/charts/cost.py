@@ -2,30 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import altair as alt
 import polars as pl
 
 from emcache.errors import WarehouseError
 from emcache_warehouse.charts import theme
-from emcache_warehouse.choice import EVERYTHING, Choice, chosen_rows
 
 _WIDTH = 300
 _LINE = 46
-
-
-def cost_rows(database: Path, choice: Choice = EVERYTHING) -> pl.DataFrame:
-    """The rows that :func:`cost_chart` draws: a feature set each.
-
-    Args:
-        database: The warehouse's file.
-        choice: What of it.
-
-    Raises:
-        WarehouseError: The warehouse cannot be read, or nothing is left.
-    """
-    return chosen_rows(database, "cost", choice)
 
 
 def cost_chart(rows: pl.DataFrame) -> alt.HConcatChart:

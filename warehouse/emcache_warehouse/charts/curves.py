@@ -5,7 +5,6 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 
 import altair as alt
 import polars as pl
@@ -13,7 +12,6 @@ import polars as pl
 from emcache.errors import WarehouseError
 from emcache_warehouse.charts import theme
 from emcache_warehouse.charts.setups import counted, describe_setups, training_order
-from emcache_warehouse.choice import EVERYTHING, Choice, chosen_rows
 
 _MOST_POINTS = 15_000
 _FEWEST_POINTS = 50
@@ -23,19 +21,6 @@ _WIDTH = 250
 _LETTERS = 42
 _HEIGHT = 140
 _LOSSES = {"train_loss": "training", "val_loss": "validation"}
-
-
-def curve_rows(database: Path, choice: Choice = EVERYTHING) -> pl.DataFrame:
-    """The rows that :func:`curves_chart` draws: every epoch of every run.
-
-    Args:
-        database: The warehouse's file.
-        choice: What of it.
-
-    Raises:
-        WarehouseError: The warehouse cannot be read, or nothing is left.
-    """
-    return chosen_rows(database, "curves", choice)
 
 
 def curves_chart(rows: pl.DataFrame) -> alt.FacetChart:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from itertools import chain
-from pathlib import Path
 
 import altair as alt
 import polars as pl
 
 from emcache.errors import WarehouseError
 from emcache_warehouse.charts import theme
-from emcache_warehouse.choice import EVERYTHING, Choice, chosen_rows
 
 _CELL = 76
 _WIDER = 40
@@ -26,29 +24,17 @@ _KINDS = {
 }
 
 
-def gap_rows(database: Path, choice: Choice = EVERYTHING) -> pl.DataFrame:
-    """The rows that :func:`gap_chart` draws: the newest distance of every pair at slice level.
-
-    Args:
-        database: The warehouse's file.
-        choice: What of it.
-
-    Raises:
-        WarehouseError: The warehouse cannot be read, or nothing is left.
-    """
-    rows = chosen_rows(database, "gap", choice)
-    return rows.filter(pl.col("level") == "slice") if not rows.is_empty() else rows
-
-
 def gap_chart(rows: pl.DataFrame) -> alt.VConcatChart:
     """Draw distances: a heat map for each backbone and regime, then frozen against LoRA.
 
     Args:
-        rows: Columns of the named query ``gap``, one row a pair.
+        rows: Columns of the named query ``gap``; of a pair, the row at slice level is drawn.
 
     Raises:
         WarehouseError: There are no rows.
     """
+    if not rows.is_empty():
+        rows = rows.filter(pl.col("level") == "slice")
     if rows.is_empty():
         raise WarehouseError(
             "no gap has been measured yet; measure one with `emcache gap DATASET DATASET "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar
 
 import altair as alt
@@ -11,9 +10,8 @@ import polars as pl
 
 from emcache.errors import WarehouseError
 from emcache_warehouse.charts import theme
-from emcache_warehouse.charts.colours import colours_of, with_colours
+from emcache_warehouse.charts.colours import colours_of
 from emcache_warehouse.charts.setups import Setups, counted, describe_setups, training_order
-from emcache_warehouse.choice import EVERYTHING, Choice, chosen_rows
 
 _Concat = TypeVar("_Concat", alt.HConcatChart, alt.VConcatChart)
 
@@ -25,19 +23,6 @@ _WIDEST = 700
 _AXIS = 70
 _LEGEND = ("Bar: mean of the runs", "dot: one run", "whisker: one standard deviation")
 _PAPER_LEGEND = "black line: the paper (arXiv 2602.08505)"
-
-
-def iou_rows(database: Path, choice: Choice = EVERYTHING) -> pl.DataFrame:
-    """The rows that :func:`iou_chart` draws: every run's score on the test split.
-
-    Args:
-        database: The warehouse's file.
-        choice: What of it.
-
-    Raises:
-        WarehouseError: The warehouse cannot be read, or nothing is left.
-    """
-    return with_colours(database, chosen_rows(database, "iou", choice), "eval_on")
 
 
 def iou_chart(rows: pl.DataFrame) -> alt.VConcatChart:

@@ -10,6 +10,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    import polars as pl
+
     from emcache.storage.workspace import Workspace
     from emcache_warehouse.charts.theme import Whole
     from emcache_warehouse.choice import Choice
@@ -45,22 +49,52 @@ def _chart(
     return register
 
 
+# The named query of a chart's rows, and the column whose datasets have colours of their own.
+_QUERIES = {
+    "iou": ("iou", "eval_on"),
+    "curves": ("curves", None),
+    "gap": ("gap", None),
+    "pca": ("gap-points", "domain"),
+    "transfer": ("transfer", "eval_on"),
+    "cost": ("cost", None),
+}
+
+
+def chart_rows(name: str, database: Path, choice: Choice | None = None) -> pl.DataFrame:
+    """The rows that a chart draws.
+
+    Args:
+        name: ``iou``, ``curves``, ``gap``, ``pca``, ``transfer`` or ``cost``.
+        database: The warehouse's file.
+        choice: What of it; None for all that was not set aside.
+
+    Raises:
+        WarehouseError: The warehouse cannot be read, or nothing is left.
+    """
+    from emcache_warehouse.charts.colours import with_colours
+    from emcache_warehouse.choice import EVERYTHING, chosen_rows
+
+    query, coloured = _QUERIES[name]
+    rows = chosen_rows(database, query, choice or EVERYTHING)
+    return with_colours(database, rows, coloured) if coloured else rows
+
+
 @_chart(
     "iou",
     "Test scores: a bar for the mean, a dot for every seed, a tick for the paper's figure.",
     labelled=True,
 )
 def _iou(workspace: Workspace, choice: Choice) -> Whole:
-    from emcache_warehouse.charts.iou import iou_chart, iou_rows
+    from emcache_warehouse.charts.iou import iou_chart
 
-    return iou_chart(iou_rows(workspace.warehouse, choice))
+    return iou_chart(chart_rows("iou", workspace.warehouse, choice))
 
 
 @_chart("curves", "Training and validation loss by epoch, one line for each run.", labelled=True)
 def _curves(workspace: Workspace, choice: Choice) -> Whole:
-    from emcache_warehouse.charts.curves import curve_rows, curves_chart
+    from emcache_warehouse.charts.curves import curves_chart
 
-    return curves_chart(curve_rows(workspace.warehouse, choice))
+    return curves_chart(chart_rows("curves", workspace.warehouse, choice))
 
 
 @_chart(
@@ -77,32 +111,46 @@ def _paper(workspace: Workspace, choice: Choice) -> Whole:
 
 @_chart("gap", "How far apart domains lie: every pair, and what LoRA did to the distances.")
 def _gap(workspace: Workspace, choice: Choice) -> Whole:
-    from emcache_warehouse.charts.gap import gap_chart, gap_rows
+    from emcache_warehouse.charts.gap import gap_chart
 
-    return gap_chart(gap_rows(workspace.warehouse, choice))
+    return gap_chart(chart_rows("gap", workspace.warehouse, choice))
 
 
 @_chart(
     "pca", "Slices in the plane of their first two principal components; hover shows the slice."
 )
 def _pca(workspace: Workspace, choice: Choice) -> Whole:
-    from emcache_warehouse.charts.pca import pca_chart, pca_rows
+    from emcache_warehouse.charts.pca import pca_chart
 
-    return pca_chart(pca_rows(workspace.warehouse, choice))
+    return pca_chart(chart_rows("pca", workspace.warehouse, choice))
 
 
 @_chart("transfer", "What runs lose on other datasets, against the distance to them.")
 def _transfer(workspace: Workspace, choice: Choice) -> Whole:
-    from emcache_warehouse.charts.transfer import transfer_chart, transfer_rows
+    from emcache_warehouse.charts.transfer import transfer_chart
 
-    return transfer_chart(transfer_rows(workspace.warehouse, choice))
+    return transfer_chart(chart_rows("transfer", workspace.warehouse, choice))
 
 
 @_chart("cost", "Seconds of the backbone spent and saved by the cache, and its size on disk.")
 def _cost(workspace: Workspace, choice: Choice) -> Whole:
-    from emcache_warehouse.charts.cost import cost_chart, cost_rows
+    from emcache_warehouse.charts.cost import cost_chart
 
-    return cost_chart(cost_rows(workspace.warehouse, choice))
+    return cost_chart(chart_rows("cost", workspace.warehouse, choice))
+
+
+@_chart(
+    "audit",
+    "How well every mask fits every image, and the slices whose own masks fit worst.",
+    chooses=False,
+)
+def _audit(workspace: Workspace, choice: Choice) -> Whole:
+    from emcache_warehouse.charts.audit import audit_chart, audit_rows, worst_slices
+
+    # Without a dataset, of the one that was audited last.
+    rows = audit_rows(workspace.warehouse, next(iter(choice.datasets), ""))
+    worst = [] if rows.is_empty() else worst_slices(workspace.runs, rows["audit_id"][0])
+    return audit_chart(rows, worst)
 
 
 @_chart(

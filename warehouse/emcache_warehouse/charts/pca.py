@@ -2,34 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import altair as alt
 import polars as pl
 
 from emcache.errors import WarehouseError
 from emcache_warehouse.charts import theme
-from emcache_warehouse.charts.colours import colours_of, with_colours
+from emcache_warehouse.charts.colours import colours_of
 from emcache_warehouse.charts.gap import with_panels
-from emcache_warehouse.choice import EVERYTHING, Choice, chosen_rows
 
 _SIDE = 300
 _COLUMNS = 2
 _OWN_PICTURE = "data:image/"
 _PICTURES = alt.NamedData("pictures")
-
-
-def pca_rows(database: Path, choice: Choice = EVERYTHING) -> pl.DataFrame:
-    """The rows that :func:`pca_chart` draws: a slice each.
-
-    Args:
-        database: The warehouse's file.
-        choice: What of it.
-
-    Raises:
-        WarehouseError: The warehouse cannot be read, or nothing is left.
-    """
-    return with_colours(database, chosen_rows(database, "gap-points", choice), "domain")
 
 
 def pca_chart(rows: pl.DataFrame) -> alt.VConcatChart:

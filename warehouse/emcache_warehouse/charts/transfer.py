@@ -2,32 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import altair as alt
 import polars as pl
 
 from emcache.errors import WarehouseError
 from emcache_warehouse.charts import theme
-from emcache_warehouse.charts.colours import colours_of, with_colours
+from emcache_warehouse.charts.colours import colours_of
 from emcache_warehouse.charts.setups import describe_setups, training_order
-from emcache_warehouse.choice import EVERYTHING, Choice, chosen_rows
 
 _COLUMNS = 2
 _WIDTH = 320
-
-
-def transfer_rows(database: Path, choice: Choice = EVERYTHING) -> pl.DataFrame:
-    """The rows that :func:`transfer_chart` draws: a run and a foreign dataset each.
-
-    Args:
-        database: The warehouse's file.
-        choice: What of it.
-
-    Raises:
-        WarehouseError: The warehouse cannot be read, or nothing is left.
-    """
-    return with_colours(database, chosen_rows(database, "transfer", choice), "eval_on")
 
 
 def transfer_chart(rows: pl.DataFrame) -> alt.FacetChart:

@@ -10,9 +10,8 @@ import polars as pl
 from emcache.storage.workspace import Workspace
 from emcache_warehouse.charts.audit import Worst, audit_chart, audit_rows, worst_slices
 from emcache_warehouse.charts.bench import bench_rows
-from emcache_warehouse.charts.cost import cost_rows
-from emcache_warehouse.charts.curves import curve_rows, curves_chart
-from emcache_warehouse.charts.kinds import CHARTS
+from emcache_warehouse.charts.curves import curves_chart
+from emcache_warehouse.charts.kinds import CHARTS, chart_rows
 from emcache_warehouse.charts.theme import Whole
 from emcache_warehouse.choice import EVERYTHING, Choice, chosen_rows, run_variables
 from emcache_warehouse.query import run_query
@@ -225,7 +224,7 @@ def gaps(workspace: Workspace, choice: Choice) -> Section:
 def curves(workspace: Workspace, choice: Choice) -> Section:
     """Losses by epoch."""
     section = Section("curves", "Learning curves")
-    rows = curve_rows(workspace.warehouse, choice)
+    rows = chart_rows("curves", workspace.warehouse, choice)
     every = -(-rows.height // _MOST_EPOCHS) if rows.height else 1
     if every > 1:
         section.notes.append(f"Every {every}th epoch is drawn; `emcache chart curves` draws all.")
@@ -314,7 +313,7 @@ def _audit_chart(rows: pl.DataFrame, pictures: Sequence[Worst]) -> Callable[[], 
 def cost(workspace: Workspace, choice: Choice) -> Section:
     """What the cache cost and saved."""
     section = Section("cost", "Cost")
-    rows = cost_rows(workspace.warehouse, choice)
+    rows = chart_rows("cost", workspace.warehouse, choice)
     if not rows.is_empty():
         shown = rows.with_columns(gigabytes=pl.col("total_bytes") / 1e9)
         headings = {

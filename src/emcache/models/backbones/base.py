@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
@@ -13,8 +13,62 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from emcache.errors import WeightsError
-from emcache.models.backbones.provenance import plain, sources_of, trace
 from emcache.models.backbones.registry import BackboneSpec
+
+
+class Traced(Tensor):
+    """A tensor that knows the names of those it was made of."""
+
+    sources: frozenset[str]
+
+    @classmethod
+    def __torch_function__(
+        cls,
+        func: Callable[..., Any],
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Compute as a plain tensor does, and hand the names on."""
+        result = super().__torch_function__(func, types, args, kwargs or {})  # type: ignore[no-untyped-call]
+        sources = frozenset().union(*(sources_of(t) for t in _tensors((args, kwargs))))
+        for tensor in _tensors(result):
+            if isinstance(tensor, cls):
+                tensor.sources = sources
+        return result
+
+
+def trace(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same tensors, each with its name for a source; no values are copied."""
+    traced: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        named = tensor.detach().as_subclass(Traced)
+        named.sources = frozenset([name])
+        traced[name] = named
+    return traced
+
+
+def sources_of(tensor: Tensor) -> frozenset[str]:
+    """Names of the tensors that one was made of; none of a tensor that was not traced."""
+    sources: frozenset[str] = getattr(tensor, "sources", frozenset())
+    return sources
+
+
+def plain(tensor: Tensor) -> Tensor:
+    """The tensor without its names."""
+    with torch._C.DisableTorchFunctionSubclass():  # noqa: SLF001 - as torch documents it
+        return tensor.as_subclass(Tensor)
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, dict):
+        for part in value.values():
+            yield from _tensors(part)
+    elif isinstance(value, list | tuple):
+        for part in value:
+            yield from _tensors(part)
 
 
 class Features(NamedTuple):
@@ -189,3 +243,28 @@ def _called(key: str, sources: Iterable[str]) -> str:
     """The name of a tensor, with that in the file where it is another."""
     names = sorted(sources)
     return key if names == [key] or not names else f"{key} ({names[0]} in the file)"
+
+
+def build_backbone(spec: BackboneSpec) -> BackboneModule:
+    """A backbone with whatever weights its library starts with."""
+    # Each library takes seconds to import; only the one that is needed is.
+    if spec.family == "open_clip":
+        from emcache.models.backbones.open_clip_vit import OpenClipBackbone
+
+        return OpenClipBackbone(spec)
+    from emcache.models.backbones.timm_vit import TimmBackbone
+
+    return TimmBackbone(spec)
+
+
+def random_backbone(spec: BackboneSpec, seed: int) -> BackboneModule:
+    """An untrained backbone, the same for the same seed and versions of the libraries."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return build_backbone(spec)
+
+
+def empty_backbone(spec: BackboneSpec) -> BackboneModule:
+    """A backbone without any memory for its weights: shapes and counts only."""
+    with torch.device("meta"):
+        return build_backbone(spec)

@@ -15,8 +15,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from emcache.errors import BackboneError, suggest
-from emcache.models.backbones.base import BackboneModule, Features
-from emcache.models.backbones.provenance import sources_of
+from emcache.models.backbones.base import BackboneModule, Features, sources_of
 from emcache.models.backbones.registry import BackboneSpec, HubFile
 from emcache.models.backbones.transformers_names import beside_vision, rename_clip, rename_dino
 

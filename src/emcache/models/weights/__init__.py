@@ -5,14 +5,14 @@ try things without a network), a short name of the workspace, or a file or folde
 source, tokens are keyed by the bytes of the weights that made them.
 """
 
-from emcache.models.weights.finding import (
-    Weights,
-    are_at_hand,
-    find_weights,
-    find_workspace_weights,
+from emcache.models.weights.files import Weights, read_weights_file, state_sha256
+from emcache.models.weights.finding import are_at_hand, find_weights, find_workspace_weights
+from emcache.models.weights.short_names import (
+    PRETRAINED,
+    describe_untrained,
+    is_named,
+    is_untrained,
 )
-from emcache.models.weights.labels import PRETRAINED, describe_untrained, is_named, is_untrained
-from emcache.models.weights.reading import read_weights_file, state_sha256
 
 __all__ = [
     "PRETRAINED",

@@ -13,7 +13,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from emcache._version import __version__
-from emcache.maintenance.doctor.findings import Finding, Verdict
+from emcache.findings import Finding, Verdict
 
 _NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 _PROCESS_GROUP = Path("/proc/self/cgroup")
@@ -256,7 +256,7 @@ def look_at_hub() -> Iterator[Finding]:
 
 def _weights(*, reachable: bool) -> Finding:
     from emcache.models.backbones.registry import STUDY_BACKBONES
-    from emcache.models.weights.hub import is_pretrained_at_hand
+    from emcache.models.weights.finding import is_pretrained_at_hand
 
     here = [spec.name for spec in STUDY_BACKBONES if is_pretrained_at_hand(spec)]
     if here:

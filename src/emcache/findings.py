@@ -1,4 +1,4 @@
-"""What a look at the machine or the workspace comes to."""
+"""What checks come to: a verdict, and a sentence with what to do."""
 
 from __future__ import annotations
 
@@ -10,13 +10,21 @@ from emcache.errors import EmcacheError
 
 
 class Verdict(StrEnum):
-    """How bad it is."""
+    """What a check, a look or a benchmark comes to."""
 
     PASS = "pass"  # noqa: S105 - no password
     WARN = "warn"
-    """Some commands will be refused or slow; also what the next command fixes by itself."""
+    """Worth a look, or a check cannot tell; nothing is refused for it."""
     FAIL = "fail"
-    """Something is damaged, or nothing will work."""
+    """Something is damaged or wrong: data that failed its audit needs ``--accept-audit``."""
+    NA = "n/a"
+    """There was nothing to compare with."""
+
+    @staticmethod
+    def worst(verdicts: Iterable[Verdict]) -> Verdict:
+        """The gravest of some verdicts; pass where there are none."""
+        order = [Verdict.NA, Verdict.PASS, Verdict.WARN, Verdict.FAIL]
+        return max(verdicts, key=order.index, default=Verdict.PASS)
 
 
 @dataclass(frozen=True, slots=True)

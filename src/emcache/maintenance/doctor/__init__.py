@@ -1,1 +1,0 @@
-"""Looking after the machine and the workspace: what is well, what is not, and what fixes it."""
