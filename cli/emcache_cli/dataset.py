@@ -47,7 +47,10 @@ def add(
     ] = None,
     masks: Annotated[
         str | None,
-        typer.Option(metavar="GLOB", help="Masks, likewise; without it, unlabelled."),
+        typer.Option(
+            metavar="GLOB",
+            help="Masks below the root, or the volume of masks; without it, unlabelled.",
+        ),
     ] = None,
     pair: Annotated[
         Literal["stem", "number", "suffix", "order"] | None,

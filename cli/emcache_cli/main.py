@@ -38,7 +38,7 @@ def main() -> None:
     except EmcacheError as error:
         _fail(f"Error: {error}", error.exit_code)
     except BrokenPipeError:
-        # The reader of our output has gone (`emcache query ... | head`): nobody is left to tell.
+        # The reader of the output has ended, as in `emcache query ... | head`.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(_INTERRUPTED)
     except OSError as error:

@@ -155,7 +155,8 @@ class BackboneComputeOptions(ComputeOptions):
     """The same for a backbone that runs."""
 
     accumulate: Annotated[
-        int, typer.Option(min=1, help="Take a step's slices through the backbone in so many parts.")
+        int,
+        typer.Option(min=1, help="Number of parts in which the backbone takes a step's slices."),
     ] = 1
     checkpoint: Annotated[
         bool,

@@ -1,4 +1,4 @@
-"""Filling a database file that nobody else knows yet."""
+"""Filling a database file of this process alone."""
 
 from __future__ import annotations
 

@@ -91,7 +91,7 @@ def attach_readonly(database: Path) -> duckdb.DuckDBPyConnection:
 
 @contextmanager
 def private_database(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
-    """Open a file that nobody else knows for writing; checkpoint and close it at the end.
+    """Open a file of this process alone for writing; checkpoint and close it at the end.
 
     Args:
         path: A file of this process alone; made where it is not there.

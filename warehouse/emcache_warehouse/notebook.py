@@ -10,7 +10,7 @@
     workspace.chart("iou")                       # an Altair chart, which a notebook shows
     workspace.chart("gap").save("gap.html")
 
-Nothing stays open between two questions, so a notebook that is left open blocks nobody.
+Nothing stays open between two questions, so an open notebook blocks no other program.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Keeping the warehouse up to date with the records.
 
 The live file is never written. What is new goes into a private copy beside it, which is renamed
-into place when it is whole: whoever reads keeps the file they opened, and a crash at any moment
+into place when it is whole: a reader keeps the file that it opened, and a crash at any moment
 leaves the old file. One process at a time does this; others wait for it.
 
 A notebook that writes to the live file and is killed leaves a write-ahead log. DuckDB takes it for

@@ -134,7 +134,7 @@ class Alignment:
     ) -> Placement:
         """The best placement close to a scale and a move."""
         scale, move = _refined(gradient, rim, by, to)
-        # Whoever draws all outlines too wide has moved none. A place is judged by its best margin.
+        # Outlines that are all too wide are not moved: a place is judged by its best margin.
         fluxes = {m: _flux(gradient, rim, (1.0, 1.0), (0.0, 0.0), m) for m in _MARGINS}
         best = max((_flux(gradient, rim, scale, move, m) for m in _MARGINS), key=abs)
         # On the other side of a membrane the gradient points the other way: that is not a fit.
@@ -274,7 +274,7 @@ def _refined(
         # Worse on every side, as where masks lie right: the best is less than a step away.
         starts, steps = [middle], steps / _STEP
     else:
-        # A slightly larger or smaller mask has its best move in a hollow of its own.
+        # Each scale has a local optimum of its own.
         starts = [middle + place * np.array([1, 1, 0, 0]) for place in _STARTS]
     found = min(
         (

@@ -109,7 +109,7 @@ def compare_halves(
     typical: Float64[np.ndarray, "2 channel mask"],
     variant: int | None = None,
 ) -> Halves:
-    """Solve the assignment in each half, under the variant that speaks most clearly.
+    """Solve the assignment in each half, under the variant with the clearest scores.
 
     That is one under which the halves agree most. In a short stack of slices that look alike, the
     worst order under one variant is the best under its opposite, and both halves may agree on

@@ -42,7 +42,7 @@ class Pairing:
     orientation: str
     """How the masks had to be turned to fit: ``as they are``, ``flipped left-right`` ..."""
     channel: str
-    """What of the image spoke most clearly."""
+    """The channel of the image with the clearest scores."""
     examined: int
     """Slices that could be examined."""
 

@@ -20,7 +20,7 @@ from emcache.auditing.search import Found, search, spread
 FEWEST = 5
 """Fewer slices than this are never judged."""
 
-_SPEAKING = 0.5
+_CLEAR_SHARE = 0.5
 """Share of the slices that the halves must agree on before any is accused."""
 _FEWEST_AGREED = 8
 """So many as well: of the 8 variants one agrees by chance on 8 slices once in 10,000 times."""
@@ -32,7 +32,7 @@ CLEAR = 3.5
 """Standard errors by which another mask must fit better, over both halves."""
 
 PLAIN = 0.9
-"""Share of the slices that the halves agree on where the data speak plainly."""
+"""Share of slices that the halves must agree on, to trust the scores."""
 
 _CLEAR_ALIKE = 4.0
 """What is asked of masks that look like the declared ones."""
@@ -41,7 +41,7 @@ _CLEAR_WHERE_ALL_AGREE = 1.5
 _CLEAR_ORDER = 5.0
 """What is asked of a known order that no slice by itself confirms: many are tried."""
 _CLEAR_SHIFT = 2.5
-"""The same where the data speak plainly. In a smooth stack masks that are all off by one fit nearly
+"""The same where the scores are trusted. In a smooth stack masks that are all off by one fit nearly
 as well, and the halves cannot see it."""
 _FAR = 0.3
 """A mask that fits better by this share of a usual fit is not a look-alike."""
@@ -90,14 +90,14 @@ class Weighing:
             if orientation != AS_THEY_ARE:
                 found = search(self._scratch, self._names, orientation)
                 fit = self.fit(found)
-                if self.speaks(found) and fit >= most:
+                if self.is_clear(found) and fit >= most:
                     best, most = found, fit
         self.orientation = best.orientation
         return best
 
-    def speaks(self, found: Found) -> bool:
+    def is_clear(self, found: Found) -> bool:
         """Whether the halves agree on more slices than by chance."""
-        return found.share >= _SPEAKING and found.count >= min(_FEWEST_AGREED, len(self._places))
+        return found.share >= _CLEAR_SHARE and found.count >= min(_FEWEST_AGREED, len(self._places))
 
     def fit(self, found: Found) -> float:
         """Standard errors by which the masks that were found fit better than masks anywhere.
@@ -113,7 +113,7 @@ class Weighing:
         """For each slice that certainly has another slice's mask the mask of its own; else -1."""
         moved = np.full(len(self._places), -1)
         other = (found.agreed >= 0) & (found.agreed != self._places)
-        if not self.speaks(found) or not other.any():
+        if not self.is_clear(found) or not other.any():
             return moved
         far = other & (found.gains >= _FAR)
         near = other & ~far
@@ -177,7 +177,7 @@ class Weighing:
                 [(m, m, turn) for m in masks],
             ]
         (fits,) = measure(self._scratch, groups, [slice(None)])
-        if self.speaks(found):
+        if self.is_clear(found):
             variant = _plainest(found.variant, fits[1])
         else:
             speaking = _speaking_variant([fits[0], *fits[2::3]])

@@ -94,7 +94,7 @@ def read_feature_manifest(folder: Path) -> tuple[dict[str, Any], tuple[StoredSli
 
 
 def load_feature_manifest(folder: Path) -> tuple[dict[str, Any], tuple[StoredSlice, ...]]:
-    """The same, whatever became of the files.
+    """The same without a look at the files.
 
     Raises:
         StoreError: The manifest is missing, damaged, or states what no feature set has.

@@ -146,7 +146,7 @@ class ClassRule:
         Args:
             counts: Number of pixels of each value.
             mask: What to call it.
-            by_default: Whether nobody has chosen the rule.
+            by_default: Whether the rule is the default, and not the user's choice.
 
         Raises:
             ImageError: With the value and its count.

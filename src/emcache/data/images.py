@@ -232,7 +232,7 @@ def outline_overlay(
         image: The slice, as stored.
         true: True mask at any size, non-zero is foreground, resized to the slice; None where it is
             not known.
-        predicted: Predicted mask, of the same size as a true one, likewise.
+        predicted: Predicted mask, of the same size as the true one, or None.
     """
     picture = np.repeat(image[..., None], 3, axis=2)
     for mask, colour in ((true, TRUE_COLOUR), (predicted, PREDICTED_COLOUR)):

@@ -39,7 +39,7 @@ def mark_runs(
         workspace: Where.
         runs: Their identifiers, or parts of which no other run has any.
         hidden: Whether scores and charts leave them out from now on.
-        why: The reason, which whoever asks for hidden runs is shown.
+        why: The reason; it is shown with hidden runs.
 
     Raises:
         UsageError: No reason for setting a run aside.
@@ -127,7 +127,7 @@ def evaluate_runs(
     Args:
         workspace: Where.
         names: Identifiers of runs, parts of them, or what runs were trained on.
-        on: As for :func:`evaluate_run`, likewise the others.
+        on: As for :func:`evaluate_run`; so are the other arguments.
         options: How.
         reporter: Receives progress.
 

@@ -118,7 +118,7 @@ class Writers:
     probability: Write | None
     """Pages of float32; None where they were not asked for."""
     overlay: Write | None
-    """Pictures in colour; None likewise."""
+    """Colour pictures; None where they were not asked for."""
 
 
 @contextmanager

@@ -282,7 +282,7 @@ def find_run(workspace: Workspace, text: str) -> TrainedRun:
 
 
 def warn_of_nothing_learned(trained: TrainedRun, reporter: Reporter) -> None:
-    """Say so where the training is known to have come to nothing."""
+    """Warn where the record says that the training learned nothing."""
     reason = trained.config.get("nothing_learned")
     if reason is not None:
         reporter.say(

@@ -178,7 +178,7 @@ class Yardstick(NamedTuple):
     within_one: float
     """Between contiguous pieces of the first set's two halves."""
     within_other: float
-    """Likewise of the second."""
+    """Between contiguous pieces of the second set's two halves."""
     between: float
     """Between contiguous pieces of the one set and of the other."""
 

@@ -34,7 +34,7 @@ class Probe(NamedTuple):
     """What the probe came to."""
 
     accuracy: float
-    """Balanced: the mean of both sides' shares of slices that were told right."""
+    """Balanced: the mean over both sides of the share of slices that were classified rightly."""
     auroc: float
     p_value: float
     """Share of permutations of the blocks' labels with an AUROC at least as high."""
@@ -96,8 +96,8 @@ def _cross_validated(
     for fold in range(folds.max() + 1):
         held = fold_of == fold
         scores[held] = fit_and_score(data[~held], labels[~held], data[held])
-    told = (scores > 0) == (labels == 1)
-    accuracy = float(np.mean([told[labels == label].mean() for label in (0, 1)]))
+    right = (scores > 0) == (labels == 1)
+    accuracy = float(np.mean([right[labels == label].mean() for label in (0, 1)]))
     return accuracy, float(roc_auc_score(labels, scores))
 
 

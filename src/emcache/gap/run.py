@@ -274,7 +274,7 @@ def _options_of_run(trained: TrainedRun, options: GapOptions) -> ExtractOptions:
     if trained.is_lora:
         folder = trained.record.folder / ADAPTER_FOLDER
         adapter = AdapterChoice(folder, trained.id, adapter_sha256(folder))
-        # A head on an adapter reads tokens as they are computed; halves of the bytes do to measure.
+        # A head behind an adapter reads float32 tokens; float16 is enough to measure distances.
         features = replace(features, dtype="float16")
     return replace(features.extract_options(trained.id, options.device), adapter=adapter)
 

@@ -205,7 +205,7 @@ def measure_gaps(
         longest_edge: Pixels.
         run: A run whose backbone is used, with its adapter where it has one.
         levels: ``slice``, ``cls`` and ``token``.
-        by_class: Also foreground against foreground, and background likewise.
+        by_class: Also foreground against foreground, and background against background.
         device: Where to compute.
         progress: Receives progress and warnings.
 

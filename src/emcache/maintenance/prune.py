@@ -30,7 +30,7 @@ from emcache.training.checkpoints import UNFINISHED_PREFIX
 
 # Of labels that a repair has put aside.
 _ASIDE_SUFFIX = f".{LABEL_FOLDER}{PARTIAL_SUFFIX}"
-# What no lock guards is written within minutes; what is older belongs to nobody.
+# Files without a lock are written within minutes; older ones are leftovers.
 _IDLE_SECONDS = 3600
 # So is what no process writes that may be at work on another host, but for a suspended one.
 _FOREIGN_IDLE_SECONDS = 24 * 3600
@@ -173,7 +173,7 @@ def _candidates(workspace: Workspace) -> Iterator[tuple[Path, str, Path | None]]
 
 
 def _lock_of(folder: Path) -> Path:
-    """The lock that whoever extracts or repairs a feature set holds."""
+    """The lock that an extraction or a repair of a feature set holds."""
     return folder.with_name(f".{folder.name}.lock")
 
 
@@ -273,7 +273,7 @@ def prune_cache(
     dry_run: bool,
     reporter: Reporter,
 ) -> list[Leftover]:
-    """Remove what nobody needs; records are never touched.
+    """Remove what is not needed any more; records are never touched.
 
     Args:
         workspace: Whose.
@@ -287,7 +287,7 @@ def prune_cache(
 
     Raises:
         StoreError: There is no feature set of a given name; nothing was removed.
-        EmcacheError: A dataset cannot be read, so nobody knows what is stale.
+        EmcacheError: A dataset cannot be read, so it is not known what is stale.
     """
     there = [folder.name for folder in feature_set_folders(workspace.cache)]
     # What a killed pruning had begun to remove is asked for again.

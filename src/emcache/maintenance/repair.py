@@ -190,7 +190,7 @@ def repair_feature_set(
         workspace: Whose cache it stands in.
         name: The feature set.
         damages: What :func:`emcache.maintenance.repair.verify_feature_set` found of it. It is
-            verified again once nobody else can change it: another repair may have fixed it.
+            verified again under the lock: another repair may have fixed it.
         reporter: Receives progress, where something is computed.
     """
     folder = workspace.cache / name
@@ -220,7 +220,7 @@ def repair_feature_set(
             return Repair(
                 name,
                 repaired=False,
-                message="its manifest is damaged, so nobody can say what it held: it was removed, "
+                message="its manifest is damaged, so its content is not known: it was removed, "
                 "and `emcache extract` makes it anew.",
             )
         try:

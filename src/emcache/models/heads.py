@@ -147,7 +147,7 @@ class Segmenter(nn.Module):
         backbone: Frozen, but for an adapter; it stays in inference mode, as when tokens are
             extracted.
         head: Trained beside an adapter.
-        parts: The backbone takes a batch in so many parts, one after the other, and adds up their
+        parts: Number of parts in which the backbone takes a batch, one after the other; it adds up
             gradients. The head sees the whole batch, so its batch norm does not notice, and the
             result is the same to within rounding; the backbone's forward pass runs twice.
     """

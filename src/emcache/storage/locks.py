@@ -41,7 +41,7 @@ class Holder:
     since: str
     """ISO 8601, UTC."""
     alive: bool | None
-    """Whether the process still runs; None on another host, where nobody here can know."""
+    """Whether the process still runs; None where it is on another host."""
 
     @property
     def words(self) -> str:
@@ -59,7 +59,7 @@ class _Note(Content):
 
 @contextmanager
 def held(path: Path, what: str, reporter: Reporter) -> Iterator[bool]:
-    """Hold a lock; wait for whoever holds it, and say so.
+    """Hold a lock; wait while another process holds it, and say so.
 
     Args:
         path: The lock's file; made where it is not there.
@@ -85,7 +85,7 @@ def held(path: Path, what: str, reporter: Reporter) -> Iterator[bool]:
 
 @contextmanager
 def held_if_free(path: Path, what: str, reporter: Reporter) -> Iterator[bool]:
-    """Hold a lock if nobody else does; whether it is held."""
+    """Hold a lock if no other process does; yields whether it is held."""
     lock = FileLock(path)
     try:
         lock.acquire(timeout=0)

@@ -82,7 +82,7 @@ def read_manifest(folder: Path, newest_format: int) -> dict[str, Any]:
 
 
 def load_manifest(folder: Path, newest_format: int) -> dict[str, Any]:
-    """Read a manifest and check that it is whole, whatever became of the files.
+    """Read a manifest and check that it is whole; the files are not looked at.
 
     Raises:
         StoreError: Missing or damaged.

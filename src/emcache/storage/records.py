@@ -280,7 +280,7 @@ def read_record(folder: Path, *, verify_files: bool = True) -> Record:
     try:
         computed = json_sha256({key: content[key] for key in content if key != "sha256"})
     except (ValueError, RecursionError) as error:
-        # NaN and halves of characters are read by Python's JSON, and written by nobody.
+        # Python's JSON reads NaN and lone surrogates, which no record has.
         raise _damaged(folder, "record.json", str(error)) from error
     if content.get("sha256") != computed:
         raise _damaged(folder, "record.json", "its checksum does not match")

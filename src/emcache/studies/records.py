@@ -49,7 +49,7 @@ class StudyRecords:
         return any((run, name, split, key) in self._evaluations for name in names)
 
     def seconds_per_epoch(self, cell: Cell) -> float | None:
-        """Of the newest run that was trained likewise."""
+        """Of the newest run with the same data, backbone, size and head, or None."""
         request = cell.request
         return self._seconds.get(
             (

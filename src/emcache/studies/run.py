@@ -326,7 +326,7 @@ def _plan(
 def _cached(
     workspace: Workspace, cell: Cell, device: str, dataset: Dataset, problem: str | None
 ) -> bool:
-    """Whether the dataset's tokens are there; without weights nobody can know."""
+    """Whether the dataset's tokens are there; False where the weights are not known."""
     if problem is not None:
         return False
     features = _request(workspace, cell, device).features

@@ -174,7 +174,7 @@ class Unfinished:
         """
         known = self._ids.get(str(seed))
         if known is None or (self._folder.parent / known).exists():
-            # One that stands and is not sound is kept for whoever can fix it.
+            # A damaged record is kept: somebody may be able to fix it.
             known = self._ids[str(seed)] = new_record_id(kind)
             self._folder.mkdir(parents=True, exist_ok=True)
             atomic.write_json(self._folder / _SEEDS, self._ids)
@@ -190,7 +190,7 @@ class Unfinished:
 
     def close(self) -> None:
         """The command is done: forget all of it."""
-        # The list first: by what else is there, nobody can tell that anything was trained.
+        # The list first: without it the other files do not show that anything was trained.
         with suppress(OSError):
             (self._folder / _SEEDS).unlink(missing_ok=True)
         shutil.rmtree(self._folder, ignore_errors=True)

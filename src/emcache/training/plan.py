@@ -94,7 +94,7 @@ class TrainingRequest:
     device: str = "auto"
     precision: str = "auto"
     accumulate: int = 1
-    """A backbone that runs takes a step's slices in so many parts, to need less memory."""
+    """Number of parts in which a backbone takes a step's slices, to need less memory."""
     checkpoint: bool = False
     """Keep only each block's input, and compute its activations again for the gradient."""
     save_predictions: bool = False

@@ -66,8 +66,8 @@ class Lora(Regime):
         reporters = [reporter]
 
         def build(seed: int) -> Model:
-            hears = reporters.pop() if reporters else Quiet()
-            backbone = load_backbone(spec, weights, plan.device, hears)
+            first = reporters.pop() if reporters else Quiet()
+            backbone = load_backbone(spec, weights, plan.device, first)
             targets = protocol.lora_targets.split("+")
             rank, alpha = protocol.lora_rank, protocol.lora_alpha
             adapter = attach_adapter(backbone, rank, alpha, targets, seed)

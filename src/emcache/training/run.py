@@ -42,7 +42,7 @@ from emcache.training.scoring import (
 from emcache.training.trainer import Fit, Trainer, fit
 
 Deliver = Callable[[Sequence[Record]], None]
-"""Hands the records of a training to whoever asked for them."""
+"""Takes the records of a training when all are there."""
 
 
 def train(

@@ -91,5 +91,5 @@ def _with_lines(rows: pl.DataFrame) -> pl.DataFrame:
     rows = rows.with_columns(line=pl.format("{}\n{}, {}", "dataset", "backbone", size))
     alike = pl.len().over("line") > 1
     # The last twelve characters of a feature set's name are of its fingerprint.
-    told = pl.format("{}, {}", "line", pl.col("feature_set").str.slice(-12))
-    return rows.with_columns(line=pl.when(alike).then(told).otherwise("line"))
+    numbered = pl.format("{}, {}", "line", pl.col("feature_set").str.slice(-12))
+    return rows.with_columns(line=pl.when(alike).then(numbered).otherwise("line"))

@@ -57,7 +57,7 @@ def mark_chart(frame: pl.DataFrame, mark: str, x: str, y: str) -> alt.Chart:
     facts = [counted(drawn.height, "row")]
     opacity = 1.0
     if mark in _FILLED and drawn["x"].is_duplicated().any():
-        # Stacked, they would show a sum that nobody asked for.
+        # Stacked marks would show a sum that was not asked for.
         facts.append(f"several rows have the same {x} and are drawn over each other")
         opacity = 0.4
     marked: alt.Chart = getattr(alt.Chart(theme.ROWS), f"mark_{mark}")(

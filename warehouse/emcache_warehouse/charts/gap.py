@@ -127,7 +127,7 @@ def _text() -> pl.Expr:
         .then(pl.lit("no interval"))
         .otherwise(pl.format("{} to {}", _short("frechet_low"), _short("frechet_high")))
     )
-    rods = (
+    yardsticks = (
         pl.when(pl.col("frechet_at_n").is_null())
         .then(pl.lit(""))
         .otherwise(
@@ -139,7 +139,7 @@ def _text() -> pl.Expr:
             )
         )
     )
-    return pl.concat_list(_short("frechet"), interval, rods)
+    return pl.concat_list(_short("frechet"), interval, yardsticks)
 
 
 def _oriented(rows: pl.DataFrame, domains: list[str]) -> pl.DataFrame:

@@ -38,7 +38,7 @@ def pca_chart(rows: pl.DataFrame) -> alt.VConcatChart:
     rows = rows.with_columns(
         panel=pl.when(alike).then(pl.format("{}: {}", "panel", sets)).otherwise("panel")
     )
-    # A picture is part of the chart; an address elsewhere would be fetched by whoever opens it.
+    # A picture is part of the chart; an address elsewhere would be fetched on opening it.
     own = pl.col("thumbnail").str.starts_with(_OWN_PICTURE)
     pictures = rows.select("slice", image=pl.when(own).then("thumbnail")).unique(
         "slice", maintain_order=True

@@ -22,10 +22,10 @@ MOST_PIXELS = 1 << 30
 """Larger planes are refused: a small file may claim any size."""
 
 MOST_PLANES = 1 << 20
-"""Volumes of more planes are refused, likewise."""
+"""Volumes of more planes are refused."""
 
 MOST_CHUNKS = 1 << 18
-"""Planes that lie in more chunks are refused, likewise."""
+"""Planes that lie in more chunks are refused."""
 
 # What a library notes of each chunk that it looks for, stored or not, takes some 6 kB.
 _CHUNKS_AT_ONCE = 1 << 12

@@ -133,7 +133,7 @@ def _bits(picture: ImageFile.ImageFile) -> int:
 def _check_grey_palette(picture: Image.Image, path: Path) -> None:
     """Refuse colours, whose brightness says nothing about the label they stand for.
 
-    Likewise pixels that the palette has no entry for, which Pillow shows as black.
+    The same holds for pixels without an entry in the palette, which Pillow shows as black.
     """
     used = np.unique(np.asarray(picture))
     colours = np.asarray(picture.getpalette("RGB"), dtype=np.uint8).reshape(-1, 3)
