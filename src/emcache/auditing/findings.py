@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from emcache.findings import Verdict
@@ -20,28 +20,28 @@ class Check:
     """What was found, and what to do where there is something to do."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Pairing:
     """What the pixels say of which mask belongs to which slice."""
 
-    own_mask_wins: float | None
+    own_mask_wins: float | None = None
     """Share of the examined slices whose own mask fits best in both halves of the picture."""
-    assignment: Mapping[str, str]
+    assignment: Mapping[str, str] = field(default_factory=dict)
     """For each image that both halves agree on the mask that fits best, as paths below the root."""
-    displaced: Mapping[str, str]
+    displaced: Mapping[str, str] = field(default_factory=dict)
     """The part of the assignment that is another mask than the declared one, clearly so."""
-    undecided: Sequence[str]
+    undecided: Sequence[str] = ()
     """Images that the halves do not agree on, or not clearly enough."""
-    doubtful: Sequence[str]
+    doubtful: Sequence[str] = ()
     """Images whose own mask fits no better than those of other slices."""
-    evidence: float | None
+    evidence: float | None = None
     """By how many standard errors the best of the known wrong orders fits better than the declared
     one; negative where the declared one fits better."""
-    cause: str | None
+    cause: str | None = None
     """Why the best pairing is another one: ``string order``, ``reversed`` and so on."""
     orientation: str
     """How the masks had to be turned to fit: ``as they are``, ``flipped left-right`` ..."""
-    channel: str
+    channel: str = ""
     """The channel of the image with the clearest scores."""
     examined: int
     """Slices that could be examined."""
@@ -65,20 +65,6 @@ class Audit:
         return {
             "dataset": self.dataset,
             "verdict": str(self.verdict),
-            "checks": [
-                {"name": c.name, "verdict": str(c.verdict), "message": c.message}
-                for c in self.checks
-            ],
-            "pairing": {
-                "own_mask_wins": self.pairing.own_mask_wins,
-                "assignment": dict(self.pairing.assignment),
-                "displaced": dict(self.pairing.displaced),
-                "undecided": list(self.pairing.undecided),
-                "doubtful": list(self.pairing.doubtful),
-                "evidence": self.pairing.evidence,
-                "cause": self.pairing.cause,
-                "orientation": self.pairing.orientation,
-                "channel": self.pairing.channel,
-                "examined": self.pairing.examined,
-            },
+            "checks": [{**asdict(check), "verdict": str(check.verdict)} for check in self.checks],
+            "pairing": asdict(self.pairing),
         }

@@ -140,7 +140,7 @@ def judge_pairing(candidates: Candidates, scratch: Scratch | None) -> Judgement:
 
 
 def _cannot_compare(candidates: Candidates, why: str) -> Judgement:
-    nothing = Pairing(None, {}, {}, (), (), None, None, AS_THEY_ARE, "", len(candidates.images))
+    nothing = Pairing(orientation=AS_THEY_ARE, examined=len(candidates.images))
     message = f"cannot tell whether the masks belong to these slices: {why}"
     return Judgement(_check(Verdict.WARN, candidates, message), nothing, np.arange(0), None)
 

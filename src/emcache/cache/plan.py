@@ -55,7 +55,7 @@ class ExtractOptions:
             raise UsageError(f"--dtype {self.dtype!r} is unknown; expected float16 or float32.")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     """An extraction, resolved."""
 
@@ -151,16 +151,16 @@ def plan_extraction(
     hashes = [item.pixel_sha256 for item in slices]
     places = place_slices([item.id for item in slices], hashes, grids)
     return Job(
-        workspace,
-        selection,
-        dataset,
-        slices,
-        spec,
-        weights,
-        recipe,
-        device,
-        options.batch,
-        places,
-        feature_set_fingerprint(recipe, hashes, grids),
-        options.adapter,
+        workspace=workspace,
+        selection=selection,
+        dataset=dataset,
+        slices=slices,
+        spec=spec,
+        weights=weights,
+        recipe=recipe,
+        device=device,
+        batch=options.batch,
+        places=places,
+        fingerprint=feature_set_fingerprint(recipe, hashes, grids),
+        adapter=options.adapter,
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ _OPTION = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Slice:
     """One slice of a dataset."""
 
@@ -39,7 +39,7 @@ class Slice:
     """Name within the dataset."""
     image: Plane
     """Where its pixels are."""
-    mask: Plane | None
+    mask: Plane | None = None
     """Where its mask is, or None."""
     split: str | None
     """``train``, ``test``, another name, or None."""
@@ -49,13 +49,13 @@ class Slice:
     """Columns in pixels, as stored."""
     pixel_sha256: str
     """Identity of the image's pixels."""
-    mask_sha256: str | None
+    mask_sha256: str | None = None
     """Identity of the mask's pixels, decoded to 0..255."""
-    foreground_pixels: int | None
+    foreground_pixels: int | None = None
     """Mask pixels of all classes but the background."""
-    grey_pixels: int | None
+    grey_pixels: int | None = None
     """Mask pixels strictly between 0 and 255, where a threshold decides on them."""
-    grey_window: GreyWindow | None
+    grey_window: GreyWindow | None = None
     """Values that become black and white; None for slices of 8 bits."""
 
     @property
@@ -66,7 +66,7 @@ class Slice:
         return self.foreground_pixels / (self.height * self.width)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Dataset:
     """A named set of slices."""
 
@@ -200,16 +200,16 @@ def read_dataset(
         _describe_slice(entry, facts, window, classes, by_default) for entry in listing.entries
     )
     dataset = Dataset(
-        name,
-        layout,
-        root,
-        listing.pairing,
-        listing.voxel_size_nm,
-        classes,
-        window,
-        slices,
-        options.get(FIRST_NAME, name),
-        Scramble.parse(options["scramble"]) if "scramble" in options else None,
+        name=name,
+        layout=layout,
+        root=root,
+        pairing=listing.pairing,
+        voxel_size_nm=listing.voxel_size_nm,
+        classes=classes,
+        grey_window=window,
+        slices=slices,
+        first_name=options.get(FIRST_NAME, name),
+        scramble=Scramble.parse(options["scramble"]) if "scramble" in options else None,
     )
     _check_foreground(dataset)
     return dataset
@@ -259,20 +259,17 @@ def _describe_slice(
 ) -> Slice:
     image = facts[entry.image]
     height, width = image["shape"]
+    unlabelled = Slice(
+        id=entry.id,
+        image=entry.image,
+        split=entry.split,
+        height=height,
+        width=width,
+        pixel_sha256=image["sha256"],
+        grey_window=window,
+    )
     if entry.mask is None:
-        return Slice(
-            entry.id,
-            entry.image,
-            None,
-            entry.split,
-            height,
-            width,
-            image["sha256"],
-            None,
-            None,
-            None,
-            window,
-        )
+        return unlabelled
     label = facts[entry.mask]
     if label["shape"] != image["shape"]:
         mask_height, mask_width = label["shape"]
@@ -283,18 +280,12 @@ def _describe_slice(
         )
     values = {int(value): count for value, count in label["values"].items()}
     classes.check(values, entry.mask, by_default=by_default)
-    return Slice(
-        entry.id,
-        entry.image,
-        entry.mask,
-        entry.split,
-        height,
-        width,
-        image["sha256"],
-        label["sha256"],
-        classes.foreground_pixels(values),
-        classes.doubtful_pixels(values),
-        window,
+    return replace(
+        unlabelled,
+        mask=entry.mask,
+        mask_sha256=label["sha256"],
+        foreground_pixels=classes.foreground_pixels(values),
+        grey_pixels=classes.doubtful_pixels(values),
     )
 
 

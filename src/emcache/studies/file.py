@@ -87,7 +87,7 @@ class Cell:
         return f"{request.regime} {self.backbone} on {trained_on}, {request.sampling}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StudyGap:
     """Distances between every two of some selections, in one kind of features."""
 
@@ -250,16 +250,16 @@ class _Reader:
             trainings = tuple((t,) if isinstance(t, str) else tuple(t) for t in table.train_on)
         return [
             StudyGap(
-                tuple(table.between),
-                find_backbone(backbone).name,
-                self._weights(table, backbone),
-                table.longest_edge,
-                table.precision,
-                table.dtype,
-                regime,
-                trainings,
-                tuple(table.levels),
-                table.by_class,
+                between=tuple(table.between),
+                backbone=find_backbone(backbone).name,
+                weights=self._weights(table, backbone),
+                longest_edge=table.longest_edge,
+                precision=table.precision,
+                dtype=table.dtype,
+                regime=regime,
+                train_on=trainings,
+                levels=tuple(table.levels),
+                by_class=table.by_class,
             )
             for backbone, regime in product(table.backbones, table.regimes)
         ]

@@ -39,7 +39,7 @@ from emcache.training.scoring import (
     slice_table,
     training_slices,
 )
-from emcache.training.trainer import Fit, Trainer, fit
+from emcache.training.trainer import Fit, Trainer, TrainingOrder, fit
 
 Deliver = Callable[[Sequence[Record]], None]
 """Takes the records of a training when all are there."""
@@ -222,17 +222,8 @@ class _Runs:
             trainer = Trainer(
                 model.module, protocol, plan.device, plan.precision, ignores=sources.ignores
             )
-            result = fit(
-                trainer,
-                self.examples,
-                self.train,
-                self.val,
-                request.sampling,
-                protocol,
-                seed,
-                self.reporter,
-                keeper,
-            )
+            order = TrainingOrder(self.train, self.val, request.sampling)
+            result = fit(trainer, self.examples, order, seed, self.reporter, keeper)
             model.module.load_state_dict(dict(result.state), strict=False)
             pictures = draft if request.save_predictions else None
             learned = training_slices(sources, [p for part in self.train for p in part], self.val)

@@ -64,6 +64,17 @@ class Fit:
         return self.epochs[self.best_epoch - 1].val_loss
 
 
+class TrainingOrder(NamedTuple):
+    """Positions of the slices that a training uses."""
+
+    train: Sequence[Sequence[int]]
+    """To train on, for each source."""
+    val: Sequence[int]
+    """To validate on."""
+    sampling: Sampling = Sampling.NATURAL
+    """How steps draw from the sources."""
+
+
 class Prediction(NamedTuple):
     """What a model makes of one step."""
 
@@ -91,7 +102,7 @@ class Trainer:
     ) -> None:
         self.model = model.to(device)
         self._trained = [p for p in model.parameters() if p.requires_grad]
-        self._protocol = protocol
+        self.protocol = protocol
         self._device = device
         self._precision = precision
         self._ignores = ignores
@@ -119,8 +130,8 @@ class Trainer:
             loss = share * self.loss(self._logits(batch), batch.masks)
             loss.backward()  # type: ignore[no-untyped-call]
             losses.append(loss.detach())
-        if self._protocol.gradient_clip is not None:
-            torch.nn.utils.clip_grad_norm_(self._trained, self._protocol.gradient_clip)
+        if self.protocol.gradient_clip is not None:
+            torch.nn.utils.clip_grad_norm_(self._trained, self.protocol.gradient_clip)
         self._optimizer.step()
         return torch.stack(losses).sum()
 
@@ -191,10 +202,7 @@ class Trainer:
 def fit(
     trainer: Trainer,
     examples: Examples,
-    train: Sequence[Sequence[int]],
-    val: Sequence[int],
-    sampling: Sampling,
-    protocol: Protocol,
+    order: TrainingOrder,
     seed: int,
     reporter: Reporter,
     keeper: Keeper,
@@ -204,10 +212,7 @@ def fit(
     Args:
         trainer: The head to train; it is left with the weights of the last epoch.
         examples: Where tokens and masks come from.
-        train: Positions to train on, for each source.
-        val: Positions to validate on.
-        sampling: How steps draw from the sources.
-        protocol: How.
+        order: Which slices train, and which validate.
         seed: Of the order of slices.
         reporter: Receives progress: every epoch.
         keeper: Gives what an earlier process kept of this training, and keeps what comes.
@@ -215,8 +220,9 @@ def fit(
     Raises:
         TrainingError: A loss that is not finite.
     """
+    protocol = trainer.protocol
     generator = torch.Generator().manual_seed(seed)
-    val_order = chunks(val, protocol.batch)
+    val_order = chunks(order.val, protocol.batch)
     epochs: list[Epoch] = []
     best_state: Mapping[str, Tensor] = {}
     best = 0
@@ -230,8 +236,8 @@ def fit(
             task.advance(len(epochs))
         while len(epochs) < protocol.max_epochs and len(epochs) - best < protocol.patience:
             started = time.perf_counter()
-            order = epoch_order(train, sampling, protocol.batch, generator)
-            losses = trainer.train_epoch(examples.steps(order))
+            steps = epoch_order(order.train, order.sampling, protocol.batch, generator)
+            losses = trainer.train_epoch(examples.steps(steps))
             val_loss, val_iou = validate(trainer, examples.steps(val_order))
             seconds = time.perf_counter() - started
             number = len(epochs) + 1

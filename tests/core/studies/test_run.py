@@ -187,7 +187,7 @@ def test_a_seed_that_fails_does_not_stop_the_next(
     real = emcache.training.run.fit
 
     def fail(*arguments):
-        if arguments[6] == 0:
+        if arguments[3] == 0:
             raise torch.OutOfMemoryError("no room")
         return real(*arguments)
 

@@ -28,8 +28,8 @@ from emcache.training.batches import Batch, LabelledFeatures, Residency, TokenRe
 from emcache.training.checkpoints import Progress
 from emcache.training.counts import Counts
 from emcache.training.protocol import Protocol, read_protocol
-from emcache.training.sampling import Sampling, split_validation
-from emcache.training.trainer import Trainer, fit
+from emcache.training.sampling import split_validation
+from emcache.training.trainer import Trainer, TrainingOrder, fit
 
 CPU = torch.device("cpu")
 POSITIONS = list(range(10))
@@ -147,7 +147,7 @@ def run(features: tuple[Job, FeatureSet, LabelSet], protocol: Protocol, seed: in
         worker,
         examples,
         val,
-        fit(worker, examples, train, val, Sampling.NATURAL, protocol, seed, Quiet(), NoKeeper()),
+        fit(worker, examples, TrainingOrder(train, val), seed, Quiet(), NoKeeper()),
     )
 
 
