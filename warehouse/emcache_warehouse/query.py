@@ -89,6 +89,13 @@ def run_query(
         return _fetch(connection, statement.query if before else sql, values)
     except duckdb.Error as error:
         raise WarehouseError(_message(connection, error), subject=sql) from error
+    except UnicodeDecodeError as error:
+        # A message that repeats a part of a text may begin or end within a character.
+        raise WarehouseError(
+            "DuckDB refuses the statement, and its message is not text; expected ASCII where a "
+            "format stands: change the statement or its parameters.",
+            subject=sql,
+        ) from error
     finally:
         connection.close()
 

@@ -35,6 +35,7 @@ def _ring(*_: object) -> None:
 
 @pytest.fixture(scope="module", autouse=True)
 def _bounds(request: pytest.FixtureRequest) -> Iterator[None]:
+    CASES.clear()
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (status("VmSize") + ADDRESS_SPACE, hard))
     alarms = (signal.SIGALRM, signal.SIGPROF)

@@ -10,7 +10,7 @@ from hostile import (
     attempt,
     cases,
 )
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from emcache.storage.workspace import Workspace
@@ -56,6 +56,8 @@ def database(runs: Workspace) -> Path:
 
 @cases(35, 300)
 @given(sql=st.sampled_from(ASKED), value=SQL_VALUES)
+@example(sql="SELECT format($a, 1, 2) AS a, printf($a, 1) AS b", value="%\x80")
+@example(sql="SELECT strptime('2020', $a) AS a", value="%\x80")
 def test_sql_parameters(database: Path, sql: str, value: str) -> None:
     attempt("sql", lambda: run_query(database, sql, {"a": value}))
 
