@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -26,8 +26,12 @@ def gap(
         typer.Option(help="A trained run: its backbone, with its adapter where it has one."),
     ] = None,
     level: Annotated[
-        list[Literal["slice", "cls", "token"]] | None,
-        typer.Option(help="slice (mean of the patch tokens), cls, token. (default: slice)"),
+        list[str] | None,
+        typer.Option(
+            metavar="slice|cls|token",
+            help="Mean of a slice's patch tokens, class token, single patch tokens; may be "
+            "repeated. (default: slice)",
+        ),
     ] = None,
     by_class: Annotated[
         bool,

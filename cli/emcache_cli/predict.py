@@ -46,6 +46,13 @@ def predict(
             help="Values of inputs of more than 8 bits; default: those of the training.",
         ),
     ] = None,
+    align_as: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DATASET",
+            help="Which dataset of the training the inputs are like; for runs with --align.",
+        ),
+    ] = None,
     device: DeviceOption = "auto",
     output_format: FormatOption = None,
     workspace: WorkspaceOption = None,
@@ -61,7 +68,14 @@ def predict(
     numbers = parse_pair(grey_window, "--grey-window")
     window = None if numbers is None else GreyWindow(*numbers)
     options = PredictionOptions(
-        probabilities, overlays, parse_voxel_size(voxel_size), overwrite, window, weights, device
+        probabilities=probabilities,
+        overlays=overlays,
+        voxel_size_nm=parse_voxel_size(voxel_size),
+        overwrite=overwrite,
+        grey_window=window,
+        weights=weights,
+        device=device,
+        align_as=align_as,
     )
     files, _ = run_prediction(find_workspace(workspace), run, inputs, out, options, Console())
     show_rows(prediction_rows(files), output_format)

@@ -83,6 +83,19 @@ class TrainingOptions:
         Literal["random", "block"] | None,
         typer.Option(help="Validation slices at random, or neighbours. (default: random)"),
     ] = None
+    align: Annotated[
+        Literal["none", "standardise", "whiten", "coral", "quantile"] | None,
+        typer.Option(
+            help="Align the tokens of each dataset; coral and quantile lead to the first one. "
+            "(default: none)"
+        ),
+    ] = None
+    align_on: Annotated[
+        Literal["train", "test"] | None,
+        typer.Option(
+            help="Whose unlabelled tokens say how; test makes it transductive. (default: train)"
+        ),
+    ] = None
     fields: Annotated[
         list[str] | None,
         typer.Option(
@@ -120,6 +133,8 @@ class TrainingOptions:
             "batch": self.batch,
             "head": self.head,
             "val_split": self.val_split,
+            "align": self.align,
+            "align_on": self.align_on,
             **further,
         }
         set_fields = parse_fields(self.fields or [])

@@ -176,7 +176,13 @@ def evaluate_run(
         for place, item in enumerate(source.slices)
         if not splits or item.split in splits
     ]
-    request = InputsRequest(sources, trained.features(options.weights), options.device)
+    request = InputsRequest(
+        sources,
+        trained.features(options.weights),
+        options.device,
+        trained.protocol,
+        next(iter(trained.domains().values()), None),
+    )
     inputs = trained.regime.plan(workspace, request, reporter)
     read = "the backbone" if inputs.weights else f"the features of {sources.names}"
     trained.check_recipe(inputs.recipe, read)

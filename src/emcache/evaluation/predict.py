@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Float32, Shaped, UInt8
 
+from emcache.cache.alignment import Transform, fit
 from emcache.cache.inputs import normalise
 from emcache.cache.recipe import Recipe
 from emcache.data.images import outline_overlay, read_image
@@ -46,6 +47,8 @@ class PredictionOptions:
     weights: str | None = None
     """Where the backbone's weights are, if not where they were when the run was trained."""
     device: str = "auto"
+    align_as: str | None = None
+    """Which dataset of the training the inputs are like, for a run that aligns tokens."""
 
 
 class Prediction(NamedTuple):
@@ -138,6 +141,7 @@ class Predictor:
         window: GreyWindow | None,
         backbone: BackboneModule,
         head: Head,
+        transform: Transform | None = None,
     ) -> None:
         self._trained = trained
         self._preprocessing = preprocessing
@@ -145,6 +149,7 @@ class Predictor:
         self._backbone = backbone
         self._head = head
         self._device = next(head.parameters()).device
+        self._transform = transform
 
     @classmethod
     def open(
@@ -174,7 +179,8 @@ class Predictor:
         warn_of_nothing_learned(trained, reporter)
         backbone = trained.load_backbone(weights, device, reporter)
         window = options.grey_window or trained.grey_window
-        return cls(trained, preprocessing, window, backbone, trained.load_head(device))
+        head = trained.load_head(device)
+        return cls(trained, preprocessing, window, backbone, head, _transform(trained, options))
 
     def pages(self, file: PlannedFile) -> Iterator[Prediction]:
         """Every page of a file, one after the other."""
@@ -216,13 +222,34 @@ class Predictor:
             with autocast(self._device, trained.token_precision):
                 tokens = self._backbone(inputs).tokens.float()
             # As the head has seen them: tokens from the cache were rounded.
-            tokens = tokens.to(getattr(torch, trained.token_type)).float()
+            tokens = tokens.to(getattr(torch, trained.token_type))
+            if self._transform is not None:
+                stored = tokens[0].permute(1, 2, 0).cpu().numpy()
+                aligned = torch.from_numpy(self._transform(stored)).to(self._device)
+                tokens = aligned.permute(2, 0, 1)[None]
+            tokens = tokens.float()
             with autocast(self._device, trained.precision):
                 logits: Float[torch.Tensor, "1 class row col"] = self._head(tokens, (height, width))
             labels = logits[0].argmax(dim=0).to(torch.uint8)
             foreground = 1 - logits.float().softmax(dim=1)[0, 0]
         mask = self._trained.classes.shown(labels.cpu().numpy())
         return Prediction(image, labels.cpu().numpy(), mask, foreground.cpu().numpy())
+
+
+def _transform(trained: TrainedRun, options: PredictionOptions) -> Transform | None:
+    """How the inputs' tokens are aligned: as those of a domain that the run was trained on."""
+    domains = trained.domains()
+    name = options.align_as or (next(iter(domains)) if len(domains) == 1 else None)
+    if not domains and name is None:
+        return None
+    if name is None or name not in domains:
+        raise UsageError(
+            f"run {trained.id} aligns the tokens of {', '.join(domains) or 'no dataset'}; say with "
+            f"--align-as which of them the inputs are like.",
+            subject=name,
+        )
+    protocol, reference = trained.protocol, next(iter(domains.values()))
+    return fit(protocol.align, domains[name], reference, protocol.align_shrinkage)
 
 
 def _check_sizes(file: PlannedFile, preprocessing: Preprocessing) -> None:

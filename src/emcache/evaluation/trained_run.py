@@ -11,6 +11,7 @@ from annotated_types import Gt, Len, Lt
 from pydantic import AfterValidator, Field, Strict
 from torch import nn
 
+from emcache.cache.alignment import ALIGNMENT_FILE, Moments, load_moments
 from emcache.cache.find import FeatureRequest
 from emcache.cache.recipe import TokenType
 from emcache.data.classes import ClassRule, class_rule
@@ -155,6 +156,16 @@ class TrainedRun:
         """Type that tokens had when the head read them."""
         token_type: TokenType = self.recipe["dtype"]
         return token_type
+
+    def domains(self) -> Mapping[str, Moments]:
+        """What the domains of its training were aligned by, the reference first; mostly nothing.
+
+        Raises:
+            RecordError: The record's file cannot be read.
+        """
+        if self.protocol.align == "none":
+            return {}
+        return load_moments(self.record.file(ALIGNMENT_FILE))
 
     def load_head(self, device: torch.device) -> Head:
         """The trained head, ready for inference.

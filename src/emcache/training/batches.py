@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float, Shaped, UInt8
 from torch import Tensor
 
+from emcache.cache.alignment import Moments, Transform
 from emcache.cache.feature_set import FeatureSet
 from emcache.cache.inputs import normalise, training_image, training_mask
 from emcache.cache.labels import LabelSet
@@ -35,6 +36,9 @@ class Example(NamedTuple):
 @runtime_checkable
 class Reader(Protocol):
     """Examples by their position: those of the first source, then those of the next."""
+
+    domains: Sequence[Moments]
+    """What each source's tokens were aligned by; nothing where they are as they were made."""
 
     def read(self, position: int) -> Example:
         """One example, from disk."""
@@ -60,17 +64,27 @@ class LabelledFeatures:
 class TokenReader:
     """Patch tokens from feature sets: for heads alone."""
 
-    def __init__(self, sources: Sequence[LabelledFeatures]) -> None:
+    def __init__(
+        self,
+        sources: Sequence[LabelledFeatures],
+        transforms: Sequence[Transform | None] | None = None,
+        domains: Sequence[Moments] = (),
+    ) -> None:
         self._sources = sources
         self._places = [
-            (source, local) for source in sources for local in range(len(source.labels.slices))
+            (source, transform, local)
+            for source, transform in zip(sources, transforms or [None] * len(sources), strict=True)
+            for local in range(len(source.labels.slices))
         ]
+        self.domains = domains
+        """What each source's tokens were aligned by; nothing where they are as they were made."""
 
     def read(self, position: int) -> Example:
         """Tokens and mask of one slice."""
-        source, local = self._places[position]
+        source, transform, local = self._places[position]
+        stored = source.feature_set.tokens(local)
         # ascontiguousarray also makes a read-only view writable, which torch asks for.
-        tokens = np.ascontiguousarray(source.feature_set.tokens(local))
+        tokens = np.ascontiguousarray(stored if transform is None else transform(stored))
         mask = np.ascontiguousarray(source.labels.mask(local))
         return Example(torch.from_numpy(tokens), torch.from_numpy(mask))
 
@@ -99,6 +113,9 @@ class SizedSlice:
 
 class PixelReader:
     """Slices at training size: for models that run the backbone at every step."""
+
+    domains: Sequence[Moments] = ()
+    """Pixels are not aligned."""
 
     def __init__(self, slices: Sequence[SizedSlice], patch: int) -> None:
         self._slices = slices

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from emcache.cache.alignment import Moments, fit, moments_of
 from emcache.cache.extract import run_extraction
 from emcache.cache.feature_jobs import ensure_recorded
 from emcache.cache.feature_set import FeatureSet
@@ -25,6 +26,7 @@ from emcache.training.batches import (
     SizedSlice,
     TokenReader,
 )
+from emcache.training.protocol import Protocol
 from emcache.training.sampling import Source, Sources
 
 _RECIPE_FIELDS = (
@@ -47,6 +49,10 @@ class InputsRequest:
     """What is not named must be unambiguous in the cache."""
     device: str
     """Where a backbone runs: at every step, or to extract what is missing."""
+    protocol: Protocol
+    """Of the training: says how tokens are aligned."""
+    reference: Moments | None = None
+    """The domain that alignment leads to; None for the first source."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +96,7 @@ def plan_cached_tokens(workspace: Workspace, request: InputsRequest, reporter: R
         tuple(item.grids for item in planned),
         tuple(item.known.name for item in planned),
         None,
-        lambda reporter: TokenReader([item.make(reporter) for item in planned]),
+        lambda reporter: _open_tokens([item.make(reporter) for item in planned], request),
     )
 
 
@@ -104,6 +110,12 @@ def plan_pixels(workspace: Workspace, request: InputsRequest, reporter: Reporter
     sources, jobs = request.sources, []
     if request.features.backbone is None:
         raise UsageError("adapters need a backbone to sit in; name one, as dinov2-small.")
+    if request.protocol.align != "none":
+        raise UsageError(
+            f"tokens move while their backbone is adapted, so they cannot be aligned by "
+            f"{request.protocol.align}; leave align out.",
+            subject="align",
+        )
     for source in sources.items:
         name = source.dataset.name
         options = request.features.extract_options(name, request.device)
@@ -125,6 +137,22 @@ def plan_pixels(workspace: Workspace, request: InputsRequest, reporter: Reporter
         first.weights,
         lambda _: PixelReader(slices, first.spec.patch),
     )
+
+
+def _open_tokens(features: Sequence[LabelledFeatures], request: InputsRequest) -> TokenReader:
+    """The tokens of every source, each through the transform of its domain."""
+    protocol, sources = request.protocol, request.sources.items
+    if protocol.align == "none":
+        return TokenReader(features)
+    domains = []
+    for source, item in zip(sources, features, strict=True):
+        chosen = [i for i, s in enumerate(source.slices) if s.split == protocol.align_on]
+        domains.append(moments_of(source.dataset.first_name, item.feature_set.tokens, chosen))
+    reference = request.reference or domains[0]
+    transforms = [
+        fit(protocol.align, domain, reference, protocol.align_shrinkage) for domain in domains
+    ]
+    return TokenReader(features, transforms, domains)
 
 
 def _label_key(source: Source, recipe: Mapping[str, Any], grids: Sequence[Grid]) -> str:

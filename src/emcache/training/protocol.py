@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, get_type_hints
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationError, create_model
 
+from emcache.cache.alignment import METHODS, Method
 from emcache.errors import UsageError, suggest
 from emcache.validation import Content, Misfit, check
 
@@ -86,6 +87,15 @@ class Protocol:
     ] = "attn.qkv+attn.proj"
     """Layers of every block that carry an adapter, joined by ``+``."""
 
+    align: Annotated[Method, Field(description=f"one of {', '.join(METHODS)}")] = "none"
+    """How the tokens of each dataset are aligned (:mod:`emcache.cache.alignment`); ``coral`` and
+    ``quantile`` lead to the dataset that is named first."""
+    align_on: Annotated[Literal["train", "test"], Field(description="train or test")] = "train"
+    """Whose unlabelled tokens say how: those of the training slices, or of the test slices, which
+    makes the score a transductive one."""
+    align_shrinkage: Annotated[float, Ge(0), Le(1), Field(description="a number from 0 to 1")] = 0.0
+    """Share of a covariance that the mean of its diagonal takes the place of."""
+
     def __post_init__(self) -> None:
         # A whole number may stand where a float is meant; fingerprints tell 1 from 1.0.
         for name, value in _checked(asdict(self)).items():
@@ -95,7 +105,13 @@ class Protocol:
     def label(self) -> str:
         """``paper``, or ``paper[max_epochs=3]`` with every changed field."""
         values, named = self.as_dict(), PROTOCOLS[self.name].as_dict()
-        changed = [f"{name}={value}" for name, value in values.items() if value != named[name]]
+        changed = [
+            f"{name}={value}"
+            for name, value in values.items()
+            if value != named.get(name, _MISSING)
+        ]
+        if self.align != "none" and self.align_on == "test":
+            changed.append("transductive")
         return self.name if not changed else f"{self.name}[{', '.join(changed)}]"
 
     def with_changes(self, changes: Mapping[str, Any]) -> Protocol:
@@ -110,13 +126,24 @@ class Protocol:
         return Protocol(**_checked({**asdict(self), **given}))
 
     def as_dict(self) -> dict[str, Any]:
-        """Every field, as records name its value."""
-        return {**asdict(self), "head": _RECORDED_HEADS[self.head]}
+        """Every field, as records name its value.
+
+        Fields that came later are left out where they change nothing, so that fingerprints of
+        earlier versions hold.
+        """
+        values = {**asdict(self), "head": _RECORDED_HEADS[self.head]}
+        return {
+            name: value for name, value in values.items() if value != _LATER.get(name, _MISSING)
+        }
 
 
 _TYPES: Mapping[str, Any] = {
     field.name: get_type_hints(Protocol, include_extras=True)[field.name]
     for field in fields(Protocol)
+}
+_MISSING = object()
+_LATER: Mapping[str, object] = {
+    field.name: field.default for field in fields(Protocol) if field.name.startswith("align")
 }
 _DEFINED: Any = {field.name: (_TYPES[field.name], field.default) for field in fields(Protocol)}
 _MODEL: type[Content] = create_model("_ProtocolFields", __base__=Content, **_DEFINED)

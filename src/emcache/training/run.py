@@ -11,6 +11,7 @@ import polars as pl
 
 from emcache.auditing.checks import compare_datasets
 from emcache.auditing.run import accept_audits
+from emcache.cache.alignment import ALIGNMENT_FILE, Moments, save_moments
 from emcache.errors import TrainingError
 from emcache.models.device import (
     advise_on_memory,
@@ -91,7 +92,7 @@ def train(
         "val_slices": _names(sources, val),
         "command": (key := _command_key(plan, extra)),
     }
-    run = _Runs(workspace, plan, examples, train, val, test, facts, reporter)
+    run = _Runs(workspace, plan, examples, train, val, test, facts, reporter, reader.domains)
     build = plan.regime.builder(plan, reporter)
     records: list[Record] = []
     with unfinished_command(workspace.runs, key, f"training {sources.names}", reporter) as command:
@@ -131,7 +132,7 @@ def plan_training(
     if regime.runs_backbone:
         # Tokens go to the head as they are computed, in the arithmetic of the training.
         features = replace(features, dtype="float32", precision=precision)
-    asked = InputsRequest(sources, features, request.device)
+    asked = InputsRequest(sources, features, request.device, protocol)
     inputs = regime.plan(workspace, asked, reporter)
     # Features of one physical scale may be chosen though the user did not ask for it.
     protocol = replace(protocol, pixel_size_nm=inputs.description.get("pixel_size_nm"))
@@ -206,6 +207,7 @@ class _Runs:
     test: list[int]
     facts: Mapping[str, Any]
     reporter: Reporter
+    domains: Sequence[Moments]
 
     def one(
         self, seed: int, build: Callable[[int], Model], record_id: str, keeper: Keeper
@@ -246,6 +248,8 @@ class _Runs:
             draft.write_table("epochs.parquet", pl.DataFrame([asdict(e) for e in result.epochs]))
             draft.write_table("slice_metrics.parquet", slice_table(rows))
             draft.write_table(TRAINING_SLICES, learned)
+            if self.domains:
+                save_moments(draft.path(ALIGNMENT_FILE), self.domains)
             model.save(draft)
             record = draft.finish()
         _tell(self.reporter, sources, seed, result, rows, record)

@@ -19,6 +19,9 @@ def test_every_field_can_be_set() -> None:
         "pixel_size_nm": "8",
         "lora_targets": "attn.qkv",
         "val_fraction": "0.2",
+        "align": "coral",
+        "align_on": "test",
+        "align_shrinkage": "0.5",
     }
     for field in dataclasses.fields(Protocol):
         if field.name == "name":

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import struct
 import threading
+import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -40,9 +41,9 @@ class TiffVolume(Volume):
         self._path = path
         self._lock = threading.Lock()
         self._whole: np.ndarray | None = None
-        with _reading(path):
+        with ExitStack() as open_files, _reading(path):
             # Other files that an OME header may name are not opened.
-            self._file = tifffile.TiffFile(path, _multifile=False)
+            self._file = open_files.enter_context(tifffile.TiffFile(path, _multifile=False))
             _check_chain(self._file, path)
             _check_ome_counts(self._file, path)
             self._pages, self._mapped = self._find_pages()
@@ -50,14 +51,15 @@ class TiffVolume(Volume):
             if self._mapped is not None:
                 sizes = [sizes[0]] * self._mapped.shape[0]
             dtypes = {_frame(page).dtype for page in self._pages}
-            voxel = _voxel_size(self._file)
-        if len(dtypes) != 1 or None in dtypes:
-            raise ImageError(
-                f"{path} has pages of {len(dtypes)} types of values "
-                f"({', '.join(sorted(map(str, dtypes)))}); expected one: save it anew.",
-                subject=path,
-            )
-        super().__init__(str(path), sizes, np.dtype(dtypes.pop()), voxel)
+            if len(dtypes) != 1 or None in dtypes:
+                raise ImageError(
+                    f"{path} has pages of {len(dtypes)} types of values "
+                    f"({', '.join(sorted(map(str, dtypes)))}); expected one: save it anew.",
+                    subject=path,
+                )
+            super().__init__(str(path), sizes, np.dtype(dtypes.pop()), _voxel_size(self._file))
+            # It stays open as long as the volume is there, unless something was wrong with it.
+            weakref.finalize(self, open_files.pop_all().close)
 
     def _find_pages(self) -> tuple[list[Any], np.ndarray | None]:
         """The pages; where one of them stands for a whole stack, the stack as an array."""

@@ -1,0 +1,224 @@
+"""Alignment of tokens: the transforms, and which slices they are fitted to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from emcache_bench.synthetic import STYLES, write_domain
+from PIL import Image
+
+from emcache.cache.alignment import (
+    ALIGNMENT_FILE,
+    Moments,
+    fit,
+    load_moments,
+    moments_of,
+    save_moments,
+)
+from emcache.cache.feature_set import list_feature_sets
+from emcache.cache.find import FeatureRequest
+from emcache.data.dataset import load_dataset
+from emcache.data.register import add_dataset
+from emcache.errors import RecordError, StoreError, UsageError
+from emcache.evaluation.evaluate import EvaluationOptions, evaluate_run
+from emcache.evaluation.predict import PredictionOptions, predict
+from emcache.evaluation.trained_run import find_run
+from emcache.progress import Quiet
+from emcache.storage.records import Record
+from emcache.storage.workspace import Workspace
+from emcache.training.plan import TrainingRequest
+from emcache.training.protocol import Protocol
+from emcache.training.run import train
+
+TINY = FeatureRequest("tiny", "random:0", 70)
+
+
+def domain(seed: int, slices: int = 6, channels: int = 5, grid: int = 20) -> list[np.ndarray]:
+    random = np.random.default_rng(seed)
+    mix = random.normal(size=(channels, channels))
+    level = 100 * random.normal(size=channels)
+    return [random.normal(size=(grid, grid, channels)) ** 3 @ mix + level for _ in range(slices)]
+
+
+def flat(slices: list[np.ndarray]) -> np.ndarray:
+    return np.concatenate([tokens.reshape(-1, tokens.shape[-1]) for tokens in slices])
+
+
+def moments(slices: list[np.ndarray], name: str = "cells") -> Moments:
+    return moments_of(name, slices.__getitem__, range(len(slices)))
+
+
+def test_moments_are_those_of_all_tokens() -> None:
+    slices = domain(0)
+    found, tokens = moments(slices), flat(slices)
+    assert found.count == len(tokens) == 2400
+    np.testing.assert_allclose(found.mean, tokens.mean(axis=0), rtol=1e-12)
+    np.testing.assert_allclose(found.covariance, np.cov(tokens.T), rtol=1e-10)
+    np.testing.assert_allclose(found.quantiles[[0, 128, -1]], np.quantile(tokens, [0, 0.5, 1], 0))
+
+
+@pytest.mark.parametrize("method", ["standardise", "whiten", "coral", "quantile"])
+def test_what_comes_out_has_the_moments_that_were_asked_for(method: str) -> None:
+    slices, others = domain(0), domain(1)
+    reference = moments(others)
+    transform = fit(method, moments(slices), reference)  # type: ignore[arg-type]
+    assert transform is not None
+    after = moments([transform(tokens) for tokens in slices])
+    if method == "standardise":
+        np.testing.assert_allclose(after.mean, 0, atol=1e-12)
+        np.testing.assert_allclose(after.deviation, 1, rtol=1e-12)
+    elif method == "whiten":
+        np.testing.assert_allclose(after.mean, 0, atol=1e-10)
+        np.testing.assert_allclose(after.covariance, np.eye(5), atol=1e-6)
+    elif method == "coral":
+        np.testing.assert_allclose(after.mean, reference.mean, rtol=1e-9)
+        np.testing.assert_allclose(after.covariance, reference.covariance, rtol=1e-6, atol=1e-6)
+    else:
+        # The outermost steps are long, and a line stands in each of them.
+        inner = slice(8, -8)
+        np.testing.assert_allclose(after.quantiles[inner], reference.quantiles[inner], atol=0.5)
+        np.testing.assert_allclose(after.quantiles[0], reference.quantiles[0], rtol=1e-9)
+
+
+def test_a_domain_aligned_to_itself_stays() -> None:
+    slices = domain(2)
+    own = moments(slices)
+    assert fit("none", own, None) is None
+    for method in ("coral", "quantile"):
+        transform = fit(method, own, own)  # type: ignore[arg-type]
+        assert transform is not None
+        np.testing.assert_allclose(transform(slices[0]), slices[0], atol=1e-8)
+    # An identity changes no bit, whatever the type.
+    plain = Moments("x", 10, np.zeros(5), np.eye(5), own.quantiles)
+    transform = fit("standardise", plain, None)
+    assert transform is not None
+    for dtype in (np.float16, np.float32, np.float64):
+        tokens = slices[0].astype(dtype)
+        assert transform(tokens).dtype == dtype
+        assert transform(tokens).tobytes() == tokens.tobytes()
+
+
+def test_too_few_tokens_for_a_covariance() -> None:
+    few = moments(domain(0, slices=1, grid=2))
+    with pytest.raises(StoreError, match=r"5 channels cannot be inverted from 4 tokens of cells"):
+        fit("whiten", few, None)
+    assert fit("whiten", few, None, shrinkage=0.1) is not None
+    assert fit("standardise", few, None) is not None
+    constant = [np.concatenate([tokens, tokens[..., :1]], axis=-1) for tokens in domain(0)]
+    with pytest.raises(StoreError, match="no channel that follows from others"):
+        fit("coral", moments(constant), moments(constant))
+    with pytest.raises(StoreError, match="needs a reference domain"):
+        fit("coral", few, None)
+    with pytest.raises(StoreError, match="has no slices to take an alignment from"):
+        moments_of("cells", [].__getitem__, [])
+
+
+def test_moments_are_kept(tmp_path: Path) -> None:
+    domains = [moments(domain(seed), f"d{seed}") for seed in (3, 1)]
+    save_moments(tmp_path / ALIGNMENT_FILE, domains)
+    kept = load_moments(tmp_path / ALIGNMENT_FILE)
+    assert list(kept) == ["d3", "d1"]
+    for before in domains:
+        after = kept[before.name]
+        assert after.count == before.count
+        assert np.array_equal(after.covariance, before.covariance)
+    (tmp_path / ALIGNMENT_FILE).write_bytes(b"PK")
+    with pytest.raises(RecordError, match="restore the record"):
+        load_moments(tmp_path / ALIGNMENT_FILE)
+
+
+@pytest.fixture
+def two(cells: Workspace, tmp_path: Path) -> Workspace:
+    write_domain(tmp_path / "other", STYLES["soft"], slices=8, size=100, seed=9)
+    masked = {"images": "images/*.png", "masks": "masks/*.png"}
+    add_dataset(cells, "other", "folder", tmp_path / "other", masked, Quiet())
+    return cells
+
+
+def trained(workspace: Workspace, *names: str, **changes: object) -> Record:
+    protocol = Protocol(head="linear", learning_rate=0.01, max_epochs=2).with_changes(changes)
+    request = TrainingRequest(
+        datasets=names, features=TINY, protocol=protocol, precision="float32", device="cpu"
+    )
+    (record,) = train(workspace, request, Quiet())
+    return record
+
+
+@pytest.mark.parametrize("align_on", ["train", "test"])
+def test_statistics_are_of_one_split_alone(two: Workspace, align_on: str) -> None:
+    """Tokens of test slices never enter without the mark that every score carries."""
+    record = trained(two, "cells", "other", align="standardise", align_on=align_on)
+    kept = load_moments(record.file(ALIGNMENT_FILE))
+    assert list(kept) == ["cells", "other"]
+    sets = {item.description["dataset"]: item for item in list_feature_sets(two.cache)}
+    for name, found in kept.items():
+        labelled = load_dataset(two, name).labelled
+        tokens = flat(
+            [
+                np.asarray(sets[name].tokens(place), np.float64)
+                for place, item in enumerate(labelled)
+                if item.split == align_on
+            ]
+        )
+        np.testing.assert_allclose(found.mean, tokens.mean(axis=0), atol=1e-9)
+        assert found.count == len(tokens)
+    assert ("transductive" in record.config["protocol"]) == (align_on == "test")
+
+
+@pytest.mark.parametrize("method", ["standardise", "coral"])
+def test_other_data_are_aligned_by_their_own_training_slices(two: Workspace, method: str) -> None:
+    record = trained(two, "cells", align=method)
+    evaluated = evaluate_run(two, record.id, ["other:test"], EvaluationOptions(), Quiet())
+    scored = pl.read_parquet(evaluated.file("slice_metrics.parquet"))
+    run = find_run(two, record.id)
+    head = run.load_head(torch.device("cpu"))
+    (tokens_of,) = (
+        item for item in list_feature_sets(two.cache) if item.description["dataset"] == "other"
+    )
+    other = load_dataset(two, "other").labelled
+    train_slices = [place for place, item in enumerate(other) if item.split == "train"]
+    own = moments_of("other", tokens_of.tokens, train_slices)
+    transform = fit(run.protocol.align, own, run.domains()["cells"])
+    assert transform is not None
+    for place, item in enumerate(other):
+        if item.split != "test":
+            continue
+        aligned = torch.from_numpy(transform(tokens_of.tokens(place))).float()
+        with torch.inference_mode():
+            logits = head(aligned.permute(2, 0, 1)[None], (70, 70))
+        row = scored.row(by_predicate=pl.col("slice_id") == item.id, named=True)
+        assert row["tp"] + row["fp"] == int((logits.argmax(dim=1) == 1).sum())
+
+
+def test_a_prediction_is_aligned_as_a_dataset_of_the_training(
+    two: Workspace, tmp_path: Path
+) -> None:
+    record = trained(two, "cells", "other", align="whiten", align_shrinkage=0.1)
+    image = Path(str(load_dataset(two, "cells").slices[0].image.path))
+    options = PredictionOptions(device="cpu")
+    with pytest.raises(UsageError, match="aligns the tokens of cells, other; say with --align-as"):
+        predict(two, record.id, [image], tmp_path / "out", options, Quiet())
+    masks = []
+    for name in ("cells", "other"):
+        options = PredictionOptions(device="cpu", align_as=name)
+        files, _ = predict(two, record.id, [image], tmp_path / name, options, Quiet())
+        masks.append(np.asarray(Image.open(files[0].mask)))
+    assert (masks[0] != masks[1]).any()
+    plain = trained(two, "cells")
+    with pytest.raises(UsageError, match="aligns the tokens of no dataset"):
+        predict(two, plain.id, [image], tmp_path / "no", options, Quiet())
+
+
+def test_what_cannot_be_aligned(two: Workspace) -> None:
+    protocol = Protocol(align="standardise")
+    request = TrainingRequest(
+        datasets=["cells"], regime="lora", features=TINY, protocol=protocol, device="cpu"
+    )
+    with pytest.raises(UsageError, match="tokens move while their backbone is adapted"):
+        train(two, request, Quiet())
+    with pytest.raises(UsageError, match="align cannot be 'corla'; expected one of none, standard"):
+        Protocol().with_changes({"align": "corla"})
