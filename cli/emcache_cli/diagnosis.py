@@ -40,7 +40,8 @@ def show_findings(findings: Sequence[Finding], chosen: Format | None, reporter: 
     else:
         _show_rows(findings, chosen)
     counts = Counter(finding.verdict for finding in findings)
-    reporter.say(", ".join(f"{counts[verdict]} {verdict}" for verdict in Verdict) + ".")
+    shown = (Verdict.PASS, Verdict.WARN, Verdict.FAIL)
+    reporter.say(", ".join(f"{counts[verdict]} {verdict}" for verdict in shown) + ".")
 
 
 def as_lines(findings: Sequence[Finding], width: int) -> Iterator[str]:

@@ -25,6 +25,20 @@ package imports neither DuckDB nor Altair; its modules do.
 ==================================== ==============================================================
 """
 
-from emcache_warehouse.notebook import Connected, connect
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from emcache_warehouse.notebook import Connected, connect
 
 __all__ = ["Connected", "connect"]
+
+
+def __getattr__(name: str) -> Any:
+    # Imported on demand: the command line's help lists the charts, and needs no workspace.
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from emcache_warehouse import notebook
+
+    return getattr(notebook, name)

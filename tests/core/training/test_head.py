@@ -212,7 +212,7 @@ def test_an_interrupt_names_the_seeds_that_are_left(
     real = emcache.training.run.fit
 
     def run(*arguments):
-        if arguments[6] == 2:
+        if arguments[3] == 2:
             raise KeyboardInterrupt
         return real(*arguments)
 
