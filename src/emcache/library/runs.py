@@ -61,6 +61,7 @@ class TrainedRun(Summarised):
         voxel_size_nm: Sequence[float | int] | None = None,
         grey_window: Sequence[float | int] | None = None,
         weights: str | None = None,
+        align_as: str | None = None,
         device: str = "auto",
         progress: Reporter | None = None,
     ) -> Prediction:
@@ -71,6 +72,8 @@ class TrainedRun(Summarised):
             voxel_size_nm: Of the slice, for a run that was trained at one physical scale.
             grey_window: Values that become black and white, in place of those of the training.
             weights: Where the backbone's weights are, if not where they were.
+            align_as: Which dataset of the training the slice is like, for a run that aligns tokens
+                of several.
             device: Where to compute.
             progress: Receives warnings.
 
@@ -85,6 +88,7 @@ class TrainedRun(Summarised):
             voxel_size_nm=None if voxel_size_nm is None else tuple(map(float, voxel_size_nm)),
             grey_window=None if grey_window is None else GreyWindow(*map(float, grey_window)),
             weights=weights,
+            align_as=align_as,
             device=device,
         )
         if options not in self._predictors:
