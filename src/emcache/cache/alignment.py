@@ -33,7 +33,6 @@ _QUANTILES = np.linspace(0, 1, 257)
 # Quantiles are taken of this many tokens, evenly spread; their error is below 1 %.
 _SAMPLED = 50_000
 _WITH_REFERENCE = ("coral", "quantile")
-_WITH_COVARIANCE = ("whiten", "coral")
 
 Transform = Callable[[Float[np.ndarray, "*place channel"]], Float[np.ndarray, "*place channel"]]
 """Tokens to tokens, in the type of what is given."""
@@ -71,8 +70,8 @@ def moments_of(name: str, read: Callable[[int], np.ndarray], positions: Sequence
     """
     if not len(positions):
         raise StoreError(
-            f"dataset {name} has no slices to take an alignment from; expected some in split "
-            f"train: set its split in emcache.toml.",
+            f"dataset {name} has no slices to take an alignment from; expected some in the split "
+            f"of align_on (train, or test): set its split in emcache.toml.",
             subject=name,
         )
     # Moments about the first slice's mean: sums of squares far from zero would lose digits.
