@@ -84,10 +84,10 @@ class TrainingOptions:
         typer.Option(help="Validation slices at random, or neighbours. (default: random)"),
     ] = None
     align: Annotated[
-        Literal["none", "standardise", "whiten", "coral", "quantile"] | None,
+        Literal["none", "standardise", "whiten", "coral", "quantile", "batch-norm"] | None,
         typer.Option(
-            help="Align the tokens of each dataset; coral and quantile lead to the first one. "
-            "(default: none)"
+            help="Align the tokens of each dataset; coral and quantile lead to the first one, and "
+            "batch-norm does it in the head. (default: none)"
         ),
     ] = None
     align_on: Annotated[

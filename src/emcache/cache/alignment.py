@@ -6,6 +6,8 @@
 ``coral``       ``(x - m) C^(-1/2) R^(1/2) + r``, to mean ``r`` and covariance ``R`` of a reference
                 (Sun, Feng and Saenko, AAAI 2016, with the mean as well)
 ``quantile``    each channel's distribution becomes the reference's
+``batch-norm``  tokens stay; the head's batch norms keep statistics for each domain
+                (:mod:`emcache.models.norms`)
 =============== ==================================================================================
 
 ``m``, ``s`` and ``C`` are mean, deviation and covariance (divisor n - 1) of the domain's tokens.
@@ -24,7 +26,7 @@ from jaxtyping import Float, Float64
 
 from emcache.errors import RecordError, StoreError
 
-Method = Literal["none", "standardise", "whiten", "coral", "quantile"]
+Method = Literal["none", "standardise", "whiten", "coral", "quantile", "batch-norm"]
 
 ALIGNMENT_FILE = "alignment.npz"
 """File of a run's record: the moments of every domain that it was trained on."""
@@ -33,6 +35,7 @@ _QUANTILES = np.linspace(0, 1, 257)
 # Quantiles are taken of this many tokens, evenly spread; their error is below 1 %.
 _SAMPLED = 50_000
 _WITH_REFERENCE = ("coral", "quantile")
+_OF_HEADS = ("none", "batch-norm")
 
 Transform = Callable[[Float[np.ndarray, "*place channel"]], Float[np.ndarray, "*place channel"]]
 """Tokens to tokens, in the type of what is given."""
@@ -110,7 +113,7 @@ def fit(
     Raises:
         StoreError: Too few tokens for the covariance, or no reference.
     """
-    if method == "none":
+    if not moves_tokens(method):
         return None
     if method in _WITH_REFERENCE and reference is None:
         raise StoreError(
@@ -129,6 +132,11 @@ def fit(
         assert reference is not None  # noqa: S101 - checked above
         root, offset = root @ _root(reference, 0.5, shrinkage), reference.mean
     return lambda tokens: _as(tokens, (_double(tokens) - own.mean) @ root + offset)
+
+
+def moves_tokens(method: Method) -> bool:
+    """Whether a method changes tokens; otherwise it does nothing, or something in the head."""
+    return method not in _OF_HEADS
 
 
 def save_moments(path: Path, domains: Sequence[Moments]) -> None:

@@ -22,6 +22,7 @@ from emcache.storage.hashing import json_sha256
 from emcache.storage.records import Record, list_record_ids, new_record, read_record
 from emcache.storage.workspace import FIRST_NAME, Workspace
 from emcache.training.batches import Residency, open_examples
+from emcache.training.domains import Domains
 from emcache.training.inputs import InputsRequest
 from emcache.training.sampling import Sources, check_classes
 from emcache.training.scoring import score_slices, seen_by, slice_table
@@ -192,11 +193,15 @@ def evaluate_run(
     seen = seen_by(trained.record)
     if is_untrained(trained.config["weights"]):
         reporter.say(describe_untrained(trained.config["weights"]))
-    examples, _ = open_examples(reader, device, Residency.DISK, positions)
+    domains = Domains.of(sources, trained.protocol.align, trained.norm_domains)
+    examples, _ = open_examples(reader, device, Residency.DISK, positions, domains.at)
     with new_record(workspace.runs, "evaluate") as draft:
         trainer = Trainer(
             model, trained.protocol, device, trained.precision, ignores=sources.ignores
         )
+        split = trained.protocol.align_on
+        for own in domains.slices(split, new=split == "train"):
+            domains.adapt(trainer, examples, own)
         pictures = draft if options.save_predictions else None
         batch = trained.protocol.batch
         rows = score_slices(trainer, examples, sources, positions, batch, pictures, seen)

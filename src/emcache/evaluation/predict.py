@@ -24,6 +24,7 @@ from emcache.evaluation.trained_run import TrainedRun, find_run, warn_of_nothing
 from emcache.models.backbones.base import BackboneModule
 from emcache.models.device import autocast, pick_device
 from emcache.models.heads import Head
+from emcache.models.norms import select_domain
 from emcache.models.weights import Weights, describe_untrained, find_workspace_weights, is_untrained
 from emcache.progress import Reporter
 from emcache.storage.records import Record, new_record
@@ -180,7 +181,8 @@ class Predictor:
         backbone = trained.load_backbone(weights, device, reporter)
         window = options.grey_window or trained.grey_window
         head = trained.load_head(device)
-        return cls(trained, preprocessing, window, backbone, head, _transform(trained, options))
+        transform = _align(trained, head, options.align_as)
+        return cls(trained, preprocessing, window, backbone, head, transform)
 
     def pages(self, file: PlannedFile) -> Iterator[Prediction]:
         """Every page of a file, one after the other."""
@@ -236,18 +238,26 @@ class Predictor:
         return Prediction(image, labels.cpu().numpy(), mask, foreground.cpu().numpy())
 
 
-def _transform(trained: TrainedRun, options: PredictionOptions) -> Transform | None:
-    """How the inputs' tokens are aligned: as those of a domain that the run was trained on."""
+def _align(trained: TrainedRun, head: Head, align_as: str | None) -> Transform | None:
+    """Align the inputs as those of a domain that the run was trained on.
+
+    Returns:
+        The transform of their tokens; None where none is needed, or the head does it.
+    """
     domains = trained.domains()
-    name = options.align_as or (next(iter(domains)) if len(domains) == 1 else None)
-    if not domains and name is None:
+    known = [*domains, *trained.norm_domains]
+    name = known[0] if align_as is None and len(known) == 1 else align_as
+    if not known and name is None:
         return None
-    if name is None or name not in domains:
+    if name is None or name not in known:
         raise UsageError(
-            f"run {trained.id} aligns the tokens of {', '.join(domains) or 'no dataset'}; say with "
+            f"run {trained.id} aligns the tokens of {', '.join(known) or 'no dataset'}; say with "
             f"--align-as which of them the inputs are like.",
             subject=name,
         )
+    if not domains:
+        select_domain(head, known.index(name))
+        return None
     protocol, reference = trained.protocol, next(iter(domains.values()))
     return fit(protocol.align, domains[name], reference, protocol.align_shrinkage)
 

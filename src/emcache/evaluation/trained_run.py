@@ -11,7 +11,7 @@ from annotated_types import Gt, Len, Lt
 from pydantic import AfterValidator, Field, Strict
 from torch import nn
 
-from emcache.cache.alignment import ALIGNMENT_FILE, Moments, load_moments
+from emcache.cache.alignment import ALIGNMENT_FILE, Moments, load_moments, moves_tokens
 from emcache.cache.find import FeatureRequest
 from emcache.cache.recipe import TokenType
 from emcache.data.classes import ClassRule, class_rule
@@ -69,6 +69,7 @@ class _RunConfig(Content):
     val_slices: list[str]
     train_slices: list[str] = Field([])
     nothing_learned: str | None = None
+    domains: list[str] = Field([])
     # Pairs of a name and its values, since JSON objects have no order.
     classes: list[Annotated[tuple[str, Annotated[list[int], Len(1)]], Strict(False)]] | None = None
     grey_window: Annotated[tuple[_Number, _Number], Strict(False)] | None = None
@@ -163,9 +164,15 @@ class TrainedRun:
         Raises:
             RecordError: The record's file cannot be read.
         """
-        if self.protocol.align == "none":
+        if not moves_tokens(self.protocol.align):
             return {}
         return load_moments(self.record.file(ALIGNMENT_FILE))
+
+    @property
+    def norm_domains(self) -> Sequence[str]:
+        """Datasets that the head's batch norms have statistics of; mostly nothing."""
+        names: Sequence[str] = self.config.get("domains", ())
+        return names
 
     def load_head(self, device: torch.device) -> Head:
         """The trained head, ready for inference.
@@ -180,7 +187,8 @@ class TrainedRun:
                 self.record, f"its tokens have {dim} channels, and {self.spec.name} {self.spec.dim}"
             )
         state = read_weights_file(self.record.file(HEAD_FILE))
-        head = build_head(self.protocol.head, dim, 0, classes, pick_layout(device))
+        known = len(self.norm_domains)
+        head = build_head(self.protocol.head, dim, 0, classes, pick_layout(device), known)
         try:
             head.load_state_dict(dict(state))
         except RuntimeError as error:

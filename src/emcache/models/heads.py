@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Literal
 
@@ -16,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 from emcache.models.backbones.base import BackboneModule, empty_backbone
 from emcache.models.backbones.registry import BackboneSpec
+from emcache.models.norms import BatchNorm, DomainBatchNorm2d, Norm, batches_seen
 
 _STEM = 512
 _WIDTHS = (512, 256, 128, 64, 64)
@@ -52,16 +54,18 @@ class DeconvHead(Head):
     1x1 logits. For two classes it has 3,632,258 + 512 D parameters.
     """
 
-    def __init__(self, dim: int, classes: int = 2) -> None:
+    def __init__(self, dim: int, classes: int = 2, norm: Norm = nn.BatchNorm2d) -> None:
         super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(dim, _STEM, 1, bias=False), *_norm(_STEM))
+        self.stem = nn.Sequential(nn.Conv2d(dim, _STEM, 1, bias=False), norm(_STEM), nn.GELU())
         self.blocks = nn.Sequential(
             *(
                 nn.Sequential(
                     nn.ConvTranspose2d(before, after, 4, stride=2, padding=1, bias=False),
-                    *_norm(after),
+                    norm(after),
+                    nn.GELU(),
                     nn.Conv2d(after, after, 3, padding=1, bias=False),
-                    *_norm(after),
+                    norm(after),
+                    nn.GELU(),
                 )
                 for before, after in pairwise(_WIDTHS)
             )
@@ -87,9 +91,9 @@ class LinearHead(Head):
 
     _MOMENTUM = 0.1
 
-    def __init__(self, dim: int, classes: int = 2) -> None:
+    def __init__(self, dim: int, classes: int = 2, norm: Norm = nn.BatchNorm2d) -> None:
         super().__init__()
-        self.norm = nn.BatchNorm2d(dim, momentum=self._MOMENTUM)
+        self.norm: BatchNorm = norm(dim)
         self.classifier = nn.Conv2d(dim, classes, 1)
 
     def logits(
@@ -101,8 +105,7 @@ class LinearHead(Head):
             # a variance of 1 it would come near the tokens' own only after some epochs, and the
             # validation loss of the first ones would say nothing: at a low learning rate training
             # then stops with the weights of the first epoch.
-            steps = int(self.norm.num_batches_tracked or 0) + 1
-            self.norm.momentum = max(self._MOMENTUM, 1 / steps)
+            self.norm.momentum = max(self._MOMENTUM, 1 / (batches_seen(self.norm) + 1))
         # In float32 whatever the arithmetic: what tells tokens apart is small beside their mean.
         logits: Tensor = self.classifier(self.norm(tokens.float()))
         return logits
@@ -114,6 +117,7 @@ def build_head(
     seed: int,
     classes: int = 2,
     layout: torch.memory_format = torch.contiguous_format,
+    domains: int = 0,
 ) -> Head:
     """An untrained head, the same for the same seed.
 
@@ -123,10 +127,14 @@ def build_head(
         seed: Of its weights.
         classes: Outputs.
         layout: How weights and activations lie in memory; it changes results by rounding only.
+        domains: Of how many domains batch norm keeps statistics of their own; 0 for plain batch
+            norm, which knows no domains.
     """
+    norm: Norm = partial(DomainBatchNorm2d, domains=domains) if domains else nn.BatchNorm2d
+    build = DeconvHead if kind == "deconv" else LinearHead
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        head = DeconvHead(dim, classes) if kind == "deconv" else LinearHead(dim, classes)
+        head = build(dim, classes, norm)
     head.layout = layout
     return head.to(memory_format=layout)
 
@@ -134,10 +142,6 @@ def build_head(
 def count_parameters(module: nn.Module) -> int:
     """Number of trainable values."""
     return sum(p.numel() for p in module.parameters() if p.requires_grad)
-
-
-def _norm(channels: int) -> tuple[nn.Module, nn.Module]:
-    return nn.BatchNorm2d(channels), nn.GELU()
 
 
 class Segmenter(nn.Module):

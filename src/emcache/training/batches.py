@@ -169,6 +169,12 @@ class Batch(NamedTuple):
     """Patch tokens, channels last in memory; or normalised slices."""
     masks: UInt8[Tensor, "batch height width"]
     """Labels: 0 background, 1 and up the classes, 255 ignored."""
+    domain: int = 0
+    """Whose batch norm statistics count, for a head that keeps them for each domain."""
+
+
+DomainOf = Callable[[int], int]
+"""From an example's position to its domain."""
 
 
 @runtime_checkable
@@ -176,34 +182,44 @@ class Examples(Protocol):
     """Examples by their position: those of the first source, then those of the next."""
 
     def steps(self, order: Sequence[Sequence[int]]) -> Iterator[list[Batch]]:
-        """The examples of each step of ``order``, one batch for each grid shape in it."""
+        """The examples of each step, one batch for each grid shape and domain in it."""
 
 
 class _FromReader:
-    def __init__(self, reader: Reader, device: torch.device) -> None:
+    def __init__(self, reader: Reader, device: torch.device, domain_of: DomainOf) -> None:
         self._reader = reader
         self._device = device
+        self._domain_of = domain_of
 
     def _batches(self, examples: Sequence[tuple[int, Example]]) -> list[Batch]:
-        """Group a step by grid shape: slices of several sizes then need no padding."""
-        groups: dict[torch.Size, list[tuple[int, Example]]] = {}
+        """Group a step by grid shape, so that slices of several sizes need no padding."""
+        groups: dict[tuple[int, torch.Size], list[tuple[int, Example]]] = {}
         for position, item in examples:
-            groups.setdefault(item.values.shape, []).append((position, item))
-        return [self._batch(*zip(*group, strict=True)) for group in groups.values()]
+            place = (self._domain_of(position), item.values.shape)
+            groups.setdefault(place, []).append((position, item))
+        return [
+            self._batch(domain, *zip(*group, strict=True)) for (domain, _), group in groups.items()
+        ]
 
-    def _batch(self, positions: Sequence[int], examples: Sequence[Example]) -> Batch:
+    def _batch(self, domain: int, positions: Sequence[int], examples: Sequence[Example]) -> Batch:
         values = torch.stack([item.values for item in examples]).to(self._device)
         masks = torch.stack([item.mask for item in examples]).to(self._device)
-        return Batch(tuple(positions), self._reader.inputs(values), masks)
+        return Batch(tuple(positions), self._reader.inputs(values), masks, domain)
 
 
 class ResidentExamples(_FromReader):
     """Examples read once and kept, on the device or in main memory."""
 
     def __init__(
-        self, reader: Reader, device: torch.device, positions: Sequence[int], *, on_device: bool
+        self,
+        reader: Reader,
+        device: torch.device,
+        positions: Sequence[int],
+        domain_of: DomainOf,
+        *,
+        on_device: bool,
     ) -> None:
-        super().__init__(reader, device)
+        super().__init__(reader, device, domain_of)
         self._kept: dict[int, Example] = {}
         # Decoding and decompressing release the interpreter's lock.
         with ThreadPoolExecutor(_READ_AHEAD, "read") as pool:
@@ -240,8 +256,16 @@ class StreamedExamples(_FromReader):
                 pool.shutdown(wait=False, cancel_futures=True)
 
 
+def _one_domain(_: int) -> int:
+    return 0
+
+
 def open_examples(
-    reader: Reader, device: torch.device, residency: Residency, positions: Sequence[int]
+    reader: Reader,
+    device: torch.device,
+    residency: Residency,
+    positions: Sequence[int],
+    domain_of: DomainOf = _one_domain,
 ) -> tuple[Examples, Residency]:
     """Examples of these positions, and the residency that ``auto`` chose.
 
@@ -258,6 +282,6 @@ def open_examples(
         else:
             chosen = Residency.DISK
     if chosen is Residency.DISK:
-        return StreamedExamples(reader, device), chosen
+        return StreamedExamples(reader, device, domain_of), chosen
     on_device = chosen is Residency.DEVICE
-    return ResidentExamples(reader, device, positions, on_device=on_device), chosen
+    return ResidentExamples(reader, device, positions, domain_of, on_device=on_device), chosen

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from emcache.cache.alignment import Moments, fit, moments_of
+from emcache.cache.alignment import Moments, fit, moments_of, moves_tokens
 from emcache.cache.extract import run_extraction
 from emcache.cache.feature_jobs import ensure_recorded
 from emcache.cache.feature_set import FeatureSet
@@ -110,10 +110,10 @@ def plan_pixels(workspace: Workspace, request: InputsRequest, reporter: Reporter
     sources, jobs = request.sources, []
     if request.features.backbone is None:
         raise UsageError("adapters need a backbone to sit in; name one, as dinov2-small.")
-    if request.protocol.align != "none":
+    if moves_tokens(request.protocol.align):
         raise UsageError(
             f"tokens move while their backbone is adapted, so they cannot be aligned by "
-            f"{request.protocol.align}; leave align out.",
+            f"{request.protocol.align}; leave align out, or choose batch-norm.",
             subject="align",
         )
     for source in sources.items:
@@ -142,7 +142,7 @@ def plan_pixels(workspace: Workspace, request: InputsRequest, reporter: Reporter
 def _open_tokens(features: Sequence[LabelledFeatures], request: InputsRequest) -> TokenReader:
     """The tokens of every source, each through the transform of its domain."""
     protocol, sources = request.protocol, request.sources.items
-    if protocol.align == "none":
+    if not moves_tokens(protocol.align):
         return TokenReader(features)
     domains = []
     for source, item in zip(sources, features, strict=True):

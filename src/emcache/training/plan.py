@@ -23,6 +23,7 @@ from emcache.storage.hashing import json_sha256
 from emcache.storage.records import Draft
 from emcache.storage.workspace import Workspace
 from emcache.training.batches import Residency
+from emcache.training.domains import Domains
 from emcache.training.inputs import Inputs, InputsRequest
 from emcache.training.protocol import Protocol
 from emcache.training.sampling import Sampling, Sources
@@ -151,6 +152,11 @@ class TrainingPlan:
     """The request's, with the physical scale of the inputs."""
     device: torch.device
     precision: Precision
+
+    @property
+    def domains(self) -> Domains:
+        """Whose statistics the head's batch norms keep."""
+        return Domains.of(self.sources, self.protocol.align)
 
     def fingerprint(self, seed: int | None) -> str:
         """Key over everything that could change the result but the machine.

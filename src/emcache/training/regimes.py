@@ -102,4 +102,5 @@ def find_regime(name: str) -> Regime:
 
 def _head(plan: TrainingPlan, seed: int) -> Head:
     classes, dim = len(plan.sources.class_names), plan.inputs.description["dim"]
-    return build_head(plan.protocol.head, dim, seed, classes, pick_layout(plan.device))
+    domains = len(plan.domains.names)
+    return build_head(plan.protocol.head, dim, seed, classes, pick_layout(plan.device), domains)

@@ -81,7 +81,9 @@ def train(
     steps = [position for positions in train for position in sorted(positions)]
     used = [*steps, *val, *test]
     with _memory_advice():
-        examples, resident = open_examples(reader, plan.device, request.resident, used)
+        examples, resident = open_examples(
+            reader, plan.device, request.resident, used, plan.domains.at
+        )
     extra = {**audits, **plan.regime.facts(plan)}
     facts = {
         **extra,
@@ -227,6 +229,9 @@ class _Runs:
             order = TrainingOrder(self.train, self.val, request.sampling)
             result = fit(trainer, self.examples, order, seed, self.reporter, keeper)
             model.module.load_state_dict(dict(result.state), strict=False)
+            if protocol.align_on == "test":
+                for positions in plan.domains.slices("test", new=False):
+                    plan.domains.adapt(trainer, self.examples, positions)
             pictures = draft if request.save_predictions else None
             learned = training_slices(sources, [p for part in self.train for p in part], self.val)
             rows = score_slices(
@@ -243,6 +248,7 @@ class _Runs:
                 **_config(plan, seed, result),
                 **model.facts(),
                 **self.facts,
+                "domains": list(plan.domains.names),
                 "nothing_learned": nothing_learned(rows, losses),
             }
             draft.write_table("epochs.parquet", pl.DataFrame([asdict(e) for e in result.epochs]))

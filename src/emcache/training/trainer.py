@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from emcache.data.classes import IGNORED
 from emcache.errors import TrainingError
 from emcache.models.device import Precision, autocast
+from emcache.models.norms import gathering, select_domain
 from emcache.progress import Reporter
 from emcache.training.batches import Batch, Examples
 from emcache.training.checkpoints import Keeper, Progress, prefixed, without_prefix
@@ -192,8 +193,16 @@ class Trainer:
                     slices += zip(batch.positions, logits.argmax(dim=1), batch.masks, strict=True)
                 yield Prediction(loss, slices)
 
+    def adapt_norms(self, domain: int, steps: Iterator[Sequence[Batch]]) -> None:
+        """Take the batch norms' statistics of a domain from these steps; masks are not used."""
+        with gathering(self.model, domain):
+            for batches in steps:
+                for batch in batches:
+                    self._logits(batch)
+
     def _logits(self, batch: Batch) -> Float[Tensor, "batch classes height width"]:
         height, width = batch.masks.shape[-2:]
+        select_domain(self.model, batch.domain)
         with autocast(self._device, self._precision):
             logits: Tensor = self.model(batch.inputs, (height, width))
         return logits

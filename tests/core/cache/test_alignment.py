@@ -27,6 +27,7 @@ from emcache.errors import RecordError, StoreError, UsageError
 from emcache.evaluation.evaluate import EvaluationOptions, evaluate_run
 from emcache.evaluation.predict import PredictionOptions, predict
 from emcache.evaluation.trained_run import find_run
+from emcache.models.norms import DomainBatchNorm2d
 from emcache.progress import Quiet
 from emcache.storage.records import Record
 from emcache.storage.workspace import Workspace
@@ -139,10 +140,15 @@ def two(cells: Workspace, tmp_path: Path) -> Workspace:
     return cells
 
 
-def trained(workspace: Workspace, *names: str, **changes: object) -> Record:
+def trained(workspace: Workspace, *names: str, regime: str = "frozen", **changes: object) -> Record:
     protocol = Protocol(head="linear", learning_rate=0.01, max_epochs=2).with_changes(changes)
     request = TrainingRequest(
-        datasets=names, features=TINY, protocol=protocol, precision="float32", device="cpu"
+        datasets=names,
+        regime=regime,
+        features=TINY,
+        protocol=protocol,
+        precision="float32",
+        device="cpu",
     )
     (record,) = train(workspace, request, Quiet())
     return record
@@ -222,3 +228,74 @@ def test_what_cannot_be_aligned(two: Workspace) -> None:
         train(two, request, Quiet())
     with pytest.raises(UsageError, match="align cannot be 'corla'; expected one of none, standard"):
         Protocol().with_changes({"align": "corla"})
+
+
+@pytest.mark.parametrize("regime", ["frozen", "lora"])
+def test_batch_norm_keeps_statistics_of_each_domain(two: Workspace, regime: str) -> None:
+    record = trained(two, "cells", "other", align="batch-norm", regime=regime)
+    assert record.config["domains"] == ["cells", "other"]
+    run = find_run(two, record.id)
+    norm = run.load_head(torch.device("cpu")).norm
+    assert isinstance(norm, DomainBatchNorm2d)
+    assert (norm.num_batches_tracked > 0).all()
+    assert not torch.allclose(norm.running_mean[0], norm.running_mean[1])
+    # Scored once more, in another order: each dataset finds its own statistics.
+    names = ["other:test", "cells:test"]
+    again = evaluate_run(two, record.id, names, EvaluationOptions(device="cpu"), Quiet())
+    order = ["eval_on", "slice_id", "class"]
+    ours, theirs = (
+        pl.read_parquet(item.file("slice_metrics.parquet")).sort(order).select(*order, "tp", "fp")
+        for item in (record, again)
+    )
+    assert ours.equals(theirs)
+
+
+def test_a_domain_that_was_not_trained_on_brings_its_own_statistics(two: Workspace) -> None:
+    plain, record = trained(two, "cells"), trained(two, "cells", align="batch-norm")
+    cpu = torch.device("cpu")
+    ours, theirs = (find_run(two, item.id).load_head(cpu).state_dict() for item in (record, plain))
+    for name, value in theirs.items():  # with one dataset, the training is the plain one
+        torch.testing.assert_close(ours[name].reshape(value.shape), value)
+    options = EvaluationOptions(device="cpu")
+    evaluated = evaluate_run(two, record.id, ["other:test"], options, Quiet())
+    scored = pl.read_parquet(evaluated.file("slice_metrics.parquet"))
+    sets = {item.description["dataset"]: item for item in list_feature_sets(two.cache)}
+    other = load_dataset(two, "other").labelled
+    tokens = torch.stack(
+        [torch.from_numpy(np.array(sets["other"].tokens(i))).float() for i in range(len(other))]
+    ).permute(0, 3, 1, 2)
+    own = [place for place, item in enumerate(other) if item.split == "train"]
+    head = find_run(two, plain.id).load_head(cpu)
+    assert isinstance(head.norm, torch.nn.BatchNorm2d)
+    batches = [tokens[own[at : at + 2]] for at in range(0, len(own), 2)]
+    head.norm.running_mean = torch.stack([b.mean(dim=(0, 2, 3)) for b in batches]).mean(dim=0)
+    head.norm.running_var = torch.stack([b.var(dim=(0, 2, 3)) for b in batches]).mean(dim=0)
+    for place, item in enumerate(other):
+        if item.split == "test":
+            with torch.inference_mode():
+                found = int((head(tokens[place][None], (70, 70)).argmax(dim=1) == 1).sum())
+            row = scored.row(by_predicate=pl.col("slice_id") == item.id, named=True)
+            assert abs(row["tp"] + row["fp"] - found) <= 5  # sums in another order
+
+
+def test_batch_norm_of_the_test_slices_is_transductive(two: Workspace) -> None:
+    usual = trained(two, "cells", align="batch-norm")
+    record = trained(two, "cells", align="batch-norm", align_on="test")
+    assert record.config["protocol"].endswith("transductive]")
+    cpu = torch.device("cpu")
+    heads = [find_run(two, item.id).load_head(cpu).state_dict() for item in (usual, record)]
+    changed = {n for n in heads[0] if not torch.equal(heads[0][n], heads[1][n])}
+    assert changed == {"norm.running_mean", "norm.running_var", "norm.num_batches_tracked"}
+
+
+def test_a_prediction_takes_the_statistics_of_a_dataset(two: Workspace, tmp_path: Path) -> None:
+    record = trained(two, "cells", "other", align="batch-norm")
+    image = Path(str(load_dataset(two, "cells").slices[0].image.path))
+    masks = []
+    for name in ("cells", "other"):
+        options = PredictionOptions(device="cpu", align_as=name)
+        files, _ = predict(two, record.id, [image], tmp_path / name, options, Quiet())
+        masks.append(np.asarray(Image.open(files[0].mask)))
+    assert (masks[0] != masks[1]).any()
+    with pytest.raises(UsageError, match="aligns the tokens of cells, other; say with --align-as"):
+        predict(two, record.id, [image], tmp_path / "no", PredictionOptions(device="cpu"), Quiet())

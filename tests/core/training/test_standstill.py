@@ -72,7 +72,7 @@ class Convolution(Head):
         return self.classifier(tokens)
 
 
-def build_bare(kind: str, dim: int, seed: int, classes: int, layout: object) -> Head:
+def build_bare(kind: str, dim: int, seed: int, classes: int, *_: object) -> Head:
     torch.manual_seed(seed)
     return Convolution(dim, classes)
 
