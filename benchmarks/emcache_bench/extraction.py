@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from emcache.cache.extract import compute_tokens
+from emcache.cache.compute import Layer, compute_layers
 from emcache.cache.find import Donors
 from emcache.cache.inputs import normalise, training_image
 from emcache.models.device import Precision, autocast, kept_memory
@@ -72,7 +72,7 @@ def _share(data: MadeUpData, rounds: int, target: Target | None) -> Measurement:
     def extract() -> None:
         shutil.rmtree(job.workspace.cache, ignore_errors=True)
         job.workspace.cache.mkdir(parents=True)
-        made.append(len(compute_tokens(job, backbone, Donors({}), Quiet()).slices))
+        made.append(len(compute_layers([Layer(job, Donors({}))], backbone, Quiet())[0].slices))
 
     with kept_memory():
         times = interleave({"forward": forward, "extraction": extract}, rounds, job.device)

@@ -25,6 +25,13 @@ def extract(
     dtype: Annotated[
         Literal["float16", "float32"], typer.Option(help="Type of the stored tokens.")
     ] = "float16",
+    layers: Annotated[
+        str,
+        typer.Option(
+            metavar="last|lastN|N,N,...",
+            help="Blocks to take tokens of, in one pass; each makes a feature set.",
+        ),
+    ] = "last",
     batch: Annotated[int, typer.Option(min=1, help="Slices in one forward pass.")] = 4,
     device: DeviceOption = "auto",
     precision: PrecisionOption = "auto",
@@ -35,8 +42,8 @@ def extract(
     workspace: WorkspaceOption = None,
 ) -> None:
     """Compute the patch tokens of every slice, once."""
-    from emcache.cache.extract import run_extraction
-    from emcache.cache.plan import ExtractOptions, plan_extraction
+    from emcache.cache.extract import run_extractions
+    from emcache.cache.plan import ExtractOptions, plan_layers
     from emcache.data.dataset import Selection
     from emcache.storage.workspace import find_workspace
     from emcache_cli.console import Console, show_rows
@@ -55,10 +62,15 @@ def extract(
         backbone.pixel_size,
     )
     # Every dataset is checked before the first is extracted.
-    jobs = [plan_extraction(place, Selection.parse(d), options, console) for d in datasets]
+    passes = [plan_layers(place, Selection.parse(d), options, layers, console) for d in datasets]
     if dry_run:
-        show_rows([row for job in jobs for row in job_rows(job)], output_format)
+        show_rows([row for jobs in passes for job in jobs for row in job_rows(job)], output_format)
         return
     show_rows(
-        [extraction_row(job, run_extraction(job, console), console) for job in jobs], output_format
+        [
+            extraction_row(job, extraction, console)
+            for jobs in passes
+            for job, extraction in zip(jobs, run_extractions(jobs, console), strict=True)
+        ],
+        output_format,
     )

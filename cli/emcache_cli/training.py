@@ -83,6 +83,13 @@ class TrainingOptions:
         Literal["random", "block"] | None,
         typer.Option(help="Validation slices at random, or neighbours. (default: random)"),
     ] = None
+    layers: Annotated[
+        str | None,
+        typer.Option(
+            metavar="last|lastN|N,N,...",
+            help="Blocks of the backbone whose tokens the head reads. (default: last)",
+        ),
+    ] = None
     align: Annotated[
         Literal["none", "standardise", "whiten", "coral", "quantile", "batch-norm"] | None,
         typer.Option(
@@ -133,6 +140,7 @@ class TrainingOptions:
             "batch": self.batch,
             "head": self.head,
             "val_split": self.val_split,
+            "layers": self.layers,
             "align": self.align,
             "align_on": self.align_on,
             **further,

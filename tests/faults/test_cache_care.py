@@ -164,7 +164,7 @@ def kill_a_repair(job: Job, folder: Path, monkeypatch: pytest.MonkeyPatch) -> No
     shard_of(folder).write_bytes(b"")
     damages = verify_feature_set(folder)
     with monkeypatch.context() as patch:
-        patch.setattr(emcache.maintenance.repair, "compute_tokens", end)
+        patch.setattr(emcache.maintenance.repair, "compute_layers", end)
         with pytest.raises(Killed):
             repair_feature_set(job.workspace, folder.name, damages, Quiet())
 

@@ -13,7 +13,8 @@ from emcache_bench.synthetic import STYLES, write_domain
 from PIL import Image
 
 import emcache.cache.writer
-from emcache.cache.extract import compute_tokens, load_job_backbone, run_extraction
+from emcache.cache.compute import Layer, compute_layers
+from emcache.cache.extract import load_job_backbone, run_extraction
 from emcache.cache.feature_set import FeatureSet
 from emcache.cache.find import Donors, FeatureRequest
 from emcache.cache.labels import LABEL_FOLDER, ensure_labels
@@ -144,7 +145,7 @@ def test_half_written_files_do_not_become_part_of_a_feature_set(cells, monkeypat
         patch.setattr(FeatureSetWriter, "finish", lambda *args: pytest.skip("unreachable"))
         partial = job.workspace.cache / f"{job.name}.partial"
         with pytest.raises(BaseException, match="unreachable"):
-            compute_tokens(job, load_job_backbone(job, Quiet()), Donors({}), Quiet())
+            compute_layers([Layer(job, Donors({}))], load_job_backbone(job, Quiet()), Quiet())
     junk = [
         partial / f"grids/4x4/tokens/c/0/0/0/0.{'ab' * 16}.partial",
         partial / ".manifest.json.12345678.tmp",

@@ -1,46 +1,34 @@
-"""Extraction: the tokens of every slice, computed once.
-
-Reading and resizing run ahead of the forward pass in threads, writing behind it; the backbone never
-waits for a disk that keeps up. Batches never cross a shard, so a resumed extraction forms the same
-batches as an unbroken one, and so the same bytes on the same device.
-"""
+"""Extraction: the tokens of every slice, computed once."""
 
 from __future__ import annotations
 
-import os
 import shutil
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import nullcontext
+from collections.abc import Sequence
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import polars as pl
-import torch
-from jaxtyping import Float, Float32, UInt8
+from jaxtyping import Float32
 
 from emcache.auditing.run import ensure_audited
-from emcache.cache.feature_set import PARTIAL_SUFFIX, RECEIPTS, FeatureSet, find_feature_set
+from emcache.cache.compute import Layer, compute_layers
+from emcache.cache.feature_set import RECEIPTS, FeatureSet, find_feature_set
 from emcache.cache.find import Donors
-from emcache.cache.inputs import normalise, training_image
 from emcache.cache.labels import ensure_labels
 from emcache.cache.plan import Job
-from emcache.cache.recipe import Shard
-from emcache.cache.writer import FeatureSetWriter
 from emcache.data.dataset import slice_table_rows
 from emcache.errors import AdapterError, StoreError
-from emcache.models.backbones.base import Backbone, BackboneModule
-from emcache.models.device import Precision, advise_on_memory, autocast, kept_memory
+from emcache.models.backbones.base import BackboneModule
+from emcache.models.device import advise_on_memory, kept_memory
 from emcache.models.loading import load_backbone
 from emcache.models.lora_files import adapter_sha256
 from emcache.models.weights import describe_untrained, is_untrained
 from emcache.progress import Reporter
 from emcache.storage.locks import held
 from emcache.storage.manifest import MANIFEST_NAME
-from emcache.storage.records import Record, new_record, new_record_id
+from emcache.storage.records import Record, new_record
 
 
 def embedding_table(
@@ -91,9 +79,6 @@ def slice_embeddings(job: Job, feature_set: FeatureSet) -> pl.DataFrame:
     )
 
 
-_READ_AHEAD = 3
-
-
 @dataclass(frozen=True, slots=True)
 class Extraction:
     """What an extraction did."""
@@ -117,14 +102,37 @@ def run_extraction(job: Job, reporter: Reporter) -> Extraction:
         StoreError: A slice changed while it was being read, or its tokens are not finite.
         WeightsError: The weights do not fit, or changed since they were hashed.
     """
-    ensure_audited(job.workspace, job.dataset, reporter)
-    cache = job.workspace.cache
+    return run_extractions([job], reporter)[0]
+
+
+def run_extractions(jobs: Sequence[Job], reporter: Reporter) -> list[Extraction]:
+    """Make the feature sets of several layers of the same slices, in one pass of the backbone.
+
+    Args:
+        jobs: They differ in the recipe's layer alone.
+        reporter: Receives progress.
+
+    Raises:
+        StoreError: A slice changed while it was being read, or its tokens are not finite.
+        WeightsError: The weights do not fit, or changed since they were hashed.
+    """
+    first = jobs[0]
+    ensure_audited(first.workspace, first.dataset, reporter)
+    cache = first.workspace.cache
     cache.mkdir(parents=True, exist_ok=True)
-    with held(cache / f".{job.name}.lock", f"extracting {job.name}", reporter):
-        extraction = _find(job, reporter) or _extract(job, reporter)
-    if all(item.mask is not None for item in job.slices):
-        ensure_labels(extraction.feature_set, job.slices, job.dataset.classes, reporter)
-    return extraction
+    with ExitStack() as locks:
+        # In one order, so that two commands never wait for each other.
+        for name in sorted(job.name for job in jobs):
+            locks.enter_context(held(cache / f".{name}.lock", f"extracting {name}", reporter))
+        found = [_find(job, reporter) for job in jobs]
+        missing = [job for job, one in zip(jobs, found, strict=True) if one is None]
+        made = iter(_extract(missing, reporter) if missing else ())
+        extractions = [next(made) if one is None else one for one in found]
+    if all(item.mask is not None for item in first.slices):
+        # Beside the first layer, where trainings look for them; the others have the same.
+        feature_set = extractions[0].feature_set
+        ensure_labels(feature_set, first.slices, first.dataset.classes, reporter)
+    return extractions
 
 
 def _find(job: Job, reporter: Reporter) -> Extraction | None:
@@ -152,69 +160,29 @@ def _find(job: Job, reporter: Reporter) -> Extraction | None:
     return Extraction(found, 0, 0, None)
 
 
-def _extract(job: Job, reporter: Reporter) -> Extraction:
+def _extract(jobs: Sequence[Job], reporter: Reporter) -> list[Extraction]:
     started = time.perf_counter()
-    if is_untrained(job.weights.label):
-        reporter.say(describe_untrained(job.weights.label))
-    donors = Donors.find(job.workspace.cache, job.recipe.sha256(), job.places)
-    copied = sum(item in donors for item in job.places)
+    if is_untrained(jobs[0].weights.label):
+        reporter.say(describe_untrained(jobs[0].weights.label))
+    found = [Donors.find(job.workspace.cache, job.recipe.sha256(), job.places) for job in jobs]
+    layers = [Layer(job, donors) for job, donors in zip(jobs, found, strict=True)]
+    donated = all(item in layer.donors for layer in layers for item in layer.job.places)
     # Before anything is written, so that weights that do not fit leave nothing behind.
-    backbone = load_job_backbone(job, reporter) if copied < len(job.places) else None
+    backbone = None if donated else load_job_backbone(jobs[0], reporter)
     advice = "use a smaller --batch or --longest-edge"
     with kept_memory(), advise_on_memory(StoreError, "the backbone", advice):
-        feature_set = compute_tokens(job, backbone, donors, reporter)
-    record = write_record(job, feature_set)
+        feature_sets = compute_layers(layers, backbone, reporter)
+    extractions = []
     seconds = time.perf_counter() - started
-    reporter.say(
-        f"Extracted {job.name}: {len(job.places) - copied} slices computed, {copied} copied, "
-        f"{job.token_bytes / 1e9:.3f} GB of tokens, {seconds:.1f} s."
-    )
-    return Extraction(feature_set, len(job.places) - copied, copied, record)
-
-
-def compute_tokens(
-    job: Job,
-    backbone: Backbone | None,
-    donors: Donors,
-    reporter: Reporter,
-    extraction: Mapping[str, Any] | None = None,
-) -> FeatureSet:
-    """Read, resize, hash and compute what is pending, and write the feature set.
-
-    Args:
-        job: What to make.
-        backbone: On the job's device; None where every slice is donated.
-        donors: Older feature sets that hold some of the slices.
-        reporter: Receives progress: every batch.
-        extraction: What the manifest says of how it came about; None for what is made now.
-
-    Raises:
-        StoreError: A slice changed while it was being read, or its tokens are not finite.
-    """
-    copied = sum(item in donors for item in job.places)
-    final = job.workspace.cache / job.name
-    partial = final.with_name(final.name + PARTIAL_SUFFIX)
-    writer = FeatureSetWriter(partial, job.places, job.spec.dim, job.recipe.dtype)
-    done = len(job.places) - sum(len(shard.positions) for shard in writer.pending)
-    if done:
-        reporter.say(f"Resuming {job.name}: {done} of {len(job.places)} slices are done.")
-    _fill(job, writer, backbone, donors, reporter)
-    return writer.finish(
-        final,
-        {
-            "fingerprint": job.fingerprint,
-            "recipe": job.recipe.identity(),
-            "recipe_sha256": job.recipe.sha256(),
-            "description": job.description(),
-            "extraction": extraction
-            or {
-                "record_id": new_record_id("extract"),
-                "n_computed": len(job.places) - copied,
-                "n_copied": copied,
-                "compute_seconds": writer.seconds,
-            },
-        },
-    )
+    for layer, feature_set in zip(layers, feature_sets, strict=True):
+        job, count = layer.job, len(layer.job.places) - layer.copied
+        record = write_record(job, feature_set)
+        reporter.say(
+            f"Extracted {job.name}: {count} slices computed, {layer.copied} copied, "
+            f"{job.token_bytes / 1e9:.3f} GB of tokens, {seconds:.1f} s."
+        )
+        extractions.append(Extraction(feature_set, count, layer.copied, record))
+    return extractions
 
 
 def load_job_backbone(job: Job, reporter: Reporter) -> BackboneModule:
@@ -268,130 +236,3 @@ def write_record(job: Job, feature_set: FeatureSet) -> Record:
         draft.write_table("slices.parquet", pl.DataFrame(rows, infer_schema_length=None))
         draft.write_table("embeddings.parquet", slice_embeddings(job, feature_set))
         return draft.finish()
-
-
-def _fill(
-    job: Job,
-    writer: FeatureSetWriter,
-    backbone: Backbone | None,
-    donors: Donors,
-    reporter: Reporter,
-) -> None:
-    """Write every pending shard."""
-    pending = writer.pending
-    to_compute = [
-        position
-        for shard in pending
-        for position in shard.positions
-        if job.places[position] not in donors
-    ]
-    total = sum(len(shard.positions) for shard in pending)
-    if not total:
-        return
-    writing: Future[None] | None = None
-    with (
-        reporter.task(f"Extracting {job.selection}", total, "slices") as task,
-        ThreadPoolExecutor(max(1, min(8, os.cpu_count() or 1)), "read") as readers,
-        ThreadPoolExecutor(1, "write") as writers,
-    ):
-        images = _read_ahead(
-            readers, [_reader(job, position) for position in to_compute], _READ_AHEAD * job.batch
-        )
-        try:
-            for shard in pending:
-                started = time.perf_counter()
-                block = _Block(job, shard)
-                block.copy_from(donors, task.advance)
-                if backbone is not None:
-                    block.compute(backbone, images, task.advance)
-                if writing is not None:
-                    writing.result()
-                seconds = time.perf_counter() - started
-                writing = writers.submit(
-                    writer.write, shard, block.tokens, block.pooled, block.cls, seconds
-                )
-            if writing is not None:
-                writing.result()
-        except BaseException:
-            readers.shutdown(wait=False, cancel_futures=True)
-            raise
-
-
-class _Block:
-    """The tokens of one shard, being gathered."""
-
-    def __init__(self, job: Job, shard: Shard) -> None:
-        count, (rows, columns), dim = len(shard.positions), shard.grid, job.spec.dim
-        self._job = job
-        self._shard = shard
-        self._missing = list(range(count))
-        self.tokens: Float[np.ndarray, "slice row col channel"] = np.empty(
-            (count, rows, columns, dim), dtype=job.recipe.dtype
-        )
-        self.pooled: Float32[np.ndarray, "slice channel"] = np.empty((count, dim), np.float32)
-        self.cls: Float32[np.ndarray, "slice channel"] = np.empty((count, dim), np.float32)
-
-    def copy_from(self, donors: Donors, advance: Callable[[int], None]) -> None:
-        """Take the slices that older feature sets hold."""
-        for place in list(self._missing):
-            item = self._job.places[self._shard.positions[place]]
-            if item in donors:
-                donated = donors.read(item)
-                self.tokens[place] = donated.tokens
-                self.pooled[place] = donated.pooled
-                self.cls[place] = donated.cls
-                self._missing.remove(place)
-                advance(1)
-
-    def compute(
-        self,
-        backbone: Backbone,
-        images: Iterator[UInt8[np.ndarray, "row col"]],
-        advance: Callable[[int], None],
-    ) -> None:
-        """Run the backbone over the others, batch by batch."""
-        job = self._job
-        for start in range(0, len(self._missing), job.batch):
-            places = self._missing[start : start + job.batch]
-            pixels = torch.from_numpy(np.stack([next(images) for _ in places])).to(job.device)
-            with torch.inference_mode(), autocast(job.device, Precision(job.recipe.precision)):
-                features = backbone(normalise(pixels))
-            grid = features.tokens.permute(0, 2, 3, 1).float()
-            stored = grid.to(getattr(torch, job.recipe.dtype)).cpu()
-            self._check_finite(stored, places)
-            self.tokens[places] = stored.numpy()
-            self.pooled[places] = grid.mean(dim=(1, 2)).cpu().numpy()
-            self.cls[places] = features.cls.float().cpu().numpy()
-            advance(len(places))
-
-    def _check_finite(self, stored: torch.Tensor, places: Sequence[int]) -> None:
-        finite = stored.isfinite().flatten(1).all(dim=1)
-        if not finite.all():
-            bad = places[int((~finite).nonzero()[0])]
-            slice_id = self._job.places[self._shard.positions[bad]].id
-            raise StoreError(
-                f"the tokens of slice {slice_id} are not finite in {self._job.recipe.dtype}; "
-                f"extract with --dtype float32 or --precision float32.",
-                subject=slice_id,
-            )
-
-
-def _reader(job: Job, position: int) -> Callable[[], UInt8[np.ndarray, "row col"]]:
-    rows, columns = job.places[position].grid
-    size = (rows * job.spec.patch, columns * job.spec.patch)
-    return lambda: training_image(job.slices[position], size)
-
-
-def _read_ahead(
-    pool: ThreadPoolExecutor,
-    readers: Sequence[Callable[[], UInt8[np.ndarray, "row col"]]],
-    depth: int,
-) -> Iterator[UInt8[np.ndarray, "row col"]]:
-    """Results in order, with at most ``depth`` of them waiting."""
-    waiting: deque[Future[UInt8[np.ndarray, "row col"]]] = deque()
-    for reader in readers:
-        waiting.append(pool.submit(reader))
-        if len(waiting) >= depth:
-            yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from emcache.cache.extract import run_extraction
 from emcache.cache.feature_set import FeatureSet, load_feature_manifest
+from emcache.cache.layers import LAST
 from emcache.cache.plan import ExtractOptions, Job, plan_extraction
 from emcache.data.dataset import Selection
 from emcache.errors import EmcacheError
@@ -40,6 +41,7 @@ def job_of(workspace: Workspace, folder: Path, reporter: Reporter) -> Job:
         facts["device"],
         pixel_size_nm=facts["pixel_size_nm"],
         adapter=adapter,
+        layer=facts.get("layer", LAST),
     )
     selection = Selection(facts["dataset"], facts["split"])
     return plan_extraction(workspace, selection, options, reporter)

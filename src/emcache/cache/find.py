@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float, Float32
 
 from emcache.cache.feature_set import FeatureSet, first_damage, list_feature_sets
+from emcache.cache.layers import LAST
 from emcache.cache.plan import ExtractOptions
 from emcache.cache.recipe import StoredSlice
 from emcache.data.dataset import Dataset
@@ -40,6 +41,8 @@ class FeatureRequest:
     precision: str | None = None
     weights_sha256: str | None = None
     """Hash of the weights, where it is known which bytes are meant."""
+    layer: str = LAST
+    """Number of the block, from 1, or ``last``."""
 
     def extract_options(self, dataset: str, device: str) -> ExtractOptions:
         """How to extract what was asked for.
@@ -59,6 +62,7 @@ class FeatureRequest:
             "dtype": self.dtype,
             "pixel_size_nm": self.pixel_size_nm,
             "precision": self.precision,
+            "layer": self.layer,
         }
         return ExtractOptions(
             self.backbone,
@@ -121,6 +125,8 @@ def fits(workspace: Workspace, feature_set: FeatureSet, request: FeatureRequest)
         asked = getattr(request, name)
         if asked is not None and facts.get(name) != asked:
             return False
+    if facts.get("layer", LAST) != request.layer:
+        return False
     if facts.get("adapter_sha256") is not None:
         # Tokens of an adapted backbone are measured, and no head is trained on them.
         return False

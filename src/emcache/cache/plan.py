@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 
+from emcache.cache.layers import LAST, find_layers
 from emcache.cache.recipe import (
     Recipe,
     StoredSlice,
@@ -47,6 +48,8 @@ class ExtractOptions:
     """Pitch that every dataset is brought to, in place of ``longest_edge``."""
     adapter: AdapterChoice | None = None
     """A trained adapter that the tokens go through."""
+    layer: str = LAST
+    """Which block's output: its number from 1, or ``last``."""
 
     def __post_init__(self) -> None:
         if self.batch < 1:
@@ -80,8 +83,10 @@ class Job:
         # A backbone of any library may be named with a colon, which some file systems refuse.
         backbone = self.spec.name.replace(":", "-")
         size = self.recipe.preprocessing.words
-        adapted = "" if self.adapter is None else "-lora"
-        return f"{selection}-{backbone}{adapted}-{weights}-{size}-{self.fingerprint[:_NAME_HASH]}"
+        kind = "" if self.adapter is None else "-lora"
+        if self.recipe.layer != LAST:
+            kind += f"-layer{self.recipe.layer}"
+        return f"{selection}-{backbone}{kind}-{weights}-{size}-{self.fingerprint[:_NAME_HASH]}"
 
     @property
     def token_bytes(self) -> int:
@@ -117,6 +122,31 @@ class Job:
         }
 
 
+def plan_layers(
+    workspace: Workspace,
+    selection: Selection,
+    options: ExtractOptions,
+    layers: str,
+    reporter: Reporter,
+) -> list[Job]:
+    """Resolve the extraction of several layers, for :func:`emcache.cache.extract.run_extractions`.
+
+    Args:
+        workspace: Where.
+        selection: Whose slices.
+        options: How.
+        layers: ``last``, ``last4`` or ``3,6,9,12``.
+        reporter: Receives progress.
+
+    Raises:
+        EmcacheError: Of the dataset, backbone, weights, size, device or layers.
+    """
+    return [
+        plan_extraction(workspace, selection, replace(options, layer=layer), reporter)
+        for layer in find_layers(layers, find_backbone(options.backbone))
+    ]
+
+
 def plan_extraction(
     workspace: Workspace, selection: Selection, options: ExtractOptions, reporter: Reporter
 ) -> Job:
@@ -146,6 +176,7 @@ def plan_extraction(
         preprocessing,
         precision,
         options.dtype,
+        options.layer,
         adapter_sha256=None if options.adapter is None else options.adapter.sha256,
     )
     hashes = [item.pixel_sha256 for item in slices]

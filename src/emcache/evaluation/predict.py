@@ -151,6 +151,7 @@ class Predictor:
         self._head = head
         self._device = next(head.parameters()).device
         self._transform = transform
+        self._layers = trained.layers
 
     @classmethod
     def open(
@@ -222,7 +223,8 @@ class Predictor:
         trained = self._trained
         with torch.inference_mode():
             with autocast(self._device, trained.token_precision):
-                tokens = self._backbone(inputs).tokens.float()
+                layers = self._backbone.layers(inputs, self._layers)
+                tokens = torch.cat([layer.tokens.float() for layer in layers], dim=1)
             # As the head has seen them: tokens from the cache were rounded.
             tokens = tokens.to(getattr(torch, trained.token_type))
             if self._transform is not None:
@@ -327,6 +329,7 @@ def _find_weights(
         preprocessing,
         trained.token_precision,
         trained.token_type,
+        "+".join(trained.layers),
     ).identity()
     trained.check_recipe(recipe, "the backbone")
     return weights

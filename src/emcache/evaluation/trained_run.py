@@ -13,6 +13,7 @@ from torch import nn
 
 from emcache.cache.alignment import ALIGNMENT_FILE, Moments, load_moments, moves_tokens
 from emcache.cache.find import FeatureRequest
+from emcache.cache.layers import find_layers
 from emcache.cache.recipe import TokenType
 from emcache.data.classes import ClassRule, class_rule
 from emcache.data.resize import GreyWindow
@@ -169,6 +170,11 @@ class TrainedRun:
         return load_moments(self.record.file(ALIGNMENT_FILE))
 
     @property
+    def layers(self) -> Sequence[str]:
+        """Blocks of the backbone whose tokens its head reads."""
+        return find_layers(self.protocol.layers, self.spec)
+
+    @property
     def norm_domains(self) -> Sequence[str]:
         """Datasets that the head's batch norms have statistics of; mostly nothing."""
         names: Sequence[str] = self.config.get("domains", ())
@@ -182,9 +188,10 @@ class TrainedRun:
             WeightsError: The head's file cannot be read.
         """
         classes, dim = len(self.classes.names), self.config["dim"]
-        if dim != self.spec.dim:
+        expected = self.spec.dim * len(self.layers)
+        if dim != expected:
             raise _unusable(
-                self.record, f"its tokens have {dim} channels, and {self.spec.name} {self.spec.dim}"
+                self.record, f"its tokens have {dim} channels, and {self.spec.name} {expected}"
             )
         state = read_weights_file(self.record.file(HEAD_FILE))
         known = len(self.norm_domains)

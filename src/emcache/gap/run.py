@@ -13,6 +13,7 @@ from emcache.cache.extract import embedding_table, run_extraction
 from emcache.cache.feature_jobs import ensure_recorded
 from emcache.cache.feature_set import FeatureSet, list_feature_sets
 from emcache.cache.find import Donors, FeatureRequest, fits
+from emcache.cache.layers import LAST
 from emcache.cache.plan import ExtractOptions, Job, plan_extraction
 from emcache.data.dataset import Selection, load_dataset
 from emcache.errors import StoreError, UsageError
@@ -270,6 +271,12 @@ def _facts(job: Job, trained: TrainedRun | None) -> dict[str, Any]:
 def _options_of_run(trained: TrainedRun, options: GapOptions) -> ExtractOptions:
     """How to make the tokens that a run's head sees."""
     features = trained.features(options.request.weights)
+    if trained.protocol.layers != LAST:
+        raise UsageError(
+            f"run {trained.id} reads the layers {trained.protocol.layers}, and a gap is measured "
+            f"on the last alone; leave --run out, or name a run that reads that one.",
+            subject=trained.id,
+        )
     adapter = None
     if trained.is_lora:
         folder = trained.record.folder / ADAPTER_FOLDER
@@ -312,7 +319,7 @@ def _options_of_cache(
             subject=tuple(kinds),
         )
     (found,) = kinds.values()
-    made = {name: found.get(name) for name in _FACTS if name != "weights"}
+    made: dict[str, Any] = {name: found.get(name) for name in _FACTS if name != "weights"}
     weights = options.request.weights or found["weights"]
     return replace(
         replace(options.request, **made, weights=weights).extract_options(

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import polars as pl
 
-from emcache.cache.extract import run_extraction
+from emcache.cache.extract import run_extractions
 from emcache.cache.feature_set import FeatureSet
 from emcache.cache.find import FeatureRequest
-from emcache.cache.plan import ExtractOptions, plan_extraction
+from emcache.cache.layers import LAST
+from emcache.cache.plan import ExtractOptions, plan_layers
 from emcache.cache.recipe import TokenType
 from emcache.data.dataset import Selection
 from emcache.errors import UsageError
@@ -51,6 +52,7 @@ def extract(
     pixel_size_nm: float | None = None,
     dtype: TokenType = "float16",
     precision: str = "auto",
+    layer: int | None = None,
     device: str = "auto",
     progress: Reporter | None = None,
 ) -> FeatureSet:
@@ -65,12 +67,14 @@ def extract(
         pixel_size_nm: One physical scale instead, in nanometres a pixel.
         dtype: Of the stored tokens.
         precision: ``float32``, ``bfloat16`` or ``auto``.
+        layer: Number of the block whose tokens are meant, from 1; None for the last.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         progress: Receives progress.
 
     Raises:
-        EmcacheError: Of the dataset, the backbone, its weights or the device.
+        EmcacheError: Of the dataset, the backbone, its weights, the layer or the device.
     """
+    wanted = LAST if layer is None else str(layer)
     options = ExtractOptions(
         backbone,
         weights,
@@ -81,8 +85,8 @@ def extract(
         pixel_size_nm=pixel_size_nm,
     )
     place, hearing = dataset.workspace.place, progress or Quiet()
-    job = plan_extraction(place, Selection(dataset.name, split), options, hearing)
-    return run_extraction(job, hearing).feature_set
+    jobs = plan_layers(place, Selection(dataset.name, split), options, wanted, hearing)
+    return run_extractions(jobs, hearing)[0].feature_set
 
 
 def train(

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from emcache.cache.extract import compute_tokens, load_job_backbone
+from emcache.cache.compute import Layer, compute_layers
+from emcache.cache.extract import load_job_backbone
 from emcache.cache.feature_jobs import job_of
 from emcache.cache.feature_set import (
     PARTIAL_SUFFIX,
@@ -263,7 +264,7 @@ def _recompute(job: Job, folder: Path, wrong: set[str], reporter: Reporter) -> N
     for name in (*wrong, MANIFEST_NAME):
         (partial / name).unlink(missing_ok=True)
     write_receipts(partial, manifest, wrong)
-    compute_tokens(job, backbone, Donors({}), reporter, manifest["extraction"])
+    compute_layers([Layer(job, Donors({}))], backbone, reporter, manifest["extraction"])
     _put_back_labels(folder)
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from emcache.models.backbones.base import BackboneModule, empty_backbone
+from emcache.models.backbones.base import BackboneModule, count_blocks, empty_backbone
 from emcache.models.backbones.registry import BackboneSpec
 from emcache.models.norms import BatchNorm, DomainBatchNorm2d, Norm, batches_seen
 
@@ -244,7 +244,7 @@ def count_study_parameters(specs: Sequence[BackboneSpec]) -> list[ParameterCount
                 spec.patch,
                 count_parameters(backbone),
                 count_parameters(head),
-                per_block * sum(1 for _ in backbone.blocks.children()),
+                per_block * count_blocks(spec),
             )
         )
     return counts

@@ -59,6 +59,15 @@ class LabelledFeatures:
 
     feature_set: FeatureSet
     labels: LabelSet
+    deeper: Sequence[FeatureSet] = ()
+    """Other layers of the same slices; their channels follow."""
+
+    def tokens(self, place: int) -> Float[np.ndarray, "row col channel"]:
+        """Tokens of one slice, of all layers."""
+        first = self.feature_set.tokens(place)
+        if not self.deeper:
+            return first
+        return np.concatenate([first, *(layer.tokens(place) for layer in self.deeper)], axis=-1)
 
 
 class TokenReader:
@@ -82,7 +91,7 @@ class TokenReader:
     def read(self, position: int) -> Example:
         """Tokens and mask of one slice."""
         source, transform, local = self._places[position]
-        stored = source.feature_set.tokens(local)
+        stored = source.tokens(local)
         # ascontiguousarray also makes a read-only view writable, which torch asks for.
         tokens = np.ascontiguousarray(stored if transform is None else transform(stored))
         mask = np.ascontiguousarray(source.labels.mask(local))
@@ -97,7 +106,11 @@ class TokenReader:
     @property
     def bytes(self) -> int:
         """Of tokens and masks."""
-        return sum(_resident_bytes(source.feature_set) for source in self._sources)
+        return sum(
+            _resident_bytes(feature_set)
+            for source in self._sources
+            for feature_set in (source.feature_set, *source.deeper)
+        )
 
 
 @dataclass(frozen=True, slots=True)

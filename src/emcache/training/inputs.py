@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from emcache.cache.alignment import Moments, fit, moments_of, moves_tokens
-from emcache.cache.extract import run_extraction
+from emcache.cache.extract import Extraction, run_extractions
 from emcache.cache.feature_jobs import ensure_recorded
 from emcache.cache.feature_set import FeatureSet
 from emcache.cache.find import FeatureRequest, choose_feature_set
 from emcache.cache.labels import ensure_labels, label_key
+from emcache.cache.layers import LAST, find_layers
 from emcache.cache.plan import Job, plan_extraction
 from emcache.cache.recipe import Grid
 from emcache.data.dataset import Selection
 from emcache.errors import StoreError, UsageError
+from emcache.models.backbones.registry import find_backbone
 from emcache.models.weights import Weights
 from emcache.progress import Reporter
+from emcache.storage.hashing import json_sha256
 from emcache.storage.workspace import Workspace
 from emcache.training.batches import (
     LabelledFeatures,
@@ -91,10 +94,10 @@ def plan_cached_tokens(workspace: Workspace, request: InputsRequest, reporter: R
     return Inputs(
         first.description,
         first.recipe,
-        tuple(item.known.fingerprint for item in planned),
+        tuple(item.fingerprint for item in planned),
         tuple(_label_key(item.source, first.recipe, item.grids) for item in planned),
         tuple(item.grids for item in planned),
-        tuple(item.known.name for item in planned),
+        tuple(known.name for item in planned for known in item.known),
         None,
         lambda reporter: _open_tokens([item.make(reporter) for item in planned], request),
     )
@@ -110,6 +113,12 @@ def plan_pixels(workspace: Workspace, request: InputsRequest, reporter: Reporter
     sources, jobs = request.sources, []
     if request.features.backbone is None:
         raise UsageError("adapters need a backbone to sit in; name one, as dinov2-small.")
+    if request.protocol.layers != LAST:
+        raise UsageError(
+            f"adapters are trained with the last layer alone, and layers is "
+            f"{request.protocol.layers}; leave it out.",
+            subject="layers",
+        )
     if moves_tokens(request.protocol.align):
         raise UsageError(
             f"tokens move while their backbone is adapted, so they cannot be aligned by "
@@ -147,7 +156,7 @@ def _open_tokens(features: Sequence[LabelledFeatures], request: InputsRequest) -
     domains = []
     for source, item in zip(sources, features, strict=True):
         chosen = [i for i, s in enumerate(source.slices) if s.split == protocol.align_on]
-        domains.append(moments_of(source.dataset.first_name, item.feature_set.tokens, chosen))
+        domains.append(moments_of(source.dataset.first_name, item.tokens, chosen))
     reference = request.reference or domains[0]
     transforms = [
         fit(protocol.align, domain, reference, protocol.align_shrinkage) for domain in domains
@@ -162,53 +171,95 @@ def _label_key(source: Source, recipe: Mapping[str, Any], grids: Sequence[Grid])
 
 @dataclass(frozen=True, slots=True)
 class _PlannedFeatures:
-    """The features of one source: there already, or to be extracted."""
+    """The features of one source, layer by layer: there already, or to be extracted."""
 
     workspace: Workspace
     source: Source
-    known: Job | FeatureSet
+    known: Sequence[Job | FeatureSet]
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the tokens of all layers."""
+        first, *others = (known.fingerprint for known in self.known)
+        return json_sha256([first, *others]) if others else first
 
     @property
     def description(self) -> Mapping[str, Any]:
-        known = self.known
-        return known.description() if isinstance(known, Job) else known.description
+        """Of the tokens that the head reads."""
+        of_layers = [k.description() if isinstance(k, Job) else k.description for k in self.known]
+        if len(of_layers) == 1:
+            return of_layers[0]
+        return {
+            **of_layers[0],
+            "layer": "+".join(facts["layer"] for facts in of_layers),
+            "dim": sum(facts["dim"] for facts in of_layers),
+        }
 
     @property
     def recipe(self) -> Mapping[str, Any]:
-        known = self.known
-        if isinstance(known, Job):
-            return known.recipe.identity()
-        recipe: Mapping[str, Any] = known.manifest["recipe"]
-        return recipe
+        """The same."""
+        known = self.known[0]
+        recipe: Mapping[str, Any] = (
+            known.recipe.identity() if isinstance(known, Job) else known.manifest["recipe"]
+        )
+        return {**recipe, "layer": self.description["layer"]} if len(self.known) > 1 else recipe
 
     @property
     def grids(self) -> tuple[Grid, ...]:
-        places = self.known.places if isinstance(self.known, Job) else self.known.slices
+        known = self.known[0]
+        places = known.places if isinstance(known, Job) else known.slices
         return tuple(place.grid for place in places)
 
     def make(self, reporter: Reporter) -> LabelledFeatures:
-        """Extract what is missing, and open features and labels."""
-        known, dataset = self.known, self.source.dataset
-        if isinstance(known, Job):
+        """Extract what is missing in one pass, and open features and labels."""
+        dataset = self.source.dataset
+        jobs = [known for known in self.known if isinstance(known, Job)]
+        made: Iterator[Extraction] = iter(())
+        if jobs:
             reporter.say(
-                f"No features of {dataset.name} for {known.spec.name} yet: extracting first."
+                f"No features of {dataset.name} for {jobs[0].spec.name} yet: extracting first."
             )
-            known = run_extraction(known, reporter).feature_set
-        else:
-            ensure_recorded(self.workspace, known, reporter)
-        labels = ensure_labels(known, self.source.slices, dataset.classes, reporter)
-        return LabelledFeatures(known, labels)
+            made = iter(run_extractions(jobs, reporter))
+        layers = []
+        for known in self.known:
+            if isinstance(known, Job):
+                layers.append(next(made).feature_set)
+            else:
+                ensure_recorded(self.workspace, known, reporter)
+                layers.append(known)
+        labels = ensure_labels(layers[0], self.source.slices, dataset.classes, reporter)
+        return LabelledFeatures(layers[0], labels, layers[1:])
 
 
 def _plan(
     workspace: Workspace, source: Source, request: InputsRequest, reporter: Reporter
 ) -> _PlannedFeatures:
     name = source.dataset.name
-    known: Job | FeatureSet | None = choose_feature_set(workspace, source.dataset, request.features)
-    if known is None:
-        options = request.features.extract_options(name, request.device)
-        known = plan_extraction(workspace, Selection(name, None), options, reporter)
+    known: list[Job | FeatureSet] = []
+    for layer in _layers(workspace, source, request):
+        features = replace(request.features, layer=layer)
+        found = choose_feature_set(workspace, source.dataset, features)
+        if found is None:
+            options = features.extract_options(name, request.device)
+            job = plan_extraction(workspace, Selection(name, None), options, reporter)
+            known.append(job)
+        else:
+            known.append(found)
     return _PlannedFeatures(workspace, source, known)
+
+
+def _layers(workspace: Workspace, source: Source, request: InputsRequest) -> tuple[str, ...]:
+    """The layers that the protocol means, of the backbone that is named or the cache's own."""
+    layers, backbone = request.protocol.layers, request.features.backbone
+    if layers == LAST:
+        return (LAST,)
+    if backbone is None:
+        found = choose_feature_set(workspace, source.dataset, request.features)
+        backbone = None if found is None else found.description["backbone"]
+    if backbone is None:
+        # It says that one must be named.
+        request.features.extract_options(source.dataset.name, request.device)
+    return find_layers(layers, find_backbone(str(backbone)))
 
 
 def _check_same_recipe(planned: Sequence[_PlannedFeatures]) -> None:
@@ -226,5 +277,5 @@ def _check_same_recipe(planned: Sequence[_PlannedFeatures]) -> None:
             f"the features of {first.source.dataset.name} and {other.source.dataset.name} differ "
             f"({differing}); expected one backbone and size: name them with --backbone, --weights "
             f"and --longest-edge.",
-            subject=(first.known.name, other.known.name),
+            subject=(first.known[0].name, other.known[0].name),
         )

@@ -15,6 +15,7 @@ from annotated_types import Ge, Gt, Le, Lt
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationError, create_model
 
 from emcache.cache.alignment import METHODS, Method
+from emcache.cache.layers import LAST, read_layers
 from emcache.errors import UsageError, suggest
 from emcache.validation import Content, Misfit, check
 
@@ -87,6 +88,13 @@ class Protocol:
     ] = "attn.qkv+attn.proj"
     """Layers of every block that carry an adapter, joined by ``+``."""
 
+    layers: Annotated[
+        str,
+        AfterValidator(read_layers),
+        Field(description="last, last4, or numbers of blocks as 3,6,9,12"),
+    ] = LAST
+    """Blocks of the backbone whose tokens the head reads, one after the other along the channels:
+    ``last``, the last few as ``last4``, or their numbers from 1 (:mod:`emcache.cache.layers`)."""
     align: Annotated[Method, Field(description=f"one of {', '.join(METHODS)}")] = "none"
     """How the tokens of each dataset are aligned (:mod:`emcache.cache.alignment`); ``coral`` and
     ``quantile`` lead to the dataset that is named first."""
@@ -143,7 +151,9 @@ _TYPES: Mapping[str, Any] = {
 }
 _MISSING = object()
 _LATER: Mapping[str, object] = {
-    field.name: field.default for field in fields(Protocol) if field.name.startswith("align")
+    field.name: field.default
+    for field in fields(Protocol)
+    if field.name in ("layers", "align", "align_on", "align_shrinkage")
 }
 _DEFINED: Any = {field.name: (_TYPES[field.name], field.default) for field in fields(Protocol)}
 _MODEL: type[Content] = create_model("_ProtocolFields", __base__=Content, **_DEFINED)

@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+import emcache.cache.compute
 import emcache.cache.extract
 import emcache.cache.labels
 import emcache.cache.recipe
@@ -68,7 +69,7 @@ def forbid_computing(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
         def fail(*_: object) -> None:
             pytest.fail("slices went through the backbone")
 
-        monkeypatch.setattr(emcache.cache.extract._Block, "compute", fail)
+        monkeypatch.setattr(emcache.cache.compute._Block, "compute", fail)
 
     return forbid
 
@@ -341,16 +342,16 @@ def test_a_resumed_extraction_keeps_finished_shards(
     monkeypatch.setattr(emcache.cache.recipe, "_FEWEST_SLICES", 4)
     monkeypatch.setattr(emcache.cache.recipe, "_MOST_SLICES", 4)
     job = plan_extraction(cells, Selection.parse("cells"), OPTIONS, Quiet())
-    real = emcache.cache.extract._Block.compute
+    real = emcache.cache.compute._Block.compute
     seen: list[int] = []
 
     def compute(self, backbone, images, advance) -> None:
-        seen.append(self._shard.number)
+        seen.append(self.shard.number)
         if len(seen) == 2:
             raise KeyboardInterrupt
         real(self, backbone, images, advance)
 
-    monkeypatch.setattr(emcache.cache.extract._Block, "compute", compute)
+    monkeypatch.setattr(emcache.cache.compute._Block, "compute", compute)
     with pytest.raises(KeyboardInterrupt):
         run_extraction(job, Quiet())
     done = run_extraction(job, listener)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -75,7 +76,7 @@ class Features(NamedTuple):
     """What a backbone makes of a batch of slices."""
 
     tokens: Float[Tensor, "batch channel row col"]
-    """Patch tokens of the last layer as a grid; prefix tokens are dropped."""
+    """Patch tokens of a layer as a grid; prefix tokens are dropped."""
     cls: Float[Tensor, "batch channel"]
     """The class token."""
 
@@ -94,6 +95,11 @@ class Backbone(Protocol):
 
     def __call__(self, images: Float[Tensor, "batch 3 height width"]) -> Features:
         """Tokens of normalised images whose sides are multiples of the patch."""
+
+    def layers(
+        self, images: Float[Tensor, "batch 3 height width"], names: Sequence[str]
+    ) -> list[Features]:
+        """The same for several layers in one pass: numbers of blocks from 1, or ``last``."""
 
 
 _NAMED_KEYS = 3
@@ -153,6 +159,51 @@ class BackboneModule(nn.Module, ABC):
     @abstractmethod
     def forward(self, images: Float[Tensor, "batch 3 height width"]) -> Features:
         """Patch tokens and class token of the last layer, after its normalisation."""
+
+    @property
+    @abstractmethod
+    def final_norm(self) -> nn.Module:
+        """What normalises the output of the last block."""
+
+    @abstractmethod
+    def features(
+        self, sequence: Float[Tensor, "batch token channel"], grid: tuple[int, int]
+    ) -> Features:
+        """Patch tokens and class token of a normalised sequence.
+
+        Args:
+            sequence: Prefix tokens first, then those of the patches.
+            grid: Rows and columns of patches.
+        """
+
+    def layers(
+        self, images: Float[Tensor, "batch 3 height width"], names: Sequence[str]
+    ) -> list[Features]:
+        """Features of several layers in one pass, each after the final normalisation.
+
+        Args:
+            images: Normalised, their sides multiples of the patch.
+            names: Numbers of blocks from 1, or ``last``.
+        """
+        blocks = list(self.blocks.children())
+        outputs: dict[str, Tensor] = {}
+        hooks = [
+            blocks[int(name) - 1].register_forward_hook(partial(_keep, outputs, name))
+            for name in names
+            if name != "last"
+        ]
+        try:
+            last = self(images)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        rows, columns = last.tokens.shape[-2:]
+        return [
+            last
+            if name == "last"
+            else self.features(self.final_norm(outputs[name]), (rows, columns))
+            for name in names
+        ]
 
     @abstractmethod
     def convert(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
@@ -239,6 +290,14 @@ class BackboneModule(nn.Module, ABC):
         return differing
 
 
+def _keep(
+    outputs: dict[str, Tensor], name: str, block: nn.Module, given: Any, output: Tensor
+) -> None:
+    """A forward hook that keeps what a block gives."""
+    del block, given
+    outputs[name] = output
+
+
 def _called(key: str, sources: Iterable[str]) -> str:
     """The name of a tensor, with that in the file where it is another."""
     names = sorted(sources)
@@ -268,3 +327,8 @@ def empty_backbone(spec: BackboneSpec) -> BackboneModule:
     """A backbone without any memory for its weights: shapes and counts only."""
     with torch.device("meta"):
         return build_backbone(spec)
+
+
+def count_blocks(spec: BackboneSpec) -> int:
+    """How many blocks a backbone has."""
+    return sum(1 for _ in empty_backbone(spec).blocks.children())

@@ -77,9 +77,20 @@ class OpenClipBackbone(BackboneModule):
         sequence = torch.cat([cls, sequence], dim=1)
         positions = resample_positions(tower.positional_embedding, tower.grid_size, (rows, columns))
         sequence = tower.ln_pre(sequence + positions.to(sequence.dtype))
-        sequence = tower.ln_post(tower.transformer(sequence))
-        grid = sequence[:, 1:].unflatten(1, (rows, columns)).permute(0, 3, 1, 2)
-        return Features(grid, sequence[:, 0])
+        return self.features(tower.ln_post(tower.transformer(sequence)), (rows, columns))
+
+    @property
+    def final_norm(self) -> nn.Module:
+        """What normalises the output of the last block."""
+        norm: nn.Module = self.model.ln_post
+        return norm
+
+    def features(
+        self, sequence: Float[Tensor, "batch token channel"], grid: tuple[int, int]
+    ) -> Features:
+        """Patch tokens and class token of a normalised sequence."""
+        patches: Tensor = sequence[:, 1:].unflatten(1, grid)  # type: ignore[no-untyped-call]
+        return Features(patches.permute(0, 3, 1, 2), sequence[:, 0])
 
     def make_adaptable(self) -> None:
         """Hold every attention's packed projection as a linear layer."""

@@ -44,14 +44,25 @@ class TimmBackbone(BackboneModule):
 
         A model without a class token gives the mean of its patch tokens instead.
         """
-        sequence = self.model.forward_features(images)
         rows, columns = (side // self.patch for side in images.shape[-2:])
+        return self.features(self.model.forward_features(images), (rows, columns))
+
+    @property
+    def final_norm(self) -> nn.Module:
+        """What normalises the output of the last block."""
+        norm: nn.Module = self.model.norm
+        return norm
+
+    def features(
+        self, sequence: Float[Tensor, "batch token channel"], grid: tuple[int, int]
+    ) -> Features:
+        """Patch tokens and class token of a normalised sequence."""
         # Class token and registers come first; the model knows how many they are.
         patches = sequence[:, self.model.num_prefix_tokens :]
         # A view: the tokens stay in channels-last order, as they are stored.
-        grid = patches.unflatten(1, (rows, columns)).permute(0, 3, 1, 2)
+        tokens = patches.unflatten(1, grid).permute(0, 3, 1, 2)  # type: ignore[no-untyped-call]
         has_cls = getattr(self.model, "cls_token", None) is not None
-        return Features(grid, sequence[:, 0] if has_cls else patches.mean(dim=1))
+        return Features(tokens, sequence[:, 0] if has_cls else patches.mean(dim=1))
 
     spare_rules: ClassVar[tuple[tuple[str, str], ...]] = (
         (r"(^|\.)mask_token$", "mask token"),
