@@ -74,7 +74,7 @@ class TrainingOptions:
     ] = None
     batch: Annotated[int | None, typer.Option(min=1, help="Slices a step. (default: 2)")] = None
     head: Annotated[
-        Literal["deconv", "linear"] | None,
+        Literal["deconv", "deconv-skip", "linear"] | None,
         typer.Option(
             help="The study's head, or batch norm and one 1x1 convolution. (default: deconv)"
         ),

@@ -200,7 +200,7 @@ def _search_everywhere(
             agreed[image], gains[image] = -1, 0.0
 
 
-def spread(places: Int64[np.ndarray, " place"], most: int) -> Int64[np.ndarray, " place"]:
+def spread(places: Int64[np.ndarray, " place"], most: int) -> Int64[np.ndarray, " kept"]:
     """All of some places, or so many of them at even distances."""
     if len(places) <= most:
         return places

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from emcache.cache.extract import run_extraction
 from emcache.cache.feature_set import FeatureSet, load_feature_manifest
-from emcache.cache.layers import LAST
 from emcache.cache.plan import ExtractOptions, Job, plan_extraction
+from emcache.cache.recipe import LAST
 from emcache.data.dataset import Selection
 from emcache.errors import EmcacheError
 from emcache.models.lora_files import ADAPTER_FOLDER, AdapterChoice, adapter_sha256

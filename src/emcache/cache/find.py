@@ -11,9 +11,8 @@ import numpy as np
 from jaxtyping import Float, Float32
 
 from emcache.cache.feature_set import FeatureSet, first_damage, list_feature_sets
-from emcache.cache.layers import LAST
 from emcache.cache.plan import ExtractOptions
-from emcache.cache.recipe import StoredSlice
+from emcache.cache.recipe import LAST, StoredSlice
 from emcache.data.dataset import Dataset
 from emcache.data.resize import preprocessing_of
 from emcache.errors import StoreError, UsageError

@@ -6,28 +6,10 @@ those that are asked for together are made in one pass of the backbone.
 
 from __future__ import annotations
 
-import re
-
+from emcache.cache.recipe import LAST, read_layers
 from emcache.errors import UsageError
 from emcache.models.backbones.base import count_blocks
 from emcache.models.backbones.registry import BackboneSpec
-
-LAST = "last"
-"""The last block, as recipes name it."""
-
-_NUMBERS = re.compile(r"[1-9]\d{0,3}([,+][1-9]\d{0,3})*")
-_LAST_FEW = re.compile(r"last([1-9]\d{0,3})?")
-
-
-def read_layers(text: str) -> str:
-    """A choice of layers as protocols and labels write it: ``last``, ``last4`` or ``3+6+9+12``.
-
-    Raises:
-        ValueError: It is none.
-    """
-    if not (_NUMBERS.fullmatch(text) or _LAST_FEW.fullmatch(text)):
-        raise ValueError("neither last, last4 nor numbers")
-    return text.replace(",", "+")
 
 
 def find_layers(text: str, spec: BackboneSpec) -> tuple[str, ...]:

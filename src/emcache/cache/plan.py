@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from emcache.cache.layers import LAST, find_layers
+from emcache.cache.layers import find_layers
 from emcache.cache.recipe import (
+    LAST,
     Recipe,
     StoredSlice,
     TokenType,

@@ -8,6 +8,7 @@ same tokens, whichever dataset they stand in, so a new feature set copies what a
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -22,6 +23,23 @@ FORMAT_VERSION = 1
 """Version of a feature set's layout; a reader refuses a newer one."""
 
 TokenType = Literal["float16", "float32"]
+
+LAST = "last"
+"""The last block, as recipes name it."""
+
+_NUMBERS = re.compile(r"[1-9]\d{0,3}([,+][1-9]\d{0,3})*")
+_LAST_FEW = re.compile(r"last([1-9]\d{0,3})?")
+
+
+def read_layers(text: str) -> str:
+    """A choice of layers as protocols and labels write it: ``last``, ``last4`` or ``3+6+9+12``.
+
+    Raises:
+        ValueError: It is none.
+    """
+    if not (_NUMBERS.fullmatch(text) or _LAST_FEW.fullmatch(text)):
+        raise ValueError("neither last, last4 nor numbers")
+    return text.replace(",", "+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +58,7 @@ class Recipe:
     """Arithmetic of the forward pass: ``float32`` or ``bfloat16``."""
     dtype: TokenType
     """Type the tokens are stored in."""
-    layer: str = "last"
+    layer: str = LAST
     """Which block's output, after the final normalisation."""
     adapter_sha256: str | None = None
     """Of the bytes of the adapter that the tokens go through; None for the bare backbone."""

@@ -233,7 +233,9 @@ class Predictor:
                 tokens = aligned.permute(2, 0, 1)[None]
             tokens = tokens.float()
             with autocast(self._device, trained.precision):
-                logits: Float[torch.Tensor, "1 class row col"] = self._head(tokens, (height, width))
+                logits: Float[torch.Tensor, "1 class row col"] = self._head(
+                    tokens, (height, width), inputs if self._head.takes_images else None
+                )
             labels = logits[0].argmax(dim=0).to(torch.uint8)
             foreground = 1 - logits.float().softmax(dim=1)[0, 0]
         mask = self._trained.classes.shown(labels.cpu().numpy())

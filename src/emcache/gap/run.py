@@ -13,8 +13,8 @@ from emcache.cache.extract import embedding_table, run_extraction
 from emcache.cache.feature_jobs import ensure_recorded
 from emcache.cache.feature_set import FeatureSet, list_feature_sets
 from emcache.cache.find import Donors, FeatureRequest, fits
-from emcache.cache.layers import LAST
 from emcache.cache.plan import ExtractOptions, Job, plan_extraction
+from emcache.cache.recipe import LAST
 from emcache.data.dataset import Selection, load_dataset
 from emcache.errors import StoreError, UsageError
 from emcache.evaluation.trained_run import TrainedRun, find_run

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 import polars as pl
 
 from emcache.cache.extract import run_extractions
 from emcache.cache.feature_set import FeatureSet
 from emcache.cache.find import FeatureRequest
-from emcache.cache.layers import LAST
 from emcache.cache.plan import ExtractOptions, plan_layers
-from emcache.cache.recipe import TokenType
+from emcache.cache.recipe import LAST, TokenType
 from emcache.data.dataset import Selection
 from emcache.errors import UsageError
 from emcache.evaluation.evaluate import EvaluationOptions, evaluate_run
@@ -320,7 +320,9 @@ def build_head(kind: str, dim: int, *, classes: int = 2, seed: int = 0) -> heads
     """An untrained head, the same for the same seed: tokens and a size in, logits out.
 
     Args:
-        kind: ``deconv``, the study's head, or ``linear``, batch norm and one 1x1 convolution.
+        kind: ``deconv``, the study's head; ``deconv-skip``, the same with a branch that reads the
+            normalised slices, as a third argument; or ``linear``, batch norm and one 1x1
+            convolution.
         dim: Channels of a token.
         classes: Outputs, the background among them.
         seed: Of its weights.
@@ -328,6 +330,8 @@ def build_head(kind: str, dim: int, *, classes: int = 2, seed: int = 0) -> heads
     Raises:
         UsageError: There is no such head.
     """
-    if kind not in ("deconv", "linear"):
-        raise UsageError(f"there is no head {kind!r:.100}; known: deconv, linear.", subject=kind)
+    if kind not in (known := get_args(heads.HeadKind)):
+        raise UsageError(
+            f"there is no head {kind!r:.100}; known: {', '.join(known)}.", subject=kind
+        )
     return heads.build_head(kind, dim, seed, classes)  # type: ignore[arg-type]

@@ -31,6 +31,13 @@ class Example(NamedTuple):
     """Tokens, or 8-bit pixels."""
     mask: UInt8[Tensor, "height width"]
     """Labels: 0 background, 1 and up the classes, 255 ignored."""
+    pixels: UInt8[Tensor, "image_row image_col"] | None = None
+    """The slice itself beside its tokens, for a head that takes both."""
+
+    def to(self, device: torch.device) -> Example:
+        """The same on another device."""
+        pixels = None if self.pixels is None else self.pixels.to(device)
+        return Example(self.values.to(device), self.mask.to(device), pixels)
 
 
 @runtime_checkable
@@ -71,15 +78,24 @@ class LabelledFeatures:
 
 
 class TokenReader:
-    """Patch tokens from feature sets: for heads alone."""
+    """Patch tokens from feature sets: for heads alone.
+
+    Args:
+        sources: Tokens and labels of each source.
+        transforms: How the tokens of each source are aligned.
+        domains: What these were fitted to.
+        pixels: Reads the slices beside their tokens, for a head that takes both.
+    """
 
     def __init__(
         self,
         sources: Sequence[LabelledFeatures],
         transforms: Sequence[Transform | None] | None = None,
         domains: Sequence[Moments] = (),
+        pixels: PixelReader | None = None,
     ) -> None:
         self._sources = sources
+        self._pixels = pixels
         self._places = [
             (source, transform, local)
             for source, transform in zip(sources, transforms or [None] * len(sources), strict=True)
@@ -95,7 +111,8 @@ class TokenReader:
         # ascontiguousarray also makes a read-only view writable, which torch asks for.
         tokens = np.ascontiguousarray(stored if transform is None else transform(stored))
         mask = np.ascontiguousarray(source.labels.mask(local))
-        return Example(torch.from_numpy(tokens), torch.from_numpy(mask))
+        pixels = None if self._pixels is None else self._pixels.read_image(position)
+        return Example(torch.from_numpy(tokens), torch.from_numpy(mask), pixels)
 
     def inputs(
         self, values: Shaped[Tensor, "batch row col *channel"]
@@ -105,8 +122,8 @@ class TokenReader:
 
     @property
     def bytes(self) -> int:
-        """Of tokens and masks."""
-        return sum(
+        """Of tokens and masks, and of pixels where they are read."""
+        return (0 if self._pixels is None else self._pixels.bytes // 2) + sum(
             _resident_bytes(feature_set)
             for source in self._sources
             for feature_set in (source.feature_set, *source.deeper)
@@ -137,10 +154,16 @@ class PixelReader:
     def read(self, position: int) -> Example:
         """Pixels and mask of one slice."""
         item = self._slices[position]
-        size = (item.grid[0] * self._patch, item.grid[1] * self._patch)
-        pixels = training_image(item.slice, size)
-        mask = training_mask(item.slice, item.classes, size)
-        return Example(torch.from_numpy(pixels), torch.from_numpy(mask))
+        mask = training_mask(item.slice, item.classes, self._size(item))
+        return Example(self.read_image(position), torch.from_numpy(mask))
+
+    def read_image(self, position: int) -> UInt8[Tensor, "row col"]:
+        """Pixels of one slice."""
+        item = self._slices[position]
+        return torch.from_numpy(training_image(item.slice, self._size(item)))
+
+    def _size(self, item: SizedSlice) -> tuple[int, int]:
+        return item.grid[0] * self._patch, item.grid[1] * self._patch
 
     def inputs(
         self, values: Shaped[Tensor, "batch row col *channel"]
@@ -182,6 +205,8 @@ class Batch(NamedTuple):
     """Patch tokens, channels last in memory; or normalised slices."""
     masks: UInt8[Tensor, "batch height width"]
     """Labels: 0 background, 1 and up the classes, 255 ignored."""
+    images: Float[Tensor, "batch 3 image_row image_col"] | None = None
+    """Normalised slices beside their tokens, for a head that takes both."""
     domain: int = 0
     """Whose batch norm statistics count, for a head that keeps them for each domain."""
 
@@ -217,7 +242,9 @@ class _FromReader:
     def _batch(self, domain: int, positions: Sequence[int], examples: Sequence[Example]) -> Batch:
         values = torch.stack([item.values for item in examples]).to(self._device)
         masks = torch.stack([item.mask for item in examples]).to(self._device)
-        return Batch(tuple(positions), self._reader.inputs(values), masks, domain)
+        pixels = [item.pixels for item in examples if item.pixels is not None]
+        images = normalise(torch.stack(pixels).to(self._device)) if pixels else None
+        return Batch(tuple(positions), self._reader.inputs(values), masks, images, domain)
 
 
 class ResidentExamples(_FromReader):
@@ -237,9 +264,7 @@ class ResidentExamples(_FromReader):
         # Decoding and decompressing release the interpreter's lock.
         with ThreadPoolExecutor(_READ_AHEAD, "read") as pool:
             for position, item in zip(positions, pool.map(reader.read, positions), strict=True):
-                self._kept[position] = (
-                    Example(*(tensor.to(device) for tensor in item)) if on_device else item
-                )
+                self._kept[position] = item.to(device) if on_device else item
 
     def steps(self, order: Sequence[Sequence[int]]) -> Iterator[list[Batch]]:
         """The batches of each step."""

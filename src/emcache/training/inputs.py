@@ -12,12 +12,13 @@ from emcache.cache.feature_jobs import ensure_recorded
 from emcache.cache.feature_set import FeatureSet
 from emcache.cache.find import FeatureRequest, choose_feature_set
 from emcache.cache.labels import ensure_labels, label_key
-from emcache.cache.layers import LAST, find_layers
+from emcache.cache.layers import find_layers
 from emcache.cache.plan import Job, plan_extraction
-from emcache.cache.recipe import Grid
+from emcache.cache.recipe import LAST, Grid
 from emcache.data.dataset import Selection
 from emcache.errors import StoreError, UsageError
 from emcache.models.backbones.registry import find_backbone
+from emcache.models.heads import takes_images
 from emcache.models.weights import Weights
 from emcache.progress import Reporter
 from emcache.storage.hashing import json_sha256
@@ -91,15 +92,19 @@ def plan_cached_tokens(workspace: Workspace, request: InputsRequest, reporter: R
     planned = [_plan(workspace, source, request, reporter) for source in request.sources.items]
     _check_same_recipe(planned)
     first = planned[0]
+    grids = tuple(item.grids for item in planned)
+    pixels = None
+    if takes_images(request.protocol.head):
+        pixels = _open_pixels(request.sources, grids, first.description["patch"])
     return Inputs(
         first.description,
         first.recipe,
         tuple(item.fingerprint for item in planned),
         tuple(_label_key(item.source, first.recipe, item.grids) for item in planned),
-        tuple(item.grids for item in planned),
+        grids,
         tuple(known.name for item in planned for known in item.known),
         None,
-        lambda reporter: _open_tokens([item.make(reporter) for item in planned], request),
+        lambda reporter: _open_tokens([item.make(reporter) for item in planned], request, pixels),
     )
 
 
@@ -131,11 +136,6 @@ def plan_pixels(workspace: Workspace, request: InputsRequest, reporter: Reporter
         jobs.append(plan_extraction(workspace, Selection(name, None), options, reporter))
     first, recipe = jobs[0], jobs[0].recipe.identity()
     grids = tuple(tuple(place.grid for place in job.places) for job in jobs)
-    slices = [
-        SizedSlice(item, grid, source.dataset.classes)
-        for source, own in zip(sources.items, grids, strict=True)
-        for item, grid in zip(source.slices, own, strict=True)
-    ]
     return Inputs(
         first.description(),
         recipe,
@@ -144,15 +144,26 @@ def plan_pixels(workspace: Workspace, request: InputsRequest, reporter: Reporter
         grids,
         (),
         first.weights,
-        lambda _: PixelReader(slices, first.spec.patch),
+        lambda _: _open_pixels(sources, grids, first.spec.patch),
     )
 
 
-def _open_tokens(features: Sequence[LabelledFeatures], request: InputsRequest) -> TokenReader:
+def _open_pixels(sources: Sources, grids: Sequence[Sequence[Grid]], patch: int) -> PixelReader:
+    slices = [
+        SizedSlice(item, grid, source.dataset.classes)
+        for source, own in zip(sources.items, grids, strict=True)
+        for item, grid in zip(source.slices, own, strict=True)
+    ]
+    return PixelReader(slices, patch)
+
+
+def _open_tokens(
+    features: Sequence[LabelledFeatures], request: InputsRequest, pixels: PixelReader | None
+) -> TokenReader:
     """The tokens of every source, each through the transform of its domain."""
     protocol, sources = request.protocol, request.sources.items
     if not moves_tokens(protocol.align):
-        return TokenReader(features)
+        return TokenReader(features, pixels=pixels)
     domains = []
     for source, item in zip(sources, features, strict=True):
         chosen = [i for i, s in enumerate(source.slices) if s.split == protocol.align_on]
@@ -161,7 +172,7 @@ def _open_tokens(features: Sequence[LabelledFeatures], request: InputsRequest) -
     transforms = [
         fit(protocol.align, domain, reference, protocol.align_shrinkage) for domain in domains
     ]
-    return TokenReader(features, transforms, domains)
+    return TokenReader(features, transforms, domains, pixels)
 
 
 def _label_key(source: Source, recipe: Mapping[str, Any], grids: Sequence[Grid]) -> str:

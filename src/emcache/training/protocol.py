@@ -9,19 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationError, create_model
 
 from emcache.cache.alignment import METHODS, Method
-from emcache.cache.layers import LAST, read_layers
+from emcache.cache.recipe import LAST, read_layers
 from emcache.errors import UsageError, suggest
 from emcache.validation import Content, Misfit, check
 
 LINEAR_LEARNING_RATE = 1e-2
 """What suits a linear head on frozen tokens; the measurements stand in ``docs/commands.md``."""
 
+Head = Literal["deconv", "deconv-skip", "linear"]
 _LARGEST = 2**31 - 1
 _Count = Annotated[int, Ge(1), Le(_LARGEST), Field(description="a whole number of at least 1")]
 _Rate = Annotated[float, Gt(0), Lt(1e6), Field(description="a number above 0 and below 1e6")]
@@ -47,8 +48,9 @@ class Protocol:
 
     name: str = "paper"
     """The named protocol this one is, or starts from."""
-    head: Annotated[Literal["deconv", "linear"], Field(description="deconv or linear")] = "deconv"
-    """The study's upsampling head, or batch norm and one 1x1 convolution."""
+    head: Annotated[Head, Field(description="deconv, deconv-skip or linear")] = "deconv"
+    """The study's upsampling head, the same with a shallow branch on the slice itself, or batch
+    norm and one 1x1 convolution."""
     loss: Annotated[Literal["dice"], Field(description="dice")] = "dice"
     """MONAI's Dice loss: softmax, one-hot, background included."""
     optimizer: Annotated[Literal["adamw"], Field(description="adamw")] = "adamw"
@@ -160,7 +162,9 @@ _MODEL: type[Content] = create_model("_ProtocolFields", __base__=Content, **_DEF
 
 # Heads as records, labels and fingerprints call them. A head called "linear" there is the bare
 # convolution of earlier versions; its runs must share no row with those of today's.
-_RECORDED_HEADS: Mapping[str, str] = {"deconv": "deconv", "linear": "bn-linear"}
+_RECORDED_HEADS: Mapping[str, str] = {name: name for name in get_args(Head)} | {
+    "linear": "bn-linear"
+}
 
 
 def _checked(values: Mapping[str, Any]) -> dict[str, Any]:

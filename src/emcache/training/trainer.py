@@ -204,7 +204,11 @@ class Trainer:
         height, width = batch.masks.shape[-2:]
         select_domain(self.model, batch.domain)
         with autocast(self._device, self._precision):
-            logits: Tensor = self.model(batch.inputs, (height, width))
+            logits: Tensor = (
+                self.model(batch.inputs, (height, width))
+                if batch.images is None
+                else self.model(batch.inputs, (height, width), batch.images)
+            )
         return logits
 
 

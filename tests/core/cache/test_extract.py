@@ -246,14 +246,14 @@ class TestDamage:
     def test_tokens_that_are_not_finite_name_the_slice(
         self, cells: Workspace, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        real = emcache.cache.extract.normalise
+        real = emcache.cache.compute.normalise
 
         def poisoned(pixels: torch.Tensor) -> torch.Tensor:
             images = real(pixels)
             images[1] = float("nan")
             return images
 
-        monkeypatch.setattr(emcache.cache.extract, "normalise", poisoned)
+        monkeypatch.setattr(emcache.cache.compute, "normalise", poisoned)
         with pytest.raises(StoreError, match="tokens of slice 1 are not finite"):
             extract(cells)
 
