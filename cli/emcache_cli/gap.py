@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -37,6 +37,21 @@ def gap(
         bool,
         typer.Option("--by-class", help="Also foreground against foreground, token by token."),
     ] = False,
+    align: Annotated[
+        Literal["none", "standardise", "whiten", "coral", "quantile"],
+        typer.Option(help="Align tokens first, by the training slices of each dataset."),
+    ] = "none",
+    align_to: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DATASET",
+            help="What coral and quantile lead to. (default: the first dataset)",
+        ),
+    ] = None,
+    align_shrinkage: Annotated[
+        float,
+        typer.Option(min=0, max=1, help="Share of the diagonal's mean in a covariance."),
+    ] = 0.0,
     device: DeviceOption = "auto",
     output_format: FormatOption = None,
     workspace: WorkspaceOption = None,
@@ -47,6 +62,15 @@ def gap(
     from emcache_cli.console import Console, show_rows
     from emcache_cli.gap_summaries import gap_rows
 
-    options = GapOptions(tokens.request(), run, level or ["slice"], by_class, device)
+    options = GapOptions(
+        tokens.request(),
+        run,
+        level or ["slice"],
+        by_class,
+        device,
+        align,
+        align_to,
+        align_shrinkage,
+    )
     rows, _ = measure_gaps(find_workspace(workspace), datasets, options, Console())
     show_rows(gap_rows(rows, output_format), output_format)

@@ -35,6 +35,7 @@ def _in_words(row: Mapping[str, Any]) -> dict[str, Any]:
         "domain_a": row["domain_a"],
         "domain_b": row["domain_b"],
         "regime": row["regime"],
+        **({} if row.get("align") is None else {"align": row["align"]}),
         "level": row["level"] if row["class"] is None else f"{row['level']}, {row['class']}",
         "N": f"{row['n_a']}, {row['n_b']} of D = {row['dim']}",
         "effective_rank": f"{row['effective_rank']:.1f}",

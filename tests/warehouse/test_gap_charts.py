@@ -148,3 +148,22 @@ def test_a_chart_fetches_no_picture_from_elsewhere(gaps):
         thumbnail=pl.lit("https://example.org/x.png")
     )
     assert {item["image"] for item in pca_chart(rows).datasets["pictures"]} == {None}
+
+
+def test_before_and_after_alignment_stand_apart(filled_once, tmp_path_factory, tmp_path):
+    made_up = type(filled_once)(tmp_path_factory.mktemp("aligned"))
+    made_up.extract("vnc-small")
+    domains = ("lucchi++:test", "vnc:test")
+    made_up.gap(domains, shift=3.0)
+    made_up.gap(domains, shift=0.5, align="standardise")
+    made_up.gap(domains, shift=0.2, align="coral to lucchi++")
+    made_up.sync()
+    rows = run_named_query(made_up.database, "gap")
+    assert rows["align"].to_list() == [None, "coral to lucchi++", "standardise"]
+    chart = gap_chart(rows)
+    panels = set(pl.DataFrame(chart.datasets["rows"], infer_schema_length=None)["panel"])
+    assert len(panels) == 3
+    assert sum(panel.endswith("aligned by standardise") for panel in panels) == 1
+    save_chart(chart, tmp_path / "gap.png")
+    points = run_named_query(made_up.database, "gap-points")
+    assert points["align"].n_unique() == 3

@@ -389,11 +389,13 @@ COMMENT ON COLUMN audit_scores.assigned IS 'Whether both halves pair them.';
 
 CREATE TABLE gap_measurements (
     gap_id     VARCHAR PRIMARY KEY,
-    selections VARCHAR[] NOT NULL
+    selections VARCHAR[] NOT NULL,
+    align      VARCHAR
 );
 COMMENT ON TABLE gap_measurements IS 'One row per gap command.';
 COMMENT ON COLUMN gap_measurements.gap_id IS 'Record of the measurement.';
 COMMENT ON COLUMN gap_measurements.selections IS 'What was compared, pair by pair.';
+COMMENT ON COLUMN gap_measurements.align IS 'How tokens were aligned first, as standardise, or coral to vnc; NULL where they are as they were made.';
 
 CREATE TABLE gaps (
     gap_id           VARCHAR NOT NULL,

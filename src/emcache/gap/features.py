@@ -14,6 +14,7 @@ from jaxtyping import Float32, Int64, UInt8
 from PIL import Image
 from sklearn.decomposition import PCA
 
+from emcache.cache.alignment import Transform
 from emcache.cache.find import Donors
 from emcache.cache.inputs import training_mask
 from emcache.cache.plan import Job
@@ -51,6 +52,8 @@ class SelectedFeatures:
     """Names the slices, the backbone and the sizes."""
     donors: Donors
     """Holds the vectors."""
+    transform: Transform | None = None
+    """How its tokens are aligned."""
 
     @property
     def name(self) -> str:
@@ -63,8 +66,13 @@ class SelectedFeatures:
         Raises:
             StoreError: Vectors that are not finite; the slices are named.
         """
-        which = 0 if level == "slice" else 1
-        vectors = np.stack([self.donors.vectors(place)[which] for place in self.job.places])
+        if self.transform is not None and level == "slice":
+            vectors: Float32[np.ndarray, "slice channel"] = np.stack(
+                [self.grid(position).mean(axis=(0, 1)) for position in range(len(self))]
+            )
+        else:
+            which = 0 if level == "slice" else 1
+            vectors = np.stack([self.donors.vectors(place)[which] for place in self.job.places])
         self._check_finite(np.isfinite(vectors).all(axis=1))
         return Sample(vectors, np.arange(len(vectors)))
 
@@ -89,7 +97,7 @@ class SelectedFeatures:
         for position, (item, place) in enumerate(
             zip(self.job.slices, self.job.places, strict=True)
         ):
-            grid = self.donors.read(place).tokens.astype(np.float32)
+            grid = self.grid(position)
             finite[position] = np.isfinite(grid).all()
             candidates = self._candidates(position, name_of_class)
             # The slice's pixels decide, so that the sample is the same in every command.
@@ -105,6 +113,14 @@ class SelectedFeatures:
             ]
         self._check_finite(finite)
         return Sample(np.concatenate(vectors), np.concatenate(owners)), tokens
+
+    def __len__(self) -> int:
+        return len(self.job.places)
+
+    def grid(self, position: int) -> Float32[np.ndarray, "row col channel"]:
+        """The aligned tokens of one slice."""
+        tokens = self.donors.read(self.job.places[position]).tokens.astype(np.float32)
+        return tokens if self.transform is None else self.transform(tokens)
 
     @property
     def labelled(self) -> bool:

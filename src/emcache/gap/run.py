@@ -9,6 +9,7 @@ from typing import Any
 
 import polars as pl
 
+from emcache.cache.alignment import Method, fit, moments_of, moves_tokens
 from emcache.cache.extract import embedding_table, run_extraction
 from emcache.cache.feature_jobs import ensure_recorded
 from emcache.cache.feature_set import FeatureSet, list_feature_sets
@@ -46,6 +47,21 @@ class GapOptions:
     by_class: bool = False
     """Also token by token, foreground against foreground and background against background."""
     device: str = "auto"
+    align: Method = "none"
+    """How tokens are aligned first, by the statistics of each dataset's training slices."""
+    align_to: str | None = None
+    """Dataset that ``coral`` and ``quantile`` lead to; None for that of the first selection."""
+    align_shrinkage: float = 0.0
+    """As :attr:`emcache.training.protocol.Protocol.align_shrinkage`."""
+
+    @property
+    def aligned(self) -> str | None:
+        """The alignment in words, as rows hold it; None where there is none."""
+        if self.align == "none":
+            return None
+        to = "" if self.align_to is None else f" to {self.align_to}"
+        shrinkage = f", shrinkage {self.align_shrinkage:g}" if self.align_shrinkage else ""
+        return f"{self.align}{to}{shrinkage}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +73,9 @@ class GapPlan:
     """Whose backbone makes the tokens; None where it is as published."""
     jobs: Sequence[Job]
     """One for each selection."""
+    domains: Mapping[str, Job]
+    """The training slices that each dataset's tokens are aligned by, the reference first; nothing
+    where they stay as they are."""
 
     @property
     def key(self) -> str:
@@ -67,6 +86,7 @@ class GapPlan:
                 "run": None if self.trained is None else self.trained.id,
                 "levels": list(self.options.levels),
                 "by_class": self.options.by_class,
+                **({"align": self._align_key()} if self.domains else {}),
                 "selections": [
                     [
                         str(job.selection),
@@ -80,6 +100,12 @@ class GapPlan:
                 ],
             }
         )
+
+    def _align_key(self) -> list[Any]:
+        slices = [
+            [name, [item.pixel_sha256 for item in job.slices]] for name, job in self.domains.items()
+        ]
+        return [self.options.aligned, slices]
 
 
 def measure_gaps(
@@ -146,7 +172,62 @@ def plan_gaps(
                 f"choose a larger selection.",
                 subject=str(job.selection),
             )
-    return GapPlan(options, trained, jobs)
+    domains = _plan_domains(workspace, jobs, extraction, options, reporter)
+    if options.align in ("coral", "quantile"):
+        options = replace(options, align_to=next(iter(domains)))
+    return GapPlan(options, trained, jobs, domains)
+
+
+def _plan_domains(
+    workspace: Workspace,
+    jobs: Sequence[Job],
+    extraction: ExtractOptions,
+    options: GapOptions,
+    reporter: Reporter,
+) -> dict[str, Job]:
+    """The training slices of every dataset that is measured, the reference first."""
+    if options.align == "none":
+        return {}
+    if not moves_tokens(options.align) or "cls" in options.levels:
+        what = "level cls" if "cls" in options.levels else options.align
+        raise UsageError(
+            f"{what} has no distance after alignment, which is of patch tokens; choose another "
+            f"level, and standardise, whiten, coral or quantile.",
+            subject=what,
+        )
+    names = [options.align_to] if options.align_to else []
+    names += [job.selection.dataset for job in jobs]
+    return {
+        name: plan_extraction(workspace, Selection(name, "train"), extraction, reporter)
+        for name in dict.fromkeys(names)
+    }
+
+
+def _align(
+    features: Sequence[SelectedFeatures], plan: GapPlan, reporter: Reporter
+) -> list[SelectedFeatures]:
+    """Each selection with the transform of its dataset."""
+    moments = {}
+    for name, job in plan.domains.items():
+        train = _features(job, reporter)
+        moments[name] = moments_of(name, train.grid, range(len(train)))
+    reference, options = next(iter(moments.values())), plan.options
+    fitted = {pixels for job in plan.domains.values() for pixels in _pixels(job)}
+    aligned = []
+    for item in features:
+        if fitted & _pixels(item.job):
+            reporter.say(
+                f"Note: the alignment of {item.name} is fitted to slices that are measured, too, "
+                f"and brings these nearer than new ones; measure splits without training slices."
+            )
+        own = moments[item.job.selection.dataset]
+        transform = fit(options.align, own, reference, options.align_shrinkage)
+        aligned.append(replace(item, transform=transform))
+    return aligned
+
+
+def _pixels(job: Job) -> set[str]:
+    return {item.pixel_sha256 for item in job.slices}
 
 
 def carry_out(
@@ -168,7 +249,9 @@ def carry_out(
     """
     options = plan.options
     features = [_features(job, reporter) for job in plan.jobs]
-    facts = _facts(plan.jobs[0], plan.trained)
+    if plan.domains:
+        features = _align(features, plan, reporter)
+    facts = {**_facts(plan.jobs[0], plan.trained), "align": options.aligned}
     if is_untrained(facts["weights"]):
         reporter.say(describe_untrained(facts["weights"]))
     with new_record(workspace.runs, KIND) as draft:

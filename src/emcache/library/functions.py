@@ -12,6 +12,7 @@ from typing import get_args
 
 import polars as pl
 
+from emcache.cache.alignment import Method
 from emcache.cache.extract import run_extractions
 from emcache.cache.feature_set import FeatureSet
 from emcache.cache.find import FeatureRequest
@@ -197,6 +198,8 @@ def measure_gaps(
     run: TrainedRun | None = None,
     levels: Sequence[str] = ("slice",),
     by_class: bool = False,
+    align: Method = "none",
+    align_to: Dataset | None = None,
     device: str = "auto",
     progress: Reporter | None = None,
 ) -> pl.DataFrame:
@@ -210,6 +213,9 @@ def measure_gaps(
         run: A run whose backbone is used, with its adapter where it has one.
         levels: ``slice``, ``cls`` and ``token``.
         by_class: Also foreground against foreground, and background against background.
+        align: How tokens are aligned first, by the training slices of each dataset
+            (``docs/alignment.md``).
+        align_to: What ``coral`` and ``quantile`` lead to; None for the first dataset.
         device: Where to compute.
         progress: Receives progress and warnings.
 
@@ -228,6 +234,8 @@ def measure_gaps(
         tuple(levels),
         by_class,
         device,
+        align,
+        None if align_to is None else align_to.name,
     )
     rows, _ = measure_pairs(
         pairs[0][0].workspace.place,

@@ -37,6 +37,7 @@
     train_on = [["lucchi++", "vnc"]]            # default: all; LoRA runs that were trained on these
     levels = ["slice", "token"]                 # default: slice
     by_class = false                            # default
+    align = "none"                              # default; standardise, whiten, coral, quantile
                                                 # weights, longest_edge, precision, dtype as above
 """
 
@@ -51,6 +52,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+from emcache.cache.alignment import Method
 from emcache.cache.find import FeatureRequest
 from emcache.cache.recipe import TokenType
 from emcache.data.dataset import Selection
@@ -105,11 +107,14 @@ class StudyGap:
     levels: tuple[str, ...]
     """Of :data:`emcache.gap.features.LEVELS`."""
     by_class: bool
+    align: Method
+    """How tokens are aligned first."""
 
     @property
     def words(self) -> str:
         """What tells it apart, for messages."""
-        return f"gaps between {', '.join(self.between)}, {self.regime} {self.backbone}"
+        aligned = "" if self.align == "none" else f", aligned by {self.align}"
+        return f"gaps between {', '.join(self.between)}, {self.regime} {self.backbone}{aligned}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,6 +265,7 @@ class _Reader:
                 train_on=trainings,
                 levels=tuple(table.levels),
                 by_class=table.by_class,
+                align=table.align,
             )
             for backbone, regime in product(table.backbones, table.regimes)
         ]

@@ -96,7 +96,7 @@ def _plans(
         request = FeatureRequest(
             gap.backbone, gap.weights, gap.longest_edge, gap.dtype, precision=precision
         )
-        options = GapOptions(request, None, gap.levels, gap.by_class, device)
+        options = GapOptions(request, None, gap.levels, gap.by_class, device, gap.align)
         yield plan_gaps(workspace, gap.between, options, reporter)
         return
     # A run's record names its weights; only a file has to be found again.
@@ -104,5 +104,5 @@ def _plans(
     for cell in study.cells:
         if is_through(gap, cell):
             for run in trained_runs_of(workspace, cell, device, records, reporter):
-                options = GapOptions(through, run, gap.levels, gap.by_class, device)
+                options = GapOptions(through, run, gap.levels, gap.by_class, device, gap.align)
                 yield plan_gaps(workspace, gap.between, options, reporter)

@@ -7,6 +7,7 @@ from typing import Annotated, Literal, TypeVar
 from annotated_types import Gt, Len, Lt
 from pydantic import AfterValidator, Field, StringConstraints
 
+from emcache.cache.alignment import METHODS, Method
 from emcache.cache.recipe import TokenType
 from emcache.gap.features import LEVELS
 from emcache.training.regimes import REGIMES
@@ -86,6 +87,7 @@ class GapTable(FeaturesTable):
         ["slice"], description=f"a list of {', '.join(LEVELS)}"
     )
     by_class: bool = Field(False, description="true or false")
+    align: Method = Field("none", description=f"one of {', '.join(METHODS)}")
 
 
 class DatasetTable(Table, extra="allow"):

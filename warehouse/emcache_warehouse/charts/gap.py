@@ -16,6 +16,7 @@ _PAGE = 840
 _LETTER = 6.0
 _SLOPE = 200
 _UNCLEAR = "#d7d9dc"
+_AS_MADE = "as they are"
 _FEW_DIRECTIONS = 3.0
 _KINDS = {
     "slice": "mean of the patch tokens, one vector a slice",
@@ -54,6 +55,8 @@ def gap_chart(rows: pl.DataFrame) -> alt.VConcatChart:
     ]
     if set(rows["regime"]) == {"frozen", "lora"}:
         parts.append(_slopes(rows))
+    if rows["align"].n_unique() > 1:
+        parts.append(_before_and_after(rows))
     chart: alt.VConcatChart = alt.vconcat(*parts, spacing=30).resolve_scale(color="independent")
     few = (rows["n_a"] < rows["dim"]) | (rows["n_b"] < rows["dim"])
     facts = [
@@ -100,7 +103,12 @@ def with_panels(rows: pl.DataFrame) -> pl.DataFrame:
     )
     setup = pl.concat_str(words, separator=", ", ignore_nulls=True)
     named = rows.with_columns(backbone_setup=setup).with_columns(
-        panel=pl.format("{}: {}", "backbone_setup", regime)
+        panel=pl.concat_str(
+            pl.format("{}: {}", "backbone_setup", regime),
+            pl.format("aligned by {}", "align"),
+            separator=", ",
+            ignore_nulls=True,
+        )
     )
     alike = pl.col("recipe_sha256").n_unique().over("panel") > 1
     recipe = pl.format("{}, recipe {}", "panel", pl.col("recipe_sha256").str.slice(0, 6))
@@ -228,19 +236,85 @@ def _heat_map(panel: str, domains: list[str], top: float, *, legend: bool) -> th
     )
 
 
-def _slopes(rows: pl.DataFrame) -> theme.Panel:
-    """From the frozen backbone to each LoRA run, one line a pair."""
+def _colour_of_pairs(rows: pl.DataFrame) -> alt.Color:
     pairs = rows["pair"].unique(maintain_order=True).to_list()
     palette = [theme.PAIRS[i % len(theme.PAIRS)] for i in range(len(pairs))]
-    base = alt.Chart(theme.ROWS).encode(
-        x=alt.X(
-            "regime:N",
-            title=None,
-            scale=alt.Scale(domain=["frozen", "lora"], padding=0.4),
-            axis=alt.Axis(labelAngle=0, labelExpr="datum.label == 'lora' ? 'LoRA' : 'frozen'"),
+    return alt.Color("pair:N", title=None, scale=alt.Scale(domain=pairs, range=palette))
+
+
+def _before_and_after(rows: pl.DataFrame) -> alt.HConcatChart:
+    """What alignment did to every pair: distance over the yardstick, and the probe.
+
+    Alignment changes the unit of the distance, so distances before and after do not compare; the
+    distance within a dataset is in the same unit, and changes with it.
+    """
+    states = [_AS_MADE, *rows["align"].drop_nulls().unique(maintain_order=True)]
+    base = (
+        alt.Chart(theme.ROWS)
+        .transform_filter("datum.regime == 'frozen'")
+        .transform_calculate(state=f"datum.align == null ? '{_AS_MADE}' : datum.align")
+        .encode(
+            x=alt.X(
+                "state:N",
+                title=None,
+                scale=alt.Scale(domain=states, padding=0.4),
+                axis=alt.Axis(labelAngle=0 if len(states) < 4 else -25, labelLimit=0),
+            ),
+            color=_colour_of_pairs(rows),
+            tooltip=[
+                alt.Tooltip("pair:N"),
+                alt.Tooltip("panel:N", title="features"),
+                alt.Tooltip("times_yardstick:Q", title="over the yardstick", format=".3g"),
+                alt.Tooltip("probe_auroc:Q", title="AUROC of the probe", format=".3f"),
+                alt.Tooltip("probe_p_value:Q", title="p of the probe", format=".3f"),
+            ],
+        )
+    )
+    panels = []
+    for field, title, scale, level, heading in (
+        (
+            "times_yardstick",
+            "distance / yardstick",
+            alt.Scale(type="log"),
+            1.0,
+            "Distance; 1 is that within a dataset",
         ),
-        y=alt.Y("mean(frechet):Q", title="squared Frechet distance", scale=alt.Scale(zero=True)),
-        color=alt.Color("pair:N", title=None, scale=alt.Scale(domain=pairs, range=palette)),
+        ("probe_auroc", "AUROC", alt.Scale(domain=[0, 1]), 0.5, "Probe; 0.5 tells nothing apart"),
+    ):
+        y = alt.Y(f"{field}:Q", title=title, scale=scale)
+        rule = alt.Chart(theme.ROWS).mark_rule(strokeDash=[4, 3], color=theme.INK, opacity=0.5)
+        panels.append(
+            alt.layer(
+                rule.encode(y=alt.datum(level)),
+                base.mark_line(strokeWidth=2).encode(y=y),
+                base.mark_point(filled=True, size=40, opacity=1).encode(y=y),
+            ).properties(
+                width=max(_SLOPE, 70 * len(states)),
+                height=220,
+                title=theme.panel_title(heading),
+            )
+        )
+    chart: alt.HConcatChart = alt.hconcat(*panels, spacing=30)
+    return chart
+
+
+def _slopes(rows: pl.DataFrame) -> theme.Panel:
+    """From the frozen backbone to each LoRA run, one line a pair."""
+    base = (
+        alt.Chart(theme.ROWS)
+        .transform_filter("datum.align == null")
+        .encode(
+            x=alt.X(
+                "regime:N",
+                title=None,
+                scale=alt.Scale(domain=["frozen", "lora"], padding=0.4),
+                axis=alt.Axis(labelAngle=0, labelExpr="datum.label == 'lora' ? 'LoRA' : 'frozen'"),
+            ),
+            y=alt.Y(
+                "mean(frechet):Q", title="squared Frechet distance", scale=alt.Scale(zero=True)
+            ),
+            color=_colour_of_pairs(rows),
+        )
     )
     if rows["backbone_setup"].n_unique() > 1:
         base = base.encode(strokeDash=alt.StrokeDash("backbone_setup:N", title=None))

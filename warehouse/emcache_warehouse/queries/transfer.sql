@@ -43,7 +43,7 @@ distances AS (
         frechet_low,
         frechet_high
     FROM measured_gaps
-    WHERE level = 'slice'
+    WHERE level = 'slice' AND align IS NULL
 )
 SELECT
     own.train_on,

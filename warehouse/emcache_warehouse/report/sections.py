@@ -191,6 +191,7 @@ def gaps(workspace: Workspace, choice: Choice) -> Section:
             "backbone": "backbone",
             "weights": "weights",
             "regime": "regime",
+            "align": "aligned by",
             "level": "level",
             "class": "class",
             "n_a": "N",
