@@ -17,10 +17,19 @@ from emcache_cli.options import (
 
 @with_groups
 def gap(
-    datasets: Annotated[
-        list[str], typer.Argument(metavar="DATASET...", help="Two or more; NAME or NAME:SPLIT.")
-    ],
     tokens: CachedTokensOptions,
+    datasets: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="DATASET...", help="Two or more; NAME or NAME:SPLIT."),
+    ] = None,
+    of: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="DATASET",
+            help="New slices to compare with those that --run was trained on, in place of pairs; "
+            "may be repeated.",
+        ),
+    ] = None,
     run: Annotated[
         str | None,
         typer.Option(help="A trained run: its backbone, with its adapter where it has one."),
@@ -57,11 +66,25 @@ def gap(
     workspace: WorkspaceOption = None,
 ) -> None:
     """Measure how far apart datasets lie in a backbone's feature space, pair by pair."""
+    from emcache.errors import UsageError
+    from emcache.gap.outside import measure_familiarity
     from emcache.gap.run import GapOptions, measure_gaps
     from emcache.storage.workspace import find_workspace
     from emcache_cli.console import Console, show_rows
-    from emcache_cli.gap_summaries import gap_rows
+    from emcache_cli.gap_summaries import familiarity_rows, gap_rows
 
+    place, console = find_workspace(workspace), Console()
+    if of:
+        if datasets or run is None:
+            raise UsageError(
+                "--of compares slices with what a run was trained on; expected --run RUN beside "
+                "it, and no other dataset."
+            )
+        found, _ = measure_familiarity(
+            place, run, of, console, weights=tokens.weights, device=device
+        )
+        show_rows(familiarity_rows(found, output_format), output_format)
+        return
     options = GapOptions(
         tokens.request(),
         run,
@@ -72,5 +95,5 @@ def gap(
         align_to,
         align_shrinkage,
     )
-    rows, _ = measure_gaps(find_workspace(workspace), datasets, options, Console())
+    rows, _ = measure_gaps(place, datasets or [], options, console)
     show_rows(gap_rows(rows, output_format), output_format)

@@ -11,10 +11,36 @@ from emcache_cli.options import Format
 
 def gap_rows(rows: Sequence[Mapping[str, Any]], chosen: Format | None) -> list[dict[str, Any]]:
     """Every column for a program; for a person the distances with what to read them beside."""
-    for_people = chosen in (Format.TABLE, Format.MARKDOWN) or (
-        chosen is None and sys.stdout.isatty()
-    )
-    return [_in_words(row) if for_people else dict(row) for row in rows]
+    return [_in_words(row) if _for_people(chosen) else dict(row) for row in rows]
+
+
+def familiarity_rows(
+    rows: Sequence[Mapping[str, Any]], chosen: Format | None
+) -> list[dict[str, Any]]:
+    """Every slice for a program; for a person a row for each selection, without training slices."""
+    if not _for_people(chosen):
+        return [dict(row) for row in rows]
+    summed = []
+    for domain in dict.fromkeys(row["domain"] for row in rows):
+        own = [row for row in rows if row["domain"] == domain]
+        new = [row for row in own if not row["learned_from"]]
+        distances = [row["distance"] for row in new]
+        summed.append(
+            {
+                "domain": domain,
+                "new slices": len(new),
+                "outside": sum(row["outside"] for row in new),
+                "training slices": len(own) - len(new),
+                "nearest": ", ".join(dict.fromkeys(row["nearest"] for row in new)),
+                "distance": f"{min(distances):.3g} to {max(distances):.3g}" if new else None,
+                "lowest p": f"{min(row['p_value'] for row in new):.3f}" if new else None,
+            }
+        )
+    return summed
+
+
+def _for_people(chosen: Format | None) -> bool:
+    return chosen in (Format.TABLE, Format.MARKDOWN) or (chosen is None and sys.stdout.isatty())
 
 
 def _in_words(row: Mapping[str, Any]) -> dict[str, Any]:

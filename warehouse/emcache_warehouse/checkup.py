@@ -38,6 +38,8 @@ _TABLES = {
     "gap_measurements": "gap_id",
     "gaps": "gap_id",
     "gap_points": "gap_id",
+    "familiarity_checks": "check_id",
+    "familiarity": "check_id",
     "embeddings": "record_id",
     "benchmark_runs": "bench_id",
     "benchmarks": "bench_id",

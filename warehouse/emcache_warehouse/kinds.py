@@ -122,6 +122,27 @@ KINDS: Mapping[str, Kind] = {
             "embeddings.parquet": _EMBEDDINGS,
         },
     ),
+    "familiarity": Kind(
+        required=("run_id", "selections"),
+        rows="tables/familiarity_checks.sql",
+        files={
+            "familiarity.parquet": ParquetTable(
+                "tables/familiarity.sql",
+                (
+                    "run_id",
+                    "domain",
+                    "slice_id",
+                    "learned_from",
+                    "nearest",
+                    "distance",
+                    "distance_of_mean",
+                    "p_value",
+                    "p_value_of_mean",
+                    "outside",
+                ),
+            )
+        },
+    ),
     "bench": Kind(
         required=("machine", "quick"),
         rows="tables/benchmark_runs.sql",

@@ -461,6 +461,45 @@ COMMENT ON COLUMN gaps.probe_accuracy IS 'Balanced accuracy of a linear probe fo
 COMMENT ON COLUMN gaps.probe_auroc IS 'Area under the ROC curve of the probe.';
 COMMENT ON COLUMN gaps.probe_p_value IS 'Share of permutations of the blocks with an AUROC at least as high.';
 
+CREATE TABLE familiarity_checks (
+    check_id         VARCHAR PRIMARY KEY,
+    run_id           VARCHAR NOT NULL,
+    selections       VARCHAR[] NOT NULL,
+    smallest_p_value DOUBLE
+);
+COMMENT ON TABLE familiarity_checks IS 'One row per `gap --of` command: new slices against what a run was trained on.';
+COMMENT ON COLUMN familiarity_checks.check_id IS 'Record of the check.';
+COMMENT ON COLUMN familiarity_checks.run_id IS 'Run whose training slices were compared with.';
+COMMENT ON COLUMN familiarity_checks.selections IS 'What was compared.';
+COMMENT ON COLUMN familiarity_checks.smallest_p_value IS 'The smallest p-value that there can be: one over the training slices and one.';
+
+CREATE TABLE familiarity (
+    check_id         VARCHAR NOT NULL,
+    run_id           VARCHAR NOT NULL,
+    domain           VARCHAR NOT NULL,
+    slice_id         VARCHAR NOT NULL,
+    learned_from     BOOLEAN NOT NULL,
+    nearest          VARCHAR NOT NULL,
+    distance         DOUBLE NOT NULL,
+    distance_of_mean DOUBLE NOT NULL,
+    p_value          DOUBLE NOT NULL,
+    p_value_of_mean  DOUBLE NOT NULL,
+    outside          BOOLEAN NOT NULL,
+    PRIMARY KEY (check_id, domain, slice_id)
+);
+COMMENT ON TABLE familiarity IS 'How far each slice of a check lies from the training slices of a run.';
+COMMENT ON COLUMN familiarity.check_id IS 'Record of the check.';
+COMMENT ON COLUMN familiarity.run_id IS 'Run whose training slices were compared with.';
+COMMENT ON COLUMN familiarity.domain IS 'Dataset or split of the slice.';
+COMMENT ON COLUMN familiarity.slice_id IS 'Name of the slice.';
+COMMENT ON COLUMN familiarity.learned_from IS 'Whether the run has learned from its pixels.';
+COMMENT ON COLUMN familiarity.nearest IS 'Dataset of the training that the slice is most like.';
+COMMENT ON COLUMN familiarity.distance IS 'Mean squared Mahalanobis distance of its tokens from those of nearest, over the channels.';
+COMMENT ON COLUMN familiarity.distance_of_mean IS 'The same of its mean token.';
+COMMENT ON COLUMN familiarity.p_value IS 'Share of the training slices of nearest, this slice among them, whose tokens lie at least as far from the others.';
+COMMENT ON COLUMN familiarity.p_value_of_mean IS 'The same of mean tokens.';
+COMMENT ON COLUMN familiarity.outside IS 'Whether its tokens are unlike those of every dataset of the training.';
+
 CREATE TABLE gap_points (
     gap_id     VARCHAR NOT NULL,
     domain     VARCHAR NOT NULL,

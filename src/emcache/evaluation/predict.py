@@ -29,6 +29,7 @@ from emcache.models.weights import Weights, describe_untrained, find_workspace_w
 from emcache.progress import Reporter
 from emcache.storage.records import Record, new_record
 from emcache.storage.workspace import Workspace
+from emcache.training.reference import Familiarity, compare
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,9 @@ class Prediction(NamedTuple):
     """The same as the training's masks have it: 0 and 255, or the values of named classes."""
     probability: Float32[np.ndarray, "row col"]
     """Of all classes but the background, at the slice's own size."""
+    familiarity: Familiarity | None = None
+    """How far the slice lies from those of the training; None where the run's record is of an
+    older version, or the training had too few slices."""
 
 
 def predict(
@@ -108,6 +112,7 @@ def predict(
         _check_sizes(file, preprocessing)
         _check_depth(file, window, trained)
     predictor = Predictor.open(workspace, trained, options, reporter)
+    outside = 0
     with (
         new_record(workspace.runs, "predict") as draft,
         reporter.task("Predicting", sum(len(f.pages) for f in files), "slices") as task,
@@ -120,15 +125,22 @@ def predict(
                         write.probability(page.probability)
                     if write.overlay is not None:
                         write.overlay(outline_overlay(page.image, None, page.labels))
+                    outside += page.familiarity is not None and page.familiarity.outside
                     task.advance()
         draft.config = {
             "run_id": trained.id,
             "out": str(out.resolve()),
             "inputs": [str(file.input) for file in files],
-            "n_slices": sum(len(file.pages) for file in files),
+            "n_slices": (count := sum(len(file.pages) for file in files)),
+            "n_outside": outside,
             "device": device.type,
         }
         record = draft.finish()
+    if outside:
+        reporter.say(
+            f"Warning: {outside} of {count} slices are unlike those that run {trained.id} was "
+            f"trained on, so its masks may mean little; `emcache gap --of` says how far they lie."
+        )
     return files, record
 
 
@@ -152,6 +164,7 @@ class Predictor:
         self._device = next(head.parameters()).device
         self._transform = transform
         self._layers = trained.layers
+        self._references = trained.references()
 
     @classmethod
     def open(
@@ -227,8 +240,9 @@ class Predictor:
                 tokens = torch.cat([layer.tokens.float() for layer in layers], dim=1)
             # As the head has seen them: tokens from the cache were rounded.
             tokens = tokens.to(getattr(torch, trained.token_type))
+            stored = tokens[0].permute(1, 2, 0).cpu().numpy()
+            familiarity = compare(self._references, stored) if self._references else None
             if self._transform is not None:
-                stored = tokens[0].permute(1, 2, 0).cpu().numpy()
                 aligned = torch.from_numpy(self._transform(stored)).to(self._device)
                 tokens = aligned.permute(2, 0, 1)[None]
             tokens = tokens.float()
@@ -239,7 +253,7 @@ class Predictor:
             labels = logits[0].argmax(dim=0).to(torch.uint8)
             foreground = 1 - logits.float().softmax(dim=1)[0, 0]
         mask = self._trained.classes.shown(labels.cpu().numpy())
-        return Prediction(image, labels.cpu().numpy(), mask, foreground.cpu().numpy())
+        return Prediction(image, labels.cpu().numpy(), mask, foreground.cpu().numpy(), familiarity)
 
 
 def _align(trained: TrainedRun, head: Head, align_as: str | None) -> Transform | None:

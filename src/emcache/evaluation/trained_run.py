@@ -30,6 +30,7 @@ from emcache.storage.records import Record, list_record_ids, read_record
 from emcache.storage.workspace import Workspace
 from emcache.training.plan import HEAD_FILE, Regime
 from emcache.training.protocol import Protocol, read_protocol
+from emcache.training.reference import REFERENCE_FILE, Reference, load_references
 from emcache.training.regimes import REGIMES
 from emcache.validation import Content, Misfit, check
 
@@ -168,6 +169,16 @@ class TrainedRun:
         if not moves_tokens(self.protocol.align):
             return {}
         return load_moments(self.record.file(ALIGNMENT_FILE))
+
+    def references(self) -> list[Reference]:
+        """What new slices can be compared with; nothing in records of older versions.
+
+        Raises:
+            RecordError: The record's file cannot be read.
+        """
+        if not self.record.has(REFERENCE_FILE):
+            return []
+        return load_references(self.record.file(REFERENCE_FILE))
 
     @property
     def layers(self) -> Sequence[str]:

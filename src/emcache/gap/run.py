@@ -10,19 +10,16 @@ from typing import Any
 import polars as pl
 
 from emcache.cache.alignment import Method, fit, moments_of, moves_tokens
-from emcache.cache.extract import embedding_table, run_extraction
-from emcache.cache.feature_jobs import ensure_recorded
-from emcache.cache.feature_set import FeatureSet, list_feature_sets
-from emcache.cache.find import Donors, FeatureRequest, fits
+from emcache.cache.extract import embedding_table
+from emcache.cache.find import FeatureRequest
 from emcache.cache.plan import ExtractOptions, Job, plan_extraction
-from emcache.cache.recipe import LAST
-from emcache.data.dataset import Selection, load_dataset
-from emcache.errors import StoreError, UsageError
+from emcache.data.dataset import Selection
+from emcache.errors import UsageError
 from emcache.evaluation.trained_run import TrainedRun, find_run
 from emcache.gap.features import CLASSES, LEVELS, SelectedFeatures, project
 from emcache.gap.frechet import Sample
 from emcache.gap.measure import measure
-from emcache.models.lora_files import ADAPTER_FOLDER, AdapterChoice, adapter_sha256
+from emcache.gap.sources import features_of, options_of_cache, options_of_run
 from emcache.models.weights import describe_untrained, is_untrained
 from emcache.progress import Reporter
 from emcache.storage.hashing import json_sha256
@@ -31,8 +28,6 @@ from emcache.storage.workspace import Workspace
 
 KIND = "gap"
 """Kind of the records."""
-
-_FACTS = ("backbone", "weights", "longest_edge", "pixel_size_nm", "dtype", "precision")
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +145,7 @@ def plan_gaps(
     if len(chosen) < 2 or len(set(chosen)) < len(chosen):
         raise UsageError(
             f"a gap lies between two or more different selections of slices; found "
-            f"{', '.join(selections)}: name each once.",
+            f"{', '.join(selections) or 'none'}: name each once.",
             subject=tuple(selections),
         )
     unknown = [level for level in options.levels if level not in LEVELS]
@@ -160,9 +155,9 @@ def plan_gaps(
         )
     trained = None if options.run is None else find_run(workspace, options.run)
     extraction = (
-        _options_of_run(trained, options)
+        options_of_run(trained, options.request.weights, options.device)
         if trained is not None
-        else _options_of_cache(workspace, chosen, options, reporter)
+        else options_of_cache(workspace, chosen, options.request, options.device, reporter)
     )
     jobs = [plan_extraction(workspace, item, extraction, reporter) for item in chosen]
     for job in jobs:
@@ -209,7 +204,7 @@ def _align(
     """Each selection with the transform of its dataset."""
     moments = {}
     for name, job in plan.domains.items():
-        train = _features(job, reporter)
+        train = features_of(job, reporter)
         moments[name] = moments_of(name, train.grid, range(len(train)))
     reference, options = next(iter(moments.values())), plan.options
     fitted = {pixels for job in plan.domains.values() for pixels in _pixels(job)}
@@ -248,7 +243,7 @@ def carry_out(
         DatasetError: A distance by class without masks.
     """
     options = plan.options
-    features = [_features(job, reporter) for job in plan.jobs]
+    features = [features_of(job, reporter) for job in plan.jobs]
     if plan.domains:
         features = _align(features, plan, reporter)
     facts = {**_facts(plan.jobs[0], plan.trained), "align": options.aligned}
@@ -349,80 +344,6 @@ def _facts(job: Job, trained: TrainedRun | None) -> dict[str, Any]:
         "run_id": None if trained is None else trained.id,
         "recipe_sha256": job.recipe.sha256(),
     }
-
-
-def _options_of_run(trained: TrainedRun, options: GapOptions) -> ExtractOptions:
-    """How to make the tokens that a run's head sees."""
-    features = trained.features(options.request.weights)
-    if trained.protocol.layers != LAST:
-        raise UsageError(
-            f"run {trained.id} reads the layers {trained.protocol.layers}, and a gap is measured "
-            f"on the last alone; leave --run out, or name a run that reads that one.",
-            subject=trained.id,
-        )
-    adapter = None
-    if trained.is_lora:
-        folder = trained.record.folder / ADAPTER_FOLDER
-        adapter = AdapterChoice(folder, trained.id, adapter_sha256(folder))
-        # A head behind an adapter reads float32 tokens; float16 is enough to measure distances.
-        features = replace(features, dtype="float16")
-    return replace(features.extract_options(trained.id, options.device), adapter=adapter)
-
-
-def _options_of_cache(
-    workspace: Workspace, chosen: Sequence[Selection], options: GapOptions, reporter: Reporter
-) -> ExtractOptions:
-    """How the features were made that the cache holds of these slices, or as they were asked for.
-
-    Raises:
-        StoreError: The cache holds several kinds, and the request fits more than one.
-        UsageError: It holds none, and no backbone was named.
-    """
-    wanted = {
-        item.pixel_sha256
-        for selection in chosen
-        for item in selection.of(load_dataset(workspace, selection.dataset, reporter))
-    }
-    kinds: dict[tuple[Any, ...], Mapping[str, Any]] = {}
-    for feature_set in list_feature_sets(workspace.cache):
-        held = any(item.pixel_sha256 in wanted for item in feature_set.slices)
-        if held and fits(workspace, feature_set, options.request):
-            facts = feature_set.description
-            kinds[tuple(facts.get(name) for name in (*_FACTS, "weights_sha256"))] = facts
-    if not kinds:
-        return options.request.extract_options(str(chosen[0]), options.device)
-    if len(kinds) > 1:
-        listed = "; ".join(
-            ", ".join(f"{name} {facts.get(name)}" for name in _FACTS if facts.get(name) is not None)
-            for facts in kinds.values()
-        )
-        raise StoreError(
-            f"the cache holds features of these slices of {len(kinds)} kinds ({listed}); say which "
-            f"with --backbone, --weights, --longest-edge, --pixel-size or --dtype.",
-            subject=tuple(kinds),
-        )
-    (found,) = kinds.values()
-    made: dict[str, Any] = {name: found.get(name) for name in _FACTS if name != "weights"}
-    weights = options.request.weights or found["weights"]
-    return replace(
-        replace(options.request, **made, weights=weights).extract_options(
-            str(chosen[0]), options.device
-        ),
-        longest_edge=found["longest_edge"],
-    )
-
-
-def _features(job: Job, reporter: Reporter) -> SelectedFeatures:
-    """The vectors of a job's slices: in the cache already, under whatever name, or made now."""
-    cache, recipe = job.workspace.cache, job.recipe.sha256()
-    donors = Donors.find(cache, recipe, job.places)
-    if not all(place in donors for place in job.places):
-        reporter.say(f"No features of {job.selection} for {job.spec.name} yet: extracting first.")
-        run_extraction(job, reporter)
-        donors = Donors.find(cache, recipe, job.places)
-    elif (cache / job.name).is_dir():
-        ensure_recorded(job.workspace, FeatureSet.open(cache / job.name), reporter)
-    return SelectedFeatures(job, donors)
 
 
 def _warn_of_few(rows: Sequence[Mapping[str, Any]], reporter: Reporter) -> None:

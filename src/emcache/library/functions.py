@@ -21,6 +21,7 @@ from emcache.cache.recipe import LAST, TokenType
 from emcache.data.dataset import Selection
 from emcache.errors import UsageError
 from emcache.evaluation.evaluate import EvaluationOptions, evaluate_run
+from emcache.gap.outside import measure_familiarity as measure_outside
 from emcache.gap.run import GapOptions
 from emcache.gap.run import measure_gaps as measure_pairs
 from emcache.library.runs import TrainedRun, scores_of
@@ -242,6 +243,41 @@ def measure_gaps(
         [str(Selection(dataset.name, split)) for dataset, split in pairs],
         options,
         progress or Quiet(),
+    )
+    return pl.DataFrame(rows, infer_schema_length=None)
+
+
+def measure_familiarity(
+    run: TrainedRun,
+    selections: Sequence[Dataset | tuple[Dataset, str]],
+    *,
+    weights: str | None = None,
+    device: str = "auto",
+    progress: Reporter | None = None,
+) -> pl.DataFrame:
+    """How far slices lie from those that a run was trained on (``docs/gap.md``).
+
+    Args:
+        run: A run.
+        selections: Datasets, or pairs of a dataset and one of its splits; masks are not needed.
+        weights: Where the backbone's weights are, if not where they were.
+        device: Where to compute.
+        progress: Receives progress, and a sentence for each selection.
+
+    Returns:
+        A row for each slice: ``distance``, ``p_value``, ``outside`` and others.
+
+    Raises:
+        EmcacheError: A run that keeps nothing to compare with, or slices that are not there.
+    """
+    pairs = [(item, None) if isinstance(item, Dataset) else item for item in selections]
+    rows, _ = measure_outside(
+        run.workspace.place,
+        run.id,
+        [str(Selection(dataset.name, split)) for dataset, split in pairs],
+        progress or Quiet(),
+        weights=weights,
+        device=device,
     )
     return pl.DataFrame(rows, infer_schema_length=None)
 

@@ -104,6 +104,11 @@ class TokenReader:
         self.domains = domains
         """What each source's tokens were aligned by; nothing where they are as they were made."""
 
+    def tokens(self, position: int) -> Float[np.ndarray, "row col channel"]:
+        """Tokens of one slice as they were made, before any alignment."""
+        source, _, local = self._places[position]
+        return source.tokens(local)
+
     def read(self, position: int) -> Example:
         """Tokens and mask of one slice."""
         source, transform, local = self._places[position]

@@ -7,11 +7,13 @@ from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import numpy as np
 import polars as pl
+from jaxtyping import Float
 
 from emcache.auditing.checks import compare_datasets
 from emcache.auditing.run import accept_audits
-from emcache.cache.alignment import ALIGNMENT_FILE, Moments, save_moments
+from emcache.cache.alignment import ALIGNMENT_FILE, save_moments
 from emcache.errors import TrainingError
 from emcache.models.device import (
     advise_on_memory,
@@ -25,11 +27,17 @@ from emcache.progress import Reporter
 from emcache.storage.hashing import json_sha256
 from emcache.storage.records import Record, new_record, package_versions
 from emcache.storage.workspace import Workspace
-from emcache.training.batches import Examples, open_examples
+from emcache.training.batches import Examples, Reader, TokenReader, open_examples
 from emcache.training.checkpoints import CheckpointFolder, Keeper, unfinished_command
 from emcache.training.counts import nothing_learned
 from emcache.training.inputs import Inputs, InputsRequest
 from emcache.training.plan import Model, TrainingPlan, TrainingRequest
+from emcache.training.reference import (
+    REFERENCE_FILE,
+    Reference,
+    save_references,
+    take_reference,
+)
 from emcache.training.regimes import find_regime
 from emcache.training.sampling import Sources, check_sampling, split_validation, training_sources
 from emcache.training.scoring import (
@@ -94,7 +102,7 @@ def train(
         "val_slices": _names(sources, val),
         "command": (key := _command_key(plan, extra)),
     }
-    run = _Runs(workspace, plan, examples, train, val, test, facts, reporter, reader.domains)
+    run = _Runs(workspace, plan, examples, train, val, test, facts, reporter, reader)
     build = plan.regime.builder(plan, reporter)
     records: list[Record] = []
     with unfinished_command(workspace.runs, key, f"training {sources.names}", reporter) as command:
@@ -209,7 +217,7 @@ class _Runs:
     test: list[int]
     facts: Mapping[str, Any]
     reporter: Reporter
-    domains: Sequence[Moments]
+    reader: Reader
 
     def one(
         self, seed: int, build: Callable[[int], Model], record_id: str, keeper: Keeper
@@ -254,12 +262,31 @@ class _Runs:
             draft.write_table("epochs.parquet", pl.DataFrame([asdict(e) for e in result.epochs]))
             draft.write_table("slice_metrics.parquet", slice_table(rows))
             draft.write_table(TRAINING_SLICES, learned)
-            if self.domains:
-                save_moments(draft.path(ALIGNMENT_FILE), self.domains)
+            if self.reader.domains:
+                save_moments(draft.path(ALIGNMENT_FILE), self.reader.domains)
+            if references := self._references(trainer):
+                save_references(draft.path(REFERENCE_FILE), references)
             model.save(draft)
             record = draft.finish()
         _tell(self.reporter, sources, seed, result, rows, record)
         return record
+
+    def _references(self, trainer: Trainer) -> list[Reference]:
+        """What new slices can be compared with: the tokens of the slices that were learned from."""
+        if isinstance(self.reader, TokenReader):
+            tokens_of = self.reader.tokens
+        else:
+
+            def tokens_of(position: int) -> Float[np.ndarray, "row col channel"]:
+                return trainer.backbone_tokens(self.examples.steps([[position]]))[0]
+
+        learned = {*self.val, *(position for part in self.train for position in part)}
+        found = [
+            take_reference(source.dataset.first_name, tokens_of, own)
+            for source in self.plan.sources.items
+            if (own := [p for p in source.positions("train") if p in learned])
+        ]
+        return [reference for reference in found if reference is not None]
 
 
 def _names(sources: Sources, positions: Sequence[int]) -> list[str]:

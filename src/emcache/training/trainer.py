@@ -14,8 +14,9 @@ from functools import partial
 from math import isfinite
 from typing import NamedTuple
 
+import numpy as np
 import torch
-from jaxtyping import Float, Int64, UInt8
+from jaxtyping import Float, Float32, Int64, UInt8
 from monai.losses import DiceLoss
 from monai.networks import one_hot
 from torch import Tensor, nn
@@ -23,6 +24,7 @@ from torch import Tensor, nn
 from emcache.data.classes import IGNORED
 from emcache.errors import TrainingError
 from emcache.models.device import Precision, autocast
+from emcache.models.heads import Segmenter
 from emcache.models.norms import gathering, select_domain
 from emcache.progress import Reporter
 from emcache.training.batches import Batch, Examples
@@ -192,6 +194,19 @@ class Trainer:
                     loss += share * float(self.loss(logits, batch.masks))
                     slices += zip(batch.positions, logits.argmax(dim=1), batch.masks, strict=True)
                 yield Prediction(loss, slices)
+
+    def backbone_tokens(
+        self, steps: Iterator[Sequence[Batch]]
+    ) -> list[Float32[np.ndarray, "row col channel"]]:
+        """What the backbone of a model that has one makes of each slice, adapter and all."""
+        assert isinstance(self.model, Segmenter)  # noqa: S101 - heads alone have no backbone
+        tokens = []
+        with torch.inference_mode(), autocast(self._device, self._precision):
+            for batches in steps:
+                for batch in batches:
+                    grid = self.model.backbone(batch.inputs).tokens.permute(0, 2, 3, 1)
+                    tokens += list(grid.float().cpu().numpy())
+        return tokens
 
     def adapt_norms(self, domain: int, steps: Iterator[Sequence[Batch]]) -> None:
         """Take the batch norms' statistics of a domain from these steps; masks are not used."""

@@ -18,7 +18,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
-import emcache.gap.run
+import emcache.gap.sources
 from emcache.cache.feature_set import FeatureSet, list_feature_sets
 from emcache.cache.find import Donors, FeatureRequest
 from emcache.cache.recipe import StoredSlice
@@ -373,7 +373,7 @@ def test_splits_are_read_from_what_is_there(
     def fail(*_: object) -> None:
         pytest.fail("slices went through the backbone again")
 
-    monkeypatch.setattr(emcache.gap.run, "run_extraction", fail)
+    monkeypatch.setattr(emcache.gap.sources, "run_extraction", fail)
     rows, _ = measure_gaps(domains, ["sharp:test", "soft:train"], GapOptions(), Quiet())
     assert (rows[0]["n_a"], rows[0]["n_b"]) == (2, 8)
     assert [f.name for f in list_feature_sets(domains.cache)] == before

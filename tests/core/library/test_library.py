@@ -29,6 +29,7 @@ NAMES = [
     "evaluate",
     "extract",
     "load_backbone",
+    "measure_familiarity",
     "measure_gaps",
     "run_study",
     "train",

@@ -33,6 +33,11 @@ SET selections = list_transform(
 )
 WHERE gap_id < $rename_id;
 
+UPDATE familiarity SET domain = $new_name || substr(domain, len($old_name) + 1)
+WHERE check_id < $rename_id AND string_split(domain, ':')[1] = $old_name;
+
+UPDATE familiarity SET nearest = $new_name WHERE check_id < $rename_id AND nearest = $old_name;
+
 UPDATE gaps SET domain_a = $new_name || substr(domain_a, len($old_name) + 1)
 WHERE gap_id < $rename_id AND string_split(domain_a, ':')[1] = $old_name;
 

@@ -1,0 +1,99 @@
+"""Where the features of a measurement come from: a run's own, or whatever the cache holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from emcache.cache.extract import run_extraction
+from emcache.cache.feature_jobs import ensure_recorded
+from emcache.cache.feature_set import FeatureSet, list_feature_sets
+from emcache.cache.find import Donors, FeatureRequest, fits
+from emcache.cache.plan import ExtractOptions, Job
+from emcache.cache.recipe import LAST
+from emcache.data.dataset import Selection, load_dataset
+from emcache.errors import StoreError, UsageError
+from emcache.evaluation.trained_run import TrainedRun
+from emcache.gap.features import SelectedFeatures
+from emcache.models.lora_files import ADAPTER_FOLDER, AdapterChoice, adapter_sha256
+from emcache.progress import Reporter
+from emcache.storage.workspace import Workspace
+
+_FACTS = ("backbone", "weights", "longest_edge", "pixel_size_nm", "dtype", "precision")
+
+
+def options_of_run(trained: TrainedRun, weights: str | None, device: str) -> ExtractOptions:
+    """How to make the tokens that a run's head sees."""
+    features = trained.features(weights)
+    if trained.protocol.layers != LAST:
+        raise UsageError(
+            f"run {trained.id} reads the layers {trained.protocol.layers}, and a gap is measured "
+            f"on the last alone; leave --run out, or name a run that reads that one.",
+            subject=trained.id,
+        )
+    adapter = None
+    if trained.is_lora:
+        folder = trained.record.folder / ADAPTER_FOLDER
+        adapter = AdapterChoice(folder, trained.id, adapter_sha256(folder))
+        # A head behind an adapter reads float32 tokens; float16 is enough to measure distances.
+        features = replace(features, dtype="float16")
+    return replace(features.extract_options(trained.id, device), adapter=adapter)
+
+
+def options_of_cache(
+    workspace: Workspace,
+    chosen: Sequence[Selection],
+    request: FeatureRequest,
+    device: str,
+    reporter: Reporter,
+) -> ExtractOptions:
+    """How the features were made that the cache holds of these slices, or as they were asked for.
+
+    Raises:
+        StoreError: The cache holds several kinds, and the request fits more than one.
+        UsageError: It holds none, and no backbone was named.
+    """
+    wanted = {
+        item.pixel_sha256
+        for selection in chosen
+        for item in selection.of(load_dataset(workspace, selection.dataset, reporter))
+    }
+    kinds: dict[tuple[Any, ...], Mapping[str, Any]] = {}
+    for feature_set in list_feature_sets(workspace.cache):
+        held = any(item.pixel_sha256 in wanted for item in feature_set.slices)
+        if held and fits(workspace, feature_set, request):
+            facts = feature_set.description
+            kinds[tuple(facts.get(name) for name in (*_FACTS, "weights_sha256"))] = facts
+    if not kinds:
+        return request.extract_options(str(chosen[0]), device)
+    if len(kinds) > 1:
+        listed = "; ".join(
+            ", ".join(f"{name} {facts.get(name)}" for name in _FACTS if facts.get(name) is not None)
+            for facts in kinds.values()
+        )
+        raise StoreError(
+            f"the cache holds features of these slices of {len(kinds)} kinds ({listed}); say which "
+            f"with --backbone, --weights, --longest-edge, --pixel-size or --dtype.",
+            subject=tuple(kinds),
+        )
+    (found,) = kinds.values()
+    made: dict[str, Any] = {name: found.get(name) for name in _FACTS if name != "weights"}
+    weights = request.weights or found["weights"]
+    return replace(
+        replace(request, **made, weights=weights).extract_options(str(chosen[0]), device),
+        longest_edge=found["longest_edge"],
+    )
+
+
+def features_of(job: Job, reporter: Reporter) -> SelectedFeatures:
+    """The vectors of a job's slices: in the cache already, under whatever name, or made now."""
+    cache, recipe = job.workspace.cache, job.recipe.sha256()
+    donors = Donors.find(cache, recipe, job.places)
+    if not all(place in donors for place in job.places):
+        reporter.say(f"No features of {job.selection} for {job.spec.name} yet: extracting first.")
+        run_extraction(job, reporter)
+        donors = Donors.find(cache, recipe, job.places)
+    elif (cache / job.name).is_dir():
+        ensure_recorded(job.workspace, FeatureSet.open(cache / job.name), reporter)
+    return SelectedFeatures(job, donors)
