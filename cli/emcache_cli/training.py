@@ -103,6 +103,13 @@ class TrainingOptions:
             help="Whose unlabelled tokens say how; test makes it transductive. (default: train)"
         ),
     ] = None
+    penalty: Annotated[
+        Literal["none", "mmd", "gradient-reversal"] | None,
+        typer.Option(
+            help="Make the head's hidden tokens alike in all datasets; its weight is "
+            "--set penalty_weight=. (default: none)"
+        ),
+    ] = None
     fields: Annotated[
         list[str] | None,
         typer.Option(
@@ -142,6 +149,7 @@ class TrainingOptions:
             "val_split": self.val_split,
             "layers": self.layers,
             "align": self.align,
+            "penalty": self.penalty,
             "align_on": self.align_on,
             **further,
         }

@@ -106,6 +106,15 @@ class Protocol:
     align_shrinkage: Annotated[float, Ge(0), Le(1), Field(description="a number from 0 to 1")] = 0.0
     """Share of a covariance that the mean of its diagonal takes the place of."""
 
+    penalty: Annotated[
+        Literal["none", "mmd", "gradient-reversal"],
+        Field(description="none, mmd or gradient-reversal"),
+    ] = "none"
+    """What makes the head's hidden tokens alike in all datasets of a training
+    (:mod:`emcache.training.penalties`)."""
+    penalty_weight: _Rate = 0.1
+    """By which the penalty is multiplied before it is added to the loss."""
+
     def __post_init__(self) -> None:
         # A whole number may stand where a float is meant; fingerprints tell 1 from 1.0.
         for name, value in _checked(asdict(self)).items():
@@ -155,7 +164,7 @@ _MISSING = object()
 _LATER: Mapping[str, object] = {
     field.name: field.default
     for field in fields(Protocol)
-    if field.name in ("layers", "align", "align_on", "align_shrinkage")
+    if field.name in ("layers", "align", "align_on", "align_shrinkage", "penalty", "penalty_weight")
 }
 _DEFINED: Any = {field.name: (_TYPES[field.name], field.default) for field in fields(Protocol)}
 _MODEL: type[Content] = create_model("_ProtocolFields", __base__=Content, **_DEFINED)

@@ -31,6 +31,7 @@ from emcache.training.batches import Examples, Reader, TokenReader, open_example
 from emcache.training.checkpoints import CheckpointFolder, Keeper, unfinished_command
 from emcache.training.counts import nothing_learned
 from emcache.training.inputs import Inputs, InputsRequest
+from emcache.training.penalties import build_penalty, check_penalty
 from emcache.training.plan import Model, TrainingPlan, TrainingRequest
 from emcache.training.reference import (
     REFERENCE_FILE,
@@ -137,6 +138,7 @@ def plan_training(
     check_sampling(request.sampling, len(request.datasets), request.protocol.batch)
     sources = training_sources(workspace, request.datasets, reporter)
     features, protocol = request.features, request.protocol
+    check_penalty(protocol, sources)
     if protocol.pixel_size_nm is not None:
         features = replace(features, pixel_size_nm=protocol.pixel_size_nm)
     if regime.runs_backbone:
@@ -232,7 +234,12 @@ class _Runs:
         ):
             model = build(seed)
             trainer = Trainer(
-                model.module, protocol, plan.device, plan.precision, ignores=sources.ignores
+                model.module,
+                protocol,
+                plan.device,
+                plan.precision,
+                ignores=sources.ignores,
+                penalty=build_penalty(protocol, sources, model.head, seed),
             )
             order = TrainingOrder(self.train, self.val, request.sampling)
             result = fit(trainer, self.examples, order, seed, self.reporter, keeper)

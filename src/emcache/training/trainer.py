@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from math import isfinite
@@ -24,12 +25,13 @@ from torch import Tensor, nn
 from emcache.data.classes import IGNORED
 from emcache.errors import TrainingError
 from emcache.models.device import Precision, autocast
-from emcache.models.heads import Segmenter
+from emcache.models.heads import Head, Segmenter
 from emcache.models.norms import gathering, select_domain
 from emcache.progress import Reporter
 from emcache.training.batches import Batch, Examples
 from emcache.training.checkpoints import Keeper, Progress, prefixed, without_prefix
 from emcache.training.counts import STANDSTILL_EPOCHS, Counts, advice, stands_still
+from emcache.training.penalties import Penalty, hidden_layer
 from emcache.training.protocol import Protocol
 from emcache.training.sampling import Sampling, chunks, epoch_order
 
@@ -102,9 +104,13 @@ class Trainer:
         precision: Precision,
         *,
         ignores: bool = False,
+        penalty: Penalty | None = None,
     ) -> None:
         self.model = model.to(device)
+        self.penalty = None if penalty is None else penalty.to(device)
         self._trained = [p for p in model.parameters() if p.requires_grad]
+        if self.penalty is not None:
+            self._trained += list(self.penalty.parameters())
         self.protocol = protocol
         self._device = device
         self._precision = precision
@@ -122,21 +128,42 @@ class Trainer:
         """One optimizer step on batches of one or more grid shapes.
 
         The loss is the mean over all their slices, as if they were one batch; the gradient adds up
-        batch by batch.
+        batch by batch, and that of a penalty with it.
 
         Returns:
-            The loss before the step, on the device.
+            The loss before the step, on the device, without a penalty.
         """
         self._optimizer.zero_grad(set_to_none=True)
         losses = []
-        for batch, share in zip(batches, _shares(batches), strict=True):
-            loss = share * self.loss(self._logits(batch), batch.masks)
-            loss.backward()  # type: ignore[no-untyped-call]
-            losses.append(loss.detach())
+        with self._hidden() as hidden:
+            for batch, share in zip(batches, _shares(batches), strict=True):
+                loss = share * self.loss(self._logits(batch), batch.masks)
+                # A penalty goes back through the same activations.
+                loss.backward(retain_graph=hidden is not None)  # type: ignore[no-untyped-call]
+                losses.append(loss.detach())
+        if self.penalty is not None and hidden is not None:
+            positions = [batch.positions for batch in batches]
+            penalty = self.penalty(list(zip(positions, hidden, strict=True)))
+            penalty.backward()
         if self.protocol.gradient_clip is not None:
             torch.nn.utils.clip_grad_norm_(self._trained, self.protocol.gradient_clip)
         self._optimizer.step()
         return torch.stack(losses).sum()
+
+    @contextmanager
+    def _hidden(self) -> Iterator[list[Tensor] | None]:
+        """Hidden tokens of every forward pass within; None where no penalty asks for them."""
+        if self.penalty is None:
+            yield None
+            return
+        kept: list[Tensor] = []
+        head = self.model.head if isinstance(self.model, Segmenter) else self.model
+        assert isinstance(head, Head)  # noqa: S101 - a model is a head, or has one
+        hook = hidden_layer(head).register_forward_hook(lambda *given: kept.append(given[2]))
+        try:
+            yield kept
+        finally:
+            hook.remove()
 
     def optimizer_state(self) -> dict[str, Tensor]:
         """What the optimizer remembers of each trained parameter, by ``number/name``."""
@@ -309,6 +336,7 @@ def _progress(
     """Everything that the epochs to come depend on."""
     tensors = {
         **prefixed("model", trained_state(trainer.model)),
+        **({} if trainer.penalty is None else prefixed("penalty", trainer.penalty.state_dict())),
         **prefixed("optimizer", trainer.optimizer_state()),
         "generator": generator.get_state(),
     }
@@ -324,6 +352,8 @@ def _resume(
 ) -> tuple[list[Epoch], int, Mapping[str, Tensor]]:
     """Put a trainer where it stood; the epochs so far, the best of them, and its weights."""
     trainer.model.load_state_dict(without_prefix("model", kept.tensors), strict=False)
+    if trainer.penalty is not None:
+        trainer.penalty.load_state_dict(without_prefix("penalty", kept.tensors))
     trainer.restore_optimizer(without_prefix("optimizer", kept.tensors))
     generator.set_state(kept.tensors["generator"])
     epochs = [Epoch(**epoch) for epoch in kept.facts["epochs"]]
