@@ -57,7 +57,9 @@ def _share(data: MadeUpData, rounds: int, target: Target | None) -> Measurement:
     backbone = load_backbone(job.spec, job.weights, job.device)
     patch = job.spec.patch
     images = [
-        torch.from_numpy(training_image(item, (place.grid[0] * patch, place.grid[1] * patch)))
+        torch.from_numpy(
+            training_image(item, (place.grid[0] * patch, place.grid[1] * patch), job.greys)
+        )
         for item, place in zip(job.slices, job.places, strict=True)
     ]
 

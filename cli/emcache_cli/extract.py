@@ -32,6 +32,13 @@ def extract(
             help="Blocks to take tokens of, in one pass; each makes a feature set.",
         ),
     ] = "last",
+    normalise: Annotated[
+        str,
+        typer.Option(
+            metavar="none|percentile|clahe|histogram:DATASET",
+            help="Bring the greys of all slices to one distribution first.",
+        ),
+    ] = "none",
     batch: Annotated[int, typer.Option(min=1, help="Slices in one forward pass.")] = 4,
     device: DeviceOption = "auto",
     precision: PrecisionOption = "auto",
@@ -45,6 +52,7 @@ def extract(
     from emcache.cache.extract import run_extractions
     from emcache.cache.plan import ExtractOptions, plan_layers
     from emcache.data.dataset import Selection
+    from emcache.data.greys import find_grey_rule
     from emcache.storage.workspace import find_workspace
     from emcache_cli.console import Console, show_rows
     from emcache_cli.summaries import extraction_row, job_rows
@@ -60,6 +68,7 @@ def extract(
         device,
         batch,
         backbone.pixel_size,
+        greys=find_grey_rule(place, normalise, console),
     )
     # Every dataset is checked before the first is extracted.
     passes = [plan_layers(place, Selection.parse(d), options, layers, console) for d in datasets]

@@ -83,6 +83,13 @@ class TrainingOptions:
         Literal["random", "block"] | None,
         typer.Option(help="Validation slices at random, or neighbours. (default: random)"),
     ] = None
+    normalise: Annotated[
+        str | None,
+        typer.Option(
+            metavar="percentile|clahe|histogram:DATASET",
+            help="Bring the greys of all slices to one distribution first. (default: none)",
+        ),
+    ] = None
     layers: Annotated[
         str | None,
         typer.Option(
@@ -147,6 +154,7 @@ class TrainingOptions:
             "batch": self.batch,
             "head": self.head,
             "val_split": self.val_split,
+            "normalise": self.normalise,
             "layers": self.layers,
             "align": self.align,
             "penalty": self.penalty,

@@ -240,7 +240,7 @@ class _Block:
 def _reader(job: Job, position: int) -> Callable[[], UInt8[np.ndarray, "row col"]]:
     rows, columns = job.places[position].grid
     size = (rows * job.spec.patch, columns * job.spec.patch)
-    return lambda: training_image(job.slices[position], size)
+    return lambda: training_image(job.slices[position], size, job.greys)
 
 
 def _read_ahead(

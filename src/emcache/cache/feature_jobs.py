@@ -9,6 +9,7 @@ from emcache.cache.feature_set import FeatureSet, load_feature_manifest
 from emcache.cache.plan import ExtractOptions, Job, plan_extraction
 from emcache.cache.recipe import LAST
 from emcache.data.dataset import Selection
+from emcache.data.greys import grey_rule_of
 from emcache.errors import EmcacheError
 from emcache.models.lora_files import ADAPTER_FOLDER, AdapterChoice, adapter_sha256
 from emcache.progress import Reporter
@@ -26,7 +27,8 @@ def job_of(workspace: Workspace, folder: Path, reporter: Reporter) -> Job:
     Raises:
         EmcacheError: Its dataset, weights or adapter have gone.
     """
-    facts = load_feature_manifest(folder)[0]["description"]
+    manifest = load_feature_manifest(folder)[0]
+    facts = manifest["description"]
     run = facts.get("adapter_run")
     adapter = None
     if run is not None:
@@ -42,6 +44,7 @@ def job_of(workspace: Workspace, folder: Path, reporter: Reporter) -> Job:
         pixel_size_nm=facts["pixel_size_nm"],
         adapter=adapter,
         layer=facts.get("layer", LAST),
+        greys=grey_rule_of(manifest["recipe"]["preprocessing"]),
     )
     selection = Selection(facts["dataset"], facts["split"])
     return plan_extraction(workspace, selection, options, reporter)

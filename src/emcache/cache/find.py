@@ -14,6 +14,7 @@ from emcache.cache.feature_set import FeatureSet, first_damage, list_feature_set
 from emcache.cache.plan import ExtractOptions
 from emcache.cache.recipe import LAST, StoredSlice
 from emcache.data.dataset import Dataset
+from emcache.data.greys import GreyRule
 from emcache.data.resize import preprocessing_of
 from emcache.errors import StoreError, UsageError
 from emcache.models.backbones.registry import find_backbone
@@ -42,6 +43,8 @@ class FeatureRequest:
     """Hash of the weights, where it is known which bytes are meant."""
     layer: str = LAST
     """Number of the block, from 1, or ``last``."""
+    greys: GreyRule = GreyRule()  # noqa: RUF009 - frozen
+    """What is done to greys first."""
 
     def extract_options(self, dataset: str, device: str) -> ExtractOptions:
         """How to extract what was asked for.
@@ -62,6 +65,7 @@ class FeatureRequest:
             "pixel_size_nm": self.pixel_size_nm,
             "precision": self.precision,
             "layer": self.layer,
+            "greys": self.greys,
         }
         return ExtractOptions(
             self.backbone,
@@ -124,7 +128,10 @@ def fits(workspace: Workspace, feature_set: FeatureSet, request: FeatureRequest)
         asked = getattr(request, name)
         if asked is not None and facts.get(name) != asked:
             return False
-    if facts.get("layer", LAST) != request.layer:
+    if (facts.get("layer", LAST), facts.get("normalise", "none")) != (
+        request.layer,
+        request.greys.label,
+    ):
         return False
     if facts.get("adapter_sha256") is not None:
         # Tokens of an adapted backbone are measured, and no head is trained on them.

@@ -9,13 +9,16 @@ from torch import Tensor
 
 from emcache.data.classes import ClassRule
 from emcache.data.dataset import Slice
+from emcache.data.greys import GreyRule
 from emcache.data.images import pixel_sha256, read_image, read_mask
 from emcache.data.resize import IMAGENET_MEAN, IMAGENET_STD, resize_image, resize_mask
 from emcache.errors import StoreError
 
 
-def training_image(item: Slice, size: tuple[int, int]) -> UInt8[np.ndarray, "row col"]:
-    """The slice at training size (rows, columns), 8-bit grey.
+def training_image(
+    item: Slice, size: tuple[int, int], greys: GreyRule
+) -> UInt8[np.ndarray, "row col"]:
+    """The slice at training size (rows, columns), 8-bit grey, under a rule for greys.
 
     Raises:
         StoreError: The file changed since the slice was described.
@@ -27,7 +30,7 @@ def training_image(item: Slice, size: tuple[int, int]) -> UInt8[np.ndarray, "row
             f"slice {item.image} changed while it was in use; run the command again.",
             subject=item.image,
         )
-    return resize_image(pixels, size)
+    return resize_image(greys.apply(pixels), size)
 
 
 def training_mask(

@@ -19,6 +19,7 @@ from emcache.cache.recipe import (
     plan_shards,
 )
 from emcache.data.dataset import Dataset, Selection, Slice, load_dataset
+from emcache.data.greys import GreyRule
 from emcache.data.resize import preprocessing_of
 from emcache.errors import UsageError
 from emcache.models.backbones.registry import BackboneSpec, find_backbone
@@ -51,6 +52,8 @@ class ExtractOptions:
     """A trained adapter that the tokens go through."""
     layer: str = LAST
     """Which block's output: its number from 1, or ``last``."""
+    greys: GreyRule = GreyRule()  # noqa: RUF009 - frozen
+    """What is done to the greys of a slice first."""
 
     def __post_init__(self) -> None:
         if self.batch < 1:
@@ -75,6 +78,7 @@ class Job:
     places: tuple[StoredSlice, ...]
     fingerprint: str
     adapter: AdapterChoice | None = None
+    greys: GreyRule = GreyRule()  # noqa: RUF009 - frozen
 
     @property
     def name(self) -> str:
@@ -87,6 +91,8 @@ class Job:
         kind = "" if self.adapter is None else "-lora"
         if self.recipe.layer != LAST:
             kind += f"-layer{self.recipe.layer}"
+        if self.greys.name != "none":
+            kind += f"-{self.greys.name}"
         return f"{selection}-{backbone}{kind}-{weights}-{size}-{self.fingerprint[:_NAME_HASH]}"
 
     @property
@@ -115,6 +121,7 @@ class Job:
             "patch": self.spec.patch,
             "dim": self.spec.dim,
             "layer": self.recipe.layer,
+            "normalise": self.greys.label,
             "dtype": self.recipe.dtype,
             "precision": self.recipe.precision,
             "device": self.device.type,
@@ -167,6 +174,7 @@ def plan_extraction(
         dataset.voxel_size_nm,
         dataset.name,
     )
+    preprocessing = replace(preprocessing, greys=options.greys.identity())
     slices = selection.of(dataset)
     grids = [preprocessing.grid_of(item.height, item.width) for item in slices]
     weights = find_workspace_weights(workspace, options.weights, spec)
@@ -195,4 +203,5 @@ def plan_extraction(
         places=places,
         fingerprint=feature_set_fingerprint(recipe, hashes, grids),
         adapter=options.adapter,
+        greys=options.greys,
     )

@@ -7,8 +7,8 @@ to three channels and normalised with ImageNet's mean and standard deviation.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -160,6 +160,8 @@ class Preprocessing:
     """Target pitch of rows and columns in nanometres, in place of ``longest_edge``."""
     pitch_nm: tuple[float, float] | None = None
     """Pitch of the dataset's rows and columns in nanometres; for ``pixel_size_nm``."""
+    greys: Mapping[str, Any] = field(default_factory=dict)
+    """What is done to greys first: :meth:`emcache.data.greys.GreyRule.identity`."""
 
     def __post_init__(self) -> None:
         if self.pixel_size_nm is not None:
@@ -200,6 +202,7 @@ class Preprocessing:
             "image_filter": "pillow-bicubic",
             "mean": list(IMAGENET_MEAN),
             "std": list(IMAGENET_STD),
+            **self.greys,
         }
 
     def size_of(self, height: int, width: int) -> tuple[int, int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -231,7 +231,8 @@ class Predictor:
         """
         height, width = image.shape
         self._preprocessing.grid_of(height, width)
-        pixels = resize_image(image, self._preprocessing.size_of(height, width))
+        greys = self._trained.greys.apply(image)
+        pixels = resize_image(greys, self._preprocessing.size_of(height, width))
         inputs = normalise(torch.from_numpy(pixels)[None].to(self._device))
         trained = self._trained
         with torch.inference_mode():
@@ -315,13 +316,14 @@ def _preprocessing(trained: TrainedRun, options: PredictionOptions) -> Preproces
         z, y, x = options.voxel_size_nm
         voxel = (z, y, x)
     config = trained.config
-    return preprocessing_of(
+    preprocessing = preprocessing_of(
         trained.spec.patch,
         config["longest_edge"],
         config["pixel_size_nm"],
         voxel,
         "the inputs",
     )
+    return replace(preprocessing, greys=trained.greys.identity())
 
 
 def _find_weights(

@@ -16,6 +16,7 @@ from emcache.cache.find import FeatureRequest
 from emcache.cache.layers import find_layers
 from emcache.cache.recipe import TokenType
 from emcache.data.classes import ClassRule, class_rule
+from emcache.data.greys import GreyRule, grey_rule_of
 from emcache.data.resize import GreyWindow
 from emcache.errors import RecordError, UsageError
 from emcache.models.backbones.base import BackboneModule
@@ -119,6 +120,7 @@ class TrainedRun:
             pixel_size_nm=config["pixel_size_nm"],
             precision=self.token_precision,
             weights_sha256=config["weights_sha256"],
+            greys=self.greys,
         )
 
     @property
@@ -126,6 +128,11 @@ class TrainedRun:
         """Everything that decided the tokens that its head was trained on."""
         recipe: Mapping[str, Any] = self.config["recipe"]
         return recipe
+
+    @property
+    def greys(self) -> GreyRule:
+        """What was done to the greys of the slices first."""
+        return grey_rule_of(self.recipe["preprocessing"])
 
     @property
     def spec(self) -> BackboneSpec:

@@ -22,6 +22,7 @@ from emcache.cache.labels import LabelSet
 from emcache.cache.recipe import Grid
 from emcache.data.classes import ClassRule
 from emcache.data.dataset import Slice
+from emcache.data.greys import GreyRule
 
 
 class Example(NamedTuple):
@@ -152,9 +153,12 @@ class PixelReader:
     domains: Sequence[Moments] = ()
     """Pixels are not aligned."""
 
-    def __init__(self, slices: Sequence[SizedSlice], patch: int) -> None:
+    def __init__(
+        self, slices: Sequence[SizedSlice], patch: int, greys: GreyRule | None = None
+    ) -> None:
         self._slices = slices
         self._patch = patch
+        self._greys = greys or GreyRule()
 
     def read(self, position: int) -> Example:
         """Pixels and mask of one slice."""
@@ -165,7 +169,7 @@ class PixelReader:
     def read_image(self, position: int) -> UInt8[Tensor, "row col"]:
         """Pixels of one slice."""
         item = self._slices[position]
-        return torch.from_numpy(training_image(item.slice, self._size(item)))
+        return torch.from_numpy(training_image(item.slice, self._size(item), self._greys))
 
     def _size(self, item: SizedSlice) -> tuple[int, int]:
         return item.grid[0] * self._patch, item.grid[1] * self._patch

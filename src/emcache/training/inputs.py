@@ -16,6 +16,7 @@ from emcache.cache.layers import find_layers
 from emcache.cache.plan import Job, plan_extraction
 from emcache.cache.recipe import LAST, Grid
 from emcache.data.dataset import Selection
+from emcache.data.greys import GreyRule
 from emcache.errors import StoreError, UsageError
 from emcache.models.backbones.registry import find_backbone
 from emcache.models.heads import takes_images
@@ -41,6 +42,7 @@ _RECIPE_FIELDS = (
     "pixel_size_nm",
     "dtype",
     "precision",
+    "normalise",
 )
 
 
@@ -95,7 +97,8 @@ def plan_cached_tokens(workspace: Workspace, request: InputsRequest, reporter: R
     grids = tuple(item.grids for item in planned)
     pixels = None
     if takes_images(request.protocol.head):
-        pixels = _open_pixels(request.sources, grids, first.description["patch"])
+        patch, greys = first.description["patch"], request.features.greys
+        pixels = _open_pixels(request.sources, grids, patch, greys)
     return Inputs(
         first.description,
         first.recipe,
@@ -144,17 +147,19 @@ def plan_pixels(workspace: Workspace, request: InputsRequest, reporter: Reporter
         grids,
         (),
         first.weights,
-        lambda _: _open_pixels(sources, grids, first.spec.patch),
+        lambda _: _open_pixels(sources, grids, first.spec.patch, first.greys),
     )
 
 
-def _open_pixels(sources: Sources, grids: Sequence[Sequence[Grid]], patch: int) -> PixelReader:
+def _open_pixels(
+    sources: Sources, grids: Sequence[Sequence[Grid]], patch: int, greys: GreyRule
+) -> PixelReader:
     slices = [
         SizedSlice(item, grid, source.dataset.classes)
         for source, own in zip(sources.items, grids, strict=True)
         for item, grid in zip(source.slices, own, strict=True)
     ]
-    return PixelReader(slices, patch)
+    return PixelReader(slices, patch, greys)
 
 
 def _open_tokens(

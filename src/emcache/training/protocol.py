@@ -16,6 +16,7 @@ from pydantic import AfterValidator, Field, TypeAdapter, ValidationError, create
 
 from emcache.cache.alignment import METHODS, Method
 from emcache.cache.recipe import LAST, read_layers
+from emcache.data.greys import read_grey_rule
 from emcache.errors import UsageError, suggest
 from emcache.validation import Content, Misfit, check
 
@@ -90,6 +91,12 @@ class Protocol:
     ] = "attn.qkv+attn.proj"
     """Layers of every block that carry an adapter, joined by ``+``."""
 
+    normalise: Annotated[
+        str,
+        AfterValidator(read_grey_rule),
+        Field(description="none, percentile, clahe or histogram:DATASET"),
+    ] = "none"
+    """What is done to the greys of every slice first (:mod:`emcache.data.greys`)."""
     layers: Annotated[
         str,
         AfterValidator(read_layers),
@@ -164,7 +171,8 @@ _MISSING = object()
 _LATER: Mapping[str, object] = {
     field.name: field.default
     for field in fields(Protocol)
-    if field.name in ("layers", "align", "align_on", "align_shrinkage", "penalty", "penalty_weight")
+    if field.name
+    in ("normalise", "layers", "align", "align_on", "align_shrinkage", "penalty", "penalty_weight")
 }
 _DEFINED: Any = {field.name: (_TYPES[field.name], field.default) for field in fields(Protocol)}
 _MODEL: type[Content] = create_model("_ProtocolFields", __base__=Content, **_DEFINED)

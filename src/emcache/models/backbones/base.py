@@ -317,7 +317,10 @@ def build_backbone(spec: BackboneSpec) -> BackboneModule:
 
 
 def random_backbone(spec: BackboneSpec, seed: int) -> BackboneModule:
-    """An untrained backbone, the same for the same seed and versions of the libraries."""
+    """An untrained backbone, the same for the same seed and versions of the libraries.
+
+    Processors of different kinds draw weights that differ in their last digits.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return build_backbone(spec)
