@@ -222,6 +222,9 @@ class AdapterOptions:
             help="Layers of every block to adapt. (default: attn.qkv,attn.proj)",
         ),
     ] = None
+    last_blocks: Annotated[
+        int | None, typer.Option(min=1, help="Adapt the last few blocks alone. (default: all)")
+    ] = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -273,6 +276,7 @@ def train_lora(
             "pixel_size_nm": backbone.pixel_size,
             "lora_rank": adapters.rank,
             "lora_alpha": adapters.alpha,
+            "lora_last_blocks": adapters.last_blocks,
             "lora_targets": targets and "+".join(t.strip() for t in targets.split(",")),
         }
     )

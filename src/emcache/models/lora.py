@@ -61,7 +61,12 @@ class Adapter:
 
 
 def attach_adapter(
-    backbone: BackboneModule, rank: int, alpha: float, targets: Sequence[str], seed: int
+    backbone: BackboneModule,
+    rank: int,
+    alpha: float,
+    targets: Sequence[str],
+    seed: int,
+    last_blocks: int | None = None,
 ) -> Adapter:
     """Put a new adapter on a backbone, whose own weights are frozen by it.
 
@@ -73,10 +78,12 @@ def attach_adapter(
         alpha: Updates are scaled by alpha / r.
         targets: Names of layers within a block, as ``attn.qkv``.
         seed: Of the adapter's first weights.
+        last_blocks: How many of the last blocks are adapted; None for all. No gradient goes
+            through those before them.
 
     Raises:
         AdapterError: A target that is not a linear layer of the blocks, or that no forward pass
-            goes through.
+            goes through, or more blocks than there are.
     """
     backbone.make_adaptable()
     _check_targets(backbone, targets)
@@ -85,7 +92,7 @@ def attach_adapter(
         lora_alpha=alpha,
         lora_dropout=0.0,
         bias="none",
-        target_modules=_pattern(backbone, targets),
+        target_modules=_pattern(backbone, targets, last_blocks),
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -140,11 +147,19 @@ def _is_adapted(layer: nn.Module) -> bool:
     return isinstance(layer, LoraLayer)
 
 
-def _pattern(backbone: BackboneModule, targets: Sequence[str]) -> str:
+def _pattern(backbone: BackboneModule, targets: Sequence[str], last_blocks: int | None) -> str:
     """The adapted layers as a pattern of their whole names, which is what PEFT matches."""
     names = {module: name for name, module in backbone.model.named_modules()}
     blocks = re.escape(names[backbone.blocks])
-    return rf"{blocks}\.\d+\.({'|'.join(re.escape(target) for target in targets)})"
+    numbers = [name for name, _ in backbone.blocks.named_children()]
+    if last_blocks is not None and last_blocks > len(numbers):
+        raise AdapterError(
+            f"{backbone.spec.name} has {len(numbers)} blocks, and the last {last_blocks} were to "
+            f"be adapted; choose a smaller --last-blocks.",
+            subject=last_blocks,
+        )
+    chosen = r"\d+" if last_blocks is None else f"({'|'.join(numbers[-last_blocks:])})"
+    return rf"{blocks}\.{chosen}\.({'|'.join(re.escape(target) for target in targets)})"
 
 
 def _check_targets(backbone: BackboneModule, targets: Sequence[str]) -> None:

@@ -27,6 +27,10 @@ Head = Literal["deconv", "deconv-skip", "linear"]
 _LARGEST = 2**31 - 1
 _Count = Annotated[int, Ge(1), Le(_LARGEST), Field(description="a whole number of at least 1")]
 _Rate = Annotated[float, Gt(0), Lt(1e6), Field(description="a number above 0 and below 1e6")]
+_Blocks = Annotated[
+    int | None,
+    Field(ge=1, le=_LARGEST, description="a whole number of at least 1, or none for all"),
+]
 _Limit = Annotated[
     float | None, Field(gt=0, description="a positive number, or none where there is no limit")
 ]
@@ -90,6 +94,10 @@ class Protocol:
         Field(description="names of layers joined by +, each once"),
     ] = "attn.qkv+attn.proj"
     """Layers of every block that carry an adapter, joined by ``+``."""
+
+    # From here on fields that came later: see as_dict.
+    lora_last_blocks: _Blocks = None
+    """How many of the last blocks carry adapters, or None for all of them."""
 
     normalise: Annotated[
         str,
@@ -170,9 +178,7 @@ _TYPES: Mapping[str, Any] = {
 _MISSING = object()
 _LATER: Mapping[str, object] = {
     field.name: field.default
-    for field in fields(Protocol)
-    if field.name
-    in ("normalise", "layers", "align", "align_on", "align_shrinkage", "penalty", "penalty_weight")
+    for field in fields(Protocol)[list(_TYPES).index("lora_last_blocks") :]
 }
 _DEFINED: Any = {field.name: (_TYPES[field.name], field.default) for field in fields(Protocol)}
 _MODEL: type[Content] = create_model("_ProtocolFields", __base__=Content, **_DEFINED)
@@ -281,7 +287,7 @@ def parse_fields(texts: Iterable[str]) -> dict[str, Any]:
 
 
 def _read_value(name: str, text: str) -> Any:
-    if _TYPES[name] == _Limit and text.lower() == "none":
+    if _TYPES[name] in (_Limit, _Blocks) and text.lower() == "none":
         return None
     try:
         return TypeAdapter(_TYPES[name]).validate_strings(text)

@@ -70,7 +70,8 @@ class Lora(Regime):
             backbone = load_backbone(spec, weights, plan.device, first)
             targets = protocol.lora_targets.split("+")
             rank, alpha = protocol.lora_rank, protocol.lora_alpha
-            adapter = attach_adapter(backbone, rank, alpha, targets, seed)
+            last = protocol.lora_last_blocks
+            adapter = attach_adapter(backbone, rank, alpha, targets, seed, last)
             if request.checkpoint:
                 backbone.checkpoint_activations()
             head = _head(plan, seed)

@@ -139,3 +139,19 @@ def test_what_is_no_adapter(damage: str, tmp_path: Path) -> None:
         (tmp_path / "adapter_model.safetensors").write_bytes(b"\x00" * 20)
     with pytest.raises(AdapterError, match="holds no LoRA adapter"):
         load_adapter(random_backbone(TINY, 0), tmp_path)
+
+
+def test_the_last_blocks_alone() -> None:
+    backbone = backbone_of("tiny")
+    adapter = attach_adapter(backbone, 4, 8.0, TARGETS, 0, last_blocks=1)
+    assert adapter.modules == ("blocks.1.attn.qkv", "blocks.1.attn.proj")
+    # No activation of the blocks before is kept for a gradient.
+    needed: list[bool] = []
+    backbone.model.blocks[0].register_forward_hook(
+        lambda *given: needed.append(given[2].requires_grad)
+    )
+    tokens = backbone(torch.randn(1, 3, 28, 28)).tokens
+    assert tokens.requires_grad
+    assert needed == [False]
+    with pytest.raises(AdapterError, match="has 2 blocks, and the last 3 were to be adapted"):
+        attach_adapter(backbone_of("tiny"), 4, 8.0, TARGETS, 0, last_blocks=3)

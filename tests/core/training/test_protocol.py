@@ -22,6 +22,8 @@ def test_every_field_can_be_set() -> None:
         "align": "coral",
         "align_on": "test",
         "align_shrinkage": "0.5",
+        "normalise": "clahe",
+        "penalty": "mmd",
     }
     for field in dataclasses.fields(Protocol):
         if field.name == "name":
