@@ -57,6 +57,7 @@ _QUERIES = {
     "pca": ("gap-points", "domain"),
     "transfer": ("transfer", "eval_on"),
     "cost": ("cost", None),
+    "alignment": ("alignment", None),
 }
 
 
@@ -64,7 +65,8 @@ def chart_rows(name: str, database: Path, choice: Choice | None = None) -> pl.Da
     """The rows that a chart draws.
 
     Args:
-        name: ``iou``, ``curves``, ``gap``, ``pca``, ``transfer`` or ``cost``.
+        name: ``iou``, ``curves``, ``gap``, ``pca``, ``transfer``, ``cost`` or
+            ``alignment``.
         database: The warehouse's file.
         choice: What of it; None for all that was not set aside.
 
@@ -130,6 +132,13 @@ def _transfer(workspace: Workspace, choice: Choice) -> Whole:
     from emcache_warehouse.charts.transfer import transfer_chart
 
     return transfer_chart(chart_rows("transfer", workspace.warehouse, choice))
+
+
+@_chart("alignment", "What each alignment does to training alone, together, and to transfer.")
+def _alignment(workspace: Workspace, choice: Choice) -> Whole:
+    from emcache_warehouse.charts.alignment import alignment_chart
+
+    return alignment_chart(chart_rows("alignment", workspace.warehouse, choice))
 
 
 @_chart("cost", "Seconds of the backbone spent and saved by the cache, and its size on disk.")

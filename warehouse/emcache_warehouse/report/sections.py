@@ -219,6 +219,30 @@ def gaps(workspace: Workspace, choice: Choice) -> Section:
     if not rows.is_empty():
         section.draw("pca", workspace, choice)
         section.draw("transfer", workspace, choice)
+    scores = chosen_rows(database, "alignment", choice)
+    if (scores["aligned_by"] != "none").any():
+        section.draw("alignment", workspace, choice)
+        differences = chosen_rows(database, "closed", choice)
+        headings = {
+            "comparison": "comparison",
+            "eval_on": "scored on",
+            "train_on": "trained on",
+            "aligned_by": "aligned by",
+            "backbone": "backbone",
+            "weights": "weights",
+            "regime": "regime",
+            "protocol": "protocol",
+            "n_seeds": "seeds",
+            "iou_before": "IoU before",
+            "iou_after": "IoU after",
+            "iou_change": "change",
+            "iou_change_low": "low",
+            "iou_change_high": "high",
+            "answer": "answer",
+        }
+        caption = "What alignment changes, with 95 % intervals over seeds"
+        always = ("comparison", "eval_on", "train_on", "aligned_by")
+        section.tables.append(table_of(caption, differences, headings, always=always))
     return section
 
 
