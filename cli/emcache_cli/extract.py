@@ -32,6 +32,13 @@ def extract(
             help="Blocks to take tokens of, in one pass; each makes a feature set.",
         ),
     ] = "last",
+    tokens: Annotated[
+        str,
+        typer.Option(
+            metavar="patch|shift:N",
+            help="One token a patch, or N along each edge, from N x N shifted passes.",
+        ),
+    ] = "patch",
     normalise: Annotated[
         str,
         typer.Option(
@@ -50,7 +57,7 @@ def extract(
 ) -> None:
     """Compute the patch tokens of every slice, once."""
     from emcache.cache.extract import run_extractions
-    from emcache.cache.plan import ExtractOptions, plan_layers
+    from emcache.cache.plan import ExtractOptions, parse_shift, plan_layers
     from emcache.data.dataset import Selection
     from emcache.data.greys import find_grey_rule
     from emcache.storage.workspace import find_workspace
@@ -69,6 +76,7 @@ def extract(
         batch,
         backbone.pixel_size,
         greys=find_grey_rule(place, normalise, console),
+        shift=parse_shift(tokens),
     )
     # Every dataset is checked before the first is extracted.
     passes = [plan_layers(place, Selection.parse(d), options, layers, console) for d in datasets]

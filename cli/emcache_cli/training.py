@@ -90,6 +90,14 @@ class TrainingOptions:
             help="Bring the greys of all slices to one distribution first. (default: none)",
         ),
     ] = None
+    tokens: Annotated[
+        str | None,
+        typer.Option(
+            metavar="patch|shift:N",
+            help="A finer grid of tokens, from passes shifted by parts of a patch. "
+            "(default: patch)",
+        ),
+    ] = None
     layers: Annotated[
         str | None,
         typer.Option(
@@ -155,6 +163,7 @@ class TrainingOptions:
             "head": self.head,
             "val_split": self.val_split,
             "normalise": self.normalise,
+            "tokens": self.tokens,
             "layers": self.layers,
             "align": self.align,
             "penalty": self.penalty,

@@ -26,7 +26,7 @@ from emcache.cache.plan import Job
 from emcache.cache.recipe import Shard
 from emcache.cache.writer import FeatureSetWriter
 from emcache.errors import StoreError
-from emcache.models.backbones.base import Backbone, Features
+from emcache.models.backbones.base import Backbone, Features, shifted_layers
 from emcache.models.device import Precision, autocast
 from emcache.progress import Reporter
 from emcache.storage.records import new_record_id
@@ -231,7 +231,7 @@ class _Block:
             places = self._missing[start : start + job.batch]
             pixels = torch.from_numpy(np.stack([next(images) for _ in places])).to(job.device)
             with torch.inference_mode(), autocast(job.device, Precision(job.recipe.precision)):
-                layers = backbone.layers(normalise(pixels), names)
+                layers = shifted_layers(backbone, normalise(pixels), names, job.recipe.shift)
             for part, features in zip(self.parts, layers, strict=True):
                 part.put(places, features)
             advance(len(places))
@@ -239,7 +239,7 @@ class _Block:
 
 def _reader(job: Job, position: int) -> Callable[[], UInt8[np.ndarray, "row col"]]:
     rows, columns = job.places[position].grid
-    size = (rows * job.spec.patch, columns * job.spec.patch)
+    size = (rows * job.pitch, columns * job.pitch)
     return lambda: training_image(job.slices[position], size, job.greys)
 
 

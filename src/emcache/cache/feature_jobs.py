@@ -44,6 +44,7 @@ def job_of(workspace: Workspace, folder: Path, reporter: Reporter) -> Job:
         pixel_size_nm=facts["pixel_size_nm"],
         adapter=adapter,
         layer=facts.get("layer", LAST),
+        shift=facts.get("shift", 1),
         greys=grey_rule_of(manifest["recipe"]["preprocessing"]),
     )
     selection = Selection(facts["dataset"], facts["split"])

@@ -45,6 +45,8 @@ class FeatureRequest:
     """Number of the block, from 1, or ``last``."""
     greys: GreyRule = GreyRule()  # noqa: RUF009 - frozen
     """What is done to greys first."""
+    shift: int = 1
+    """Tokens along the edge of a patch."""
 
     def extract_options(self, dataset: str, device: str) -> ExtractOptions:
         """How to extract what was asked for.
@@ -66,6 +68,7 @@ class FeatureRequest:
             "precision": self.precision,
             "layer": self.layer,
             "greys": self.greys,
+            "shift": self.shift,
         }
         return ExtractOptions(
             self.backbone,
@@ -128,10 +131,8 @@ def fits(workspace: Workspace, feature_set: FeatureSet, request: FeatureRequest)
         asked = getattr(request, name)
         if asked is not None and facts.get(name) != asked:
             return False
-    if (facts.get("layer", LAST), facts.get("normalise", "none")) != (
-        request.layer,
-        request.greys.label,
-    ):
+    made = facts.get("layer", LAST), facts.get("normalise", "none"), facts.get("shift", 1)
+    if made != (request.layer, request.greys.label, request.shift):
         return False
     if facts.get("adapter_sha256") is not None:
         # Tokens of an adapted backbone are measured, and no head is trained on them.
@@ -152,8 +153,12 @@ def _of_this_scale(feature_set: FeatureSet, dataset: Dataset) -> bool:
         return True
     if dataset.voxel_size_nm is None:
         return False
-    preprocessing = preprocessing_of(patch, None, nanometres, dataset.voxel_size_nm, dataset.name)
-    grids = [preprocessing.grid_of(item.height, item.width) for item in dataset.labelled]
+    shift = feature_set.description.get("shift", 1)
+    preprocessing = preprocessing_of(
+        patch * shift, None, nanometres, dataset.voxel_size_nm, dataset.name
+    )
+    coarse = [preprocessing.grid_of(item.height, item.width) for item in dataset.labelled]
+    grids = [(rows * shift, columns * shift) for rows, columns in coarse]
     return grids == [item.grid for item in feature_set.slices]
 
 

@@ -17,6 +17,7 @@ from emcache.cache.recipe import (
     feature_set_fingerprint,
     place_slices,
     plan_shards,
+    read_shift,
 )
 from emcache.data.dataset import Dataset, Selection, Slice, load_dataset
 from emcache.data.greys import GreyRule
@@ -54,6 +55,8 @@ class ExtractOptions:
     """Which block's output: its number from 1, or ``last``."""
     greys: GreyRule = GreyRule()  # noqa: RUF009 - frozen
     """What is done to the greys of a slice first."""
+    shift: int = 1
+    """Tokens along the edge of a patch, from as many shifted passes."""
 
     def __post_init__(self) -> None:
         if self.batch < 1:
@@ -93,7 +96,14 @@ class Job:
             kind += f"-layer{self.recipe.layer}"
         if self.greys.name != "none":
             kind += f"-{self.greys.name}"
+        if self.recipe.shift > 1:
+            kind += f"-shift{self.recipe.shift}"
         return f"{selection}-{backbone}{kind}-{weights}-{size}-{self.fingerprint[:_NAME_HASH]}"
+
+    @property
+    def pitch(self) -> int:
+        """Pixels from one token to the next: the patch, or a part of it."""
+        return self.spec.patch // self.recipe.shift
 
     @property
     def token_bytes(self) -> int:
@@ -118,16 +128,33 @@ class Job:
             "weights_revision": self.weights.revision,
             "longest_edge": self.recipe.preprocessing.longest_edge,
             "pixel_size_nm": self.recipe.preprocessing.pixel_size_nm,
-            "patch": self.spec.patch,
+            # Pixels that a token stands for, along an edge.
+            "patch": self.pitch,
             "dim": self.spec.dim,
             "layer": self.recipe.layer,
             "normalise": self.greys.label,
+            "shift": self.recipe.shift,
             "dtype": self.recipe.dtype,
             "precision": self.recipe.precision,
             "device": self.device.type,
             "adapter_run": None if self.adapter is None else self.adapter.run_id,
             "adapter_sha256": self.recipe.adapter_sha256,
         }
+
+
+def parse_shift(text: str) -> int:
+    """Tokens along the edge of a patch, from ``patch`` or ``shift:2``.
+
+    Raises:
+        UsageError: It is neither.
+    """
+    try:
+        return read_shift(text)
+    except ValueError as error:
+        raise UsageError(
+            f"--tokens cannot be {text!r:.100}; expected patch, or shift:N with N from 2 to 19.",
+            subject=text,
+        ) from error
 
 
 def plan_layers(
@@ -176,7 +203,14 @@ def plan_extraction(
     )
     preprocessing = replace(preprocessing, greys=options.greys.identity())
     slices = selection.of(dataset)
-    grids = [preprocessing.grid_of(item.height, item.width) for item in slices]
+    if spec.patch % options.shift:
+        raise UsageError(
+            f"a patch of {spec.name} is {spec.patch} px, which {options.shift} shifted passes do "
+            f"not divide; choose another shift, as shift:2.",
+            subject=options.shift,
+        )
+    coarse = [preprocessing.grid_of(item.height, item.width) for item in slices]
+    grids = [(rows * options.shift, columns * options.shift) for rows, columns in coarse]
     weights = find_workspace_weights(workspace, options.weights, spec)
     recipe = Recipe(
         spec.name,
@@ -187,6 +221,7 @@ def plan_extraction(
         options.dtype,
         options.layer,
         adapter_sha256=None if options.adapter is None else options.adapter.sha256,
+        shift=options.shift,
     )
     hashes = [item.pixel_sha256 for item in slices]
     places = place_slices([item.id for item in slices], hashes, grids)

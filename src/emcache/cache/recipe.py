@@ -27,6 +27,21 @@ TokenType = Literal["float16", "float32"]
 LAST = "last"
 """The last block, as recipes name it."""
 
+
+def read_shift(text: str) -> int:
+    """Tokens along the edge of a patch, from ``patch`` (one) or ``shift:2``.
+
+    Raises:
+        ValueError: It is none.
+    """
+    if text == "patch":
+        return 1
+    if found := _SHIFT.fullmatch(text):
+        return int(found[1])
+    raise ValueError("neither patch nor shift:N")
+
+
+_SHIFT = re.compile(r"shift:([2-9]|1\d)")
 _NUMBERS = re.compile(r"[1-9]\d{0,3}([,+][1-9]\d{0,3})*")
 _LAST_FEW = re.compile(r"last([1-9]\d{0,3})?")
 
@@ -62,6 +77,8 @@ class Recipe:
     """Which block's output, after the final normalisation."""
     adapter_sha256: str | None = None
     """Of the bytes of the adapter that the tokens go through; None for the bare backbone."""
+    shift: int = 1
+    """Tokens along the edge of a patch, from as many shifted passes."""
 
     def identity(self) -> dict[str, Any]:
         """Canonical JSON value of everything that enters the fingerprint."""
@@ -73,6 +90,8 @@ class Recipe:
         if self.adapter_sha256 is None:
             # Bare backbones have the key that they had before there were adapters.
             del identity["adapter_sha256"]
+        if self.shift == 1:
+            del identity["shift"]
         return identity
 
     def sha256(self) -> str:

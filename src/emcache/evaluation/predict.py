@@ -21,7 +21,7 @@ from emcache.data.volumes.open import open_volume
 from emcache.errors import ImageError, UsageError
 from emcache.evaluation.outputs import PlannedFile, plan_files, writers
 from emcache.evaluation.trained_run import TrainedRun, find_run, warn_of_nothing_learned
-from emcache.models.backbones.base import BackboneModule
+from emcache.models.backbones.base import BackboneModule, shifted_layers
 from emcache.models.device import autocast, pick_device
 from emcache.models.heads import Head
 from emcache.models.norms import select_domain
@@ -237,7 +237,7 @@ class Predictor:
         trained = self._trained
         with torch.inference_mode():
             with autocast(self._device, trained.token_precision):
-                layers = self._backbone.layers(inputs, self._layers)
+                layers = shifted_layers(self._backbone, inputs, self._layers, trained.shift)
                 tokens = torch.cat([layer.tokens.float() for layer in layers], dim=1)
             # As the head has seen them: tokens from the cache were rounded.
             tokens = tokens.to(getattr(torch, trained.token_type))
@@ -348,6 +348,7 @@ def _find_weights(
         trained.token_precision,
         trained.token_type,
         "+".join(trained.layers),
+        shift=trained.shift,
     ).identity()
     trained.check_recipe(recipe, "the backbone")
     return weights

@@ -14,7 +14,7 @@ from torch import nn
 from emcache.cache.alignment import ALIGNMENT_FILE, Moments, load_moments, moves_tokens
 from emcache.cache.find import FeatureRequest
 from emcache.cache.layers import find_layers
-from emcache.cache.recipe import TokenType
+from emcache.cache.recipe import TokenType, read_shift
 from emcache.data.classes import ClassRule, class_rule
 from emcache.data.greys import GreyRule, grey_rule_of
 from emcache.data.resize import GreyWindow
@@ -121,6 +121,7 @@ class TrainedRun:
             precision=self.token_precision,
             weights_sha256=config["weights_sha256"],
             greys=self.greys,
+            shift=self.shift,
         )
 
     @property
@@ -133,6 +134,11 @@ class TrainedRun:
     def greys(self) -> GreyRule:
         """What was done to the greys of the slices first."""
         return grey_rule_of(self.recipe["preprocessing"])
+
+    @property
+    def shift(self) -> int:
+        """Tokens along the edge of a patch."""
+        return read_shift(self.protocol.tokens)
 
     @property
     def spec(self) -> BackboneSpec:

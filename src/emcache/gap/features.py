@@ -138,7 +138,7 @@ class SelectedFeatures:
                 f"leave --by-class out, or choose a labelled split.",
                 subject=self.name,
             )
-        patch = self.job.spec.patch
+        patch = self.job.pitch
         item = self.job.slices[position]
         labels = training_mask(item, self.job.dataset.classes, (rows * patch, columns * patch))
         share = occupancy(labels, patch).ravel()

@@ -43,6 +43,7 @@ _RECIPE_FIELDS = (
     "dtype",
     "precision",
     "normalise",
+    "shift",
 )
 
 
@@ -121,6 +122,12 @@ def plan_pixels(workspace: Workspace, request: InputsRequest, reporter: Reporter
     sources, jobs = request.sources, []
     if request.features.backbone is None:
         raise UsageError("adapters need a backbone to sit in; name one, as dinov2-small.")
+    if request.protocol.tokens != "patch":
+        raise UsageError(
+            f"adapters are trained on one pass of the backbone, and tokens is "
+            f"{request.protocol.tokens}; leave it out.",
+            subject="tokens",
+        )
     if request.protocol.layers != LAST:
         raise UsageError(
             f"adapters are trained with the last layer alone, and layers is "

@@ -15,7 +15,7 @@ from annotated_types import Ge, Gt, Le, Lt
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationError, create_model
 
 from emcache.cache.alignment import METHODS, Method
-from emcache.cache.recipe import LAST, read_layers
+from emcache.cache.recipe import LAST, read_layers, read_shift
 from emcache.data.greys import read_grey_rule
 from emcache.errors import UsageError, suggest
 from emcache.validation import Content, Misfit, check
@@ -41,6 +41,11 @@ def _different(targets: str) -> str:
     if len(set(names)) < len(names):
         raise ValueError("one is named twice")
     return targets
+
+
+def _shifted(tokens: str) -> str:
+    read_shift(tokens)
+    return tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +110,13 @@ class Protocol:
         Field(description="none, percentile, clahe or histogram:DATASET"),
     ] = "none"
     """What is done to the greys of every slice first (:mod:`emcache.data.greys`)."""
+    tokens: Annotated[
+        str,
+        AfterValidator(_shifted),
+        Field(description="patch, or shift:N with N from 2 to 19"),
+    ] = "patch"
+    """One token for each patch, or ``shift:2`` with two along each edge of a patch, from four
+    passes that are shifted by parts of it."""
     layers: Annotated[
         str,
         AfterValidator(read_layers),

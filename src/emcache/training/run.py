@@ -14,6 +14,7 @@ from jaxtyping import Float
 from emcache.auditing.checks import compare_datasets
 from emcache.auditing.run import accept_audits
 from emcache.cache.alignment import ALIGNMENT_FILE, save_moments
+from emcache.cache.recipe import read_shift
 from emcache.data.greys import find_grey_rule
 from emcache.errors import TrainingError
 from emcache.models.device import (
@@ -142,6 +143,7 @@ def plan_training(
     check_penalty(protocol, sources)
     if protocol.pixel_size_nm is not None:
         features = replace(features, pixel_size_nm=protocol.pixel_size_nm)
+    features = replace(features, shift=read_shift(protocol.tokens))
     if protocol.normalise != "none":
         features = replace(features, greys=find_grey_rule(workspace, protocol.normalise, reporter))
     if regime.runs_backbone:

@@ -24,6 +24,7 @@ def test_every_field_can_be_set() -> None:
         "align_shrinkage": "0.5",
         "normalise": "clahe",
         "penalty": "mmd",
+        "tokens": "shift:2",
     }
     for field in dataclasses.fields(Protocol):
         if field.name == "name":

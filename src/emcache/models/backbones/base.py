@@ -12,6 +12,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional
 
 from emcache.errors import WeightsError
 from emcache.models.backbones.registry import BackboneSpec
@@ -288,6 +289,55 @@ class BackboneModule(nn.Module, ABC):
                 called = _called(key, sources_of(given[key]))
                 differing.append(f"{called} has shape {have} instead of {want}")
         return differing
+
+
+def shift_offsets(patch: int, shift: int) -> list[int]:
+    """Pixels by which the passes of a finer grid are shifted along one edge.
+
+    The tokens of all passes, interleaved, lie ``patch / shift`` apart, each about the middle of its
+    own cell.
+    """
+    pitch = patch // shift
+    return [step * pitch - (shift - 1) * pitch // 2 for step in range(shift)]
+
+
+def shifted_layers(
+    backbone: Backbone,
+    images: Float[Tensor, "batch 3 height width"],
+    names: Sequence[str],
+    shift: int,
+) -> list[Features]:
+    """Features of several layers on a finer grid: ``shift ** 2`` passes, interleaved.
+
+    Args:
+        backbone: Frozen.
+        images: Normalised, their sides multiples of the patch; they are mirrored at their edges.
+        names: As for :meth:`Backbone.layers`.
+        shift: Tokens along the edge of a patch; 1 is the plain pass.
+
+    Returns:
+        Tokens of ``shift`` times the rows and columns; class tokens are means over the passes.
+    """
+    if shift == 1:
+        return backbone.layers(images, names)
+    height, width = images.shape[-2:]
+    offsets = shift_offsets(backbone.patch, shift)
+    before, behind = max(0, -offsets[0]), max(0, offsets[-1])
+    padded = functional.pad(images, (before, behind, before, behind), mode="reflect")
+    passes = []
+    for down in offsets:
+        rows = padded[:, :, before + down : before + down + height]
+        for right in offsets:
+            window = rows[:, :, :, before + right : before + right + width]
+            passes.append(backbone.layers(window.contiguous(), names))
+    whole = []
+    for layer in zip(*passes, strict=True):
+        stacked = torch.stack([one.tokens for one in layer])
+        grid: Tensor = stacked.unflatten(0, (shift, shift))  # type: ignore[no-untyped-call]
+        # shift, shift, batch, channel, row, col -> batch, channel, (row shift), (col shift)
+        finer = grid.permute(2, 3, 4, 0, 5, 1).flatten(4, 5).flatten(2, 3)
+        whole.append(Features(finer, torch.stack([one.cls for one in layer]).mean(dim=0)))
+    return whole
 
 
 def _keep(
