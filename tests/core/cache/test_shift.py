@@ -89,8 +89,10 @@ def test_trained_scored_applied_and_measured(
     cells: Workspace, tmp_path: Path, pixel_size: float | None
 ) -> None:
     if pixel_size is not None:
-        text = (cells.root / "emcache.toml").read_text().replace(
-            "[datasets.cells]", "[datasets.cells]\nvoxel_size_nm = [30, 4, 4]"
+        text = (
+            (cells.root / "emcache.toml")
+            .read_text()
+            .replace("[datasets.cells]", "[datasets.cells]\nvoxel_size_nm = [30, 4, 4]")
         )
         (cells.root / "emcache.toml").write_text(text)
     protocol = Protocol(head="linear", learning_rate=0.01, max_epochs=1, tokens="shift:2")
