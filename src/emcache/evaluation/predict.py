@@ -242,7 +242,8 @@ class Predictor:
             # As the head has seen them: tokens from the cache were rounded.
             tokens = tokens.to(getattr(torch, trained.token_type))
             stored = tokens[0].permute(1, 2, 0).cpu().numpy()
-            familiarity = compare(self._references, stored) if self._references else None
+            deepest = stored[..., -trained.spec.dim :]
+            familiarity = compare(self._references, deepest) if self._references else None
             if self._transform is not None:
                 aligned = torch.from_numpy(self._transform(stored)).to(self._device)
                 tokens = aligned.permute(2, 0, 1)[None]

@@ -11,9 +11,8 @@ from emcache.cache.feature_jobs import ensure_recorded
 from emcache.cache.feature_set import FeatureSet, list_feature_sets
 from emcache.cache.find import Donors, FeatureRequest, fits
 from emcache.cache.plan import ExtractOptions, Job
-from emcache.cache.recipe import LAST
 from emcache.data.dataset import Selection, load_dataset
-from emcache.errors import StoreError, UsageError
+from emcache.errors import StoreError
 from emcache.evaluation.trained_run import TrainedRun
 from emcache.gap.features import SelectedFeatures
 from emcache.models.lora_files import ADAPTER_FOLDER, AdapterChoice, adapter_sha256
@@ -24,14 +23,9 @@ _FACTS = ("backbone", "weights", "longest_edge", "pixel_size_nm", "dtype", "prec
 
 
 def options_of_run(trained: TrainedRun, weights: str | None, device: str) -> ExtractOptions:
-    """How to make the tokens that a run's head sees."""
-    features = trained.features(weights)
-    if trained.protocol.layers != LAST:
-        raise UsageError(
-            f"run {trained.id} reads the layers {trained.protocol.layers}, and a gap is measured "
-            f"on the last alone; leave --run out, or name a run that reads that one.",
-            subject=trained.id,
-        )
+    """How to make the tokens that a run's head sees; of several layers, those of the last."""
+    # Of several layers the deepest: distances are measured on one.
+    features = replace(trained.features(weights), layer=trained.layers[-1])
     adapter = None
     if trained.is_lora:
         folder = trained.record.folder / ADAPTER_FOLDER

@@ -105,10 +105,10 @@ class TokenReader:
         self.domains = domains
         """What each source's tokens were aligned by; nothing where they are as they were made."""
 
-    def tokens(self, position: int) -> Float[np.ndarray, "row col channel"]:
-        """Tokens of one slice as they were made, before any alignment."""
+    def deepest(self, position: int) -> Float[np.ndarray, "row col channel"]:
+        """Tokens of one slice as they were made, before any alignment: those of the last layer."""
         source, _, local = self._places[position]
-        return source.tokens(local)
+        return [source.feature_set, *source.deeper][-1].tokens(local)
 
     def read(self, position: int) -> Example:
         """Tokens and mask of one slice."""

@@ -38,7 +38,8 @@ _MOST_BLOCKS = 10
 _TOKENS = 256
 
 TokensOf = Callable[[int], Float[np.ndarray, "row col channel"]]
-"""The tokens of a slice by its position, before any alignment."""
+"""The tokens of a slice by its position, before any alignment: of the last layer alone, where a
+head reads several, since covariances grow with the square of the channels."""
 
 
 class Distance(NamedTuple):
@@ -131,7 +132,7 @@ def compare(
 
     Args:
         references: Of every dataset of the training, at least one.
-        tokens: Of the slice, before any alignment.
+        tokens: Of the slice, before any alignment, of the last layer that the head reads.
     """
     found = []
     for reference in references:

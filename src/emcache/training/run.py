@@ -286,7 +286,7 @@ class _Runs:
     def _references(self, trainer: Trainer) -> list[Reference]:
         """What new slices can be compared with: the tokens of the slices that were learned from."""
         if isinstance(self.reader, TokenReader):
-            tokens_of = self.reader.tokens
+            tokens_of = self.reader.deepest
         else:
 
             def tokens_of(position: int) -> Float[np.ndarray, "row col channel"]:

@@ -21,6 +21,8 @@ from emcache.data.dataset import Selection, load_dataset
 from emcache.errors import UsageError
 from emcache.evaluation.evaluate import EvaluationOptions, evaluate_run
 from emcache.evaluation.predict import PredictionOptions, predict
+from emcache.evaluation.trained_run import find_run
+from emcache.gap.outside import measure_familiarity
 from emcache.gap.run import GapOptions, measure_gaps
 from emcache.models.backbones.base import BackboneModule, random_backbone
 from emcache.models.backbones.registry import find_backbone
@@ -202,8 +204,16 @@ def test_a_head_on_two_layers(cells: Workspace, tmp_path: Path) -> None:
         Quiet(),
     )
     assert files[0].mask.is_file()
-    with pytest.raises(UsageError, match="reads the layers 1\\+2, and a gap is measured"):
-        measure_gaps(cells, ["cells:train", "cells:test"], GapOptions(run=record.id), Quiet())
+    # What is measured is the last of the layers, whichever the run reads.
+    rows, _ = measure_gaps(cells, ["cells:train", "cells:test"], GapOptions(run=record.id), Quiet())
+    assert rows[0]["dim"] == 64
+    found, _ = measure_familiarity(cells, record.id, ["cells:test"], Quiet())
+    (reference,) = find_run(cells, record.id).references()
+    assert len(reference.mean) == 64
+    (last,) = (f for f in sets if f.description["layer"] == "last")
+    place = [s.pixel_sha256 for s in last.slices].index(slices[0].pixel_sha256)
+    direct = reference.distance(last.tokens(place)).tokens
+    assert found[0]["distance"] == pytest.approx(direct, rel=1e-6)
     with pytest.raises(UsageError, match="adapters are trained with the last layer alone"):
         train(
             cells,
