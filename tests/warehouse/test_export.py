@@ -86,7 +86,7 @@ def test_a_notebook_asks_and_draws(opened):
             assert isinstance(opened.chart(name), alt.TopLevelMixin), name
             drawn += 1
     assert drawn == len(CHARTS) - 1
-    with pytest.raises(UsageError, match="there is no chart 'bars'; known: audit, bench, cost"):
+    with pytest.raises(UsageError, match="there is no chart 'bars'; known: alignment, audit, bench"):
         opened.chart("bars")
     with pytest.raises(WorkspaceError):
         connect(opened.workspace.root.parent / "nowhere")
