@@ -86,7 +86,9 @@ def test_a_notebook_asks_and_draws(opened):
             assert isinstance(opened.chart(name), alt.TopLevelMixin), name
             drawn += 1
     assert drawn == len(CHARTS) - 1
-    with pytest.raises(UsageError, match="there is no chart 'bars'; known: alignment, audit, bench"):
+    with pytest.raises(
+        UsageError, match="there is no chart 'bars'; known: alignment, audit, bench"
+    ):
         opened.chart("bars")
     with pytest.raises(WorkspaceError):
         connect(opened.workspace.root.parent / "nowhere")
