@@ -113,9 +113,7 @@ def _compare(
     return compare_halves(scores, scratch.typical(block, orientation), variant)
 
 
-def _variant(
-    scratch: Scratch, blocks: Sequence[Int64[np.ndarray, " image"]], orientation: str
-) -> int:
+def _variant(scratch: Scratch, blocks: Sequence[Int64[np.ndarray, _]], orientation: str) -> int:
     """The variant under which the halves agree most, by some of the blocks."""
     totals = np.zeros(len(VARIANTS))
     for place in np.linspace(0, len(blocks) - 1, _PROBED).astype(int):
