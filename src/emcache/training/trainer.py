@@ -144,7 +144,8 @@ class Trainer:
         if self.penalty is not None and hidden is not None:
             positions = [batch.positions for batch in batches]
             penalty = self.penalty(list(zip(positions, hidden, strict=True)))
-            penalty.backward()
+            if penalty.requires_grad:  # nothing in a step that draws from one dataset alone
+                penalty.backward()
         if self.protocol.gradient_clip is not None:
             torch.nn.utils.clip_grad_norm_(self._trained, self.protocol.gradient_clip)
         self._optimizer.step()

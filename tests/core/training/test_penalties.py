@@ -76,14 +76,20 @@ def two(cells: Workspace, tmp_path: Path) -> Workspace:
     return cells
 
 
-def trained(workspace: Workspace, *names: str, regime: str = "frozen", **changes: object) -> Record:
+def trained(
+    workspace: Workspace,
+    *names: str,
+    regime: str = "frozen",
+    sampling: Sampling = Sampling.BALANCED,
+    **changes: object,
+) -> Record:
     protocol = Protocol(learning_rate=0.002, max_epochs=4).with_changes(changes)
     request = TrainingRequest(
         datasets=names,
         regime=regime,
         features=FeatureRequest("tiny", "random:0", 70),
         protocol=protocol,
-        sampling=Sampling.BALANCED,
+        sampling=sampling,
         precision="float32",
         device="cpu",
     )
@@ -105,6 +111,12 @@ def test_a_penalty_changes_the_head_and_stands_on_the_record(two: Workspace, pen
     assert set(ours) == set(theirs)  # nothing of the classifier is kept
     nothing = trained(two, "cells", "other", penalty=penalty, penalty_weight=1e-30, max_epochs=1)
     torch.testing.assert_close(state(two, nothing)["stem.0.weight"], theirs["stem.0.weight"])
+
+
+@pytest.mark.parametrize("penalty", ["mmd", "gradient-reversal"])
+def test_steps_may_draw_from_one_dataset_alone(two: Workspace, penalty: str) -> None:
+    record = trained(two, "cells", "other", sampling=Sampling.NATURAL, penalty=penalty, batch=1)
+    assert record.config["epochs_run"] >= 1
 
 
 def test_adapters_are_trained_with_a_penalty(two: Workspace) -> None:
