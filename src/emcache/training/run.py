@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -225,6 +225,7 @@ class _Runs:
     facts: Mapping[str, Any]
     reporter: Reporter
     reader: Reader
+    references: list[Reference] = field(default_factory=list)
 
     def one(
         self, seed: int, build: Callable[[int], Model], record_id: str, keeper: Keeper
@@ -285,6 +286,8 @@ class _Runs:
 
     def _references(self, trainer: Trainer) -> list[Reference]:
         """What new slices can be compared with: the tokens of the slices that were learned from."""
+        if self.references:
+            return self.references
         if isinstance(self.reader, TokenReader):
             tokens_of = self.reader.deepest
         else:
@@ -298,7 +301,11 @@ class _Runs:
             for source in self.plan.sources.items
             if (own := [p for p in source.positions("train") if p in learned])
         ]
-        return [reference for reference in found if reference is not None]
+        references = [reference for reference in found if reference is not None]
+        if isinstance(self.reader, TokenReader):
+            # Cached tokens are the same for every seed; those of an adapter are its own.
+            self.references.extend(references)
+        return references
 
 
 def _names(sources: Sources, positions: Sequence[int]) -> list[str]:

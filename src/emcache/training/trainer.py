@@ -26,7 +26,7 @@ from emcache.data.classes import IGNORED
 from emcache.errors import TrainingError
 from emcache.models.device import Precision, autocast
 from emcache.models.heads import Head, Segmenter
-from emcache.models.norms import gathering, select_domain
+from emcache.models.norms import domain_norms, gathering
 from emcache.progress import Reporter
 from emcache.training.batches import Batch, Examples
 from emcache.training.checkpoints import Keeper, Progress, prefixed, without_prefix
@@ -107,6 +107,8 @@ class Trainer:
         penalty: Penalty | None = None,
     ) -> None:
         self.model = model.to(device)
+        # Looked for once, and not in every step.
+        self._norms = domain_norms(model)
         self.penalty = None if penalty is None else penalty.to(device)
         self._trained = [p for p in model.parameters() if p.requires_grad]
         if self.penalty is not None:
@@ -245,7 +247,8 @@ class Trainer:
 
     def _logits(self, batch: Batch) -> Float[Tensor, "batch classes height width"]:
         height, width = batch.masks.shape[-2:]
-        select_domain(self.model, batch.domain)
+        for norm in self._norms:
+            norm.domain = batch.domain
         with autocast(self._device, self._precision):
             logits: Tensor = (
                 self.model(batch.inputs, (height, width))
