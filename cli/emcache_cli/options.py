@@ -144,7 +144,7 @@ class ChoiceOptions:
     ] = None
     regimes: Annotated[
         list[str] | None,
-        typer.Option("--regime", metavar="frozen|lora", help="Only this one."),
+        typer.Option("--regime", metavar="frozen|lora|full", help="Only this one."),
     ] = None
     runs: Annotated[
         list[str] | None,

@@ -1,4 +1,4 @@
-"""The commands that train: ``emcache train-head`` and ``emcache train-lora``."""
+"""The commands that train: ``emcache train-head``, ``train-lora`` and ``train-full``."""
 
 from __future__ import annotations
 
@@ -237,6 +237,17 @@ class AdapterOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class FineTuningOptions:
+    """All weights of the backbone."""
+
+    PANEL: ClassVar[str] = "Fine-tuning"
+
+    backbone_learning_rate: Annotated[
+        float | None, typer.Option(help="Of the backbone's own weights. (default: 1e-5)")
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class OutputOptions:
     """What is written, and where."""
 
@@ -290,15 +301,30 @@ def train_lora(
         }
     )
     request = _request(datasets, backbone.request(), protocol, training, computing, output)
-    _train(
-        replace(
-            request,
-            regime="lora",
-            accumulate=computing.accumulate,
-            checkpoint=computing.checkpoint,
-        ),
-        output,
+    _train_backbone("lora", request, computing, output)
+
+
+@with_groups
+def train_full(
+    datasets: DatasetsArgument,
+    backbone: BackboneOptions,
+    fine_tuning: FineTuningOptions,
+    training: TrainingOptions,
+    computing: BackboneComputeOptions,
+    output: OutputOptions,
+) -> None:
+    """Train the whole backbone and a head, once for each seed, and score them on the test slices.
+
+    The backbone runs at every step: nothing is read from the cache.
+    """
+    protocol = training.changed_protocol(
+        {
+            "pixel_size_nm": backbone.pixel_size,
+            "backbone_learning_rate": fine_tuning.backbone_learning_rate,
+        }
     )
+    request = _request(datasets, backbone.request(), protocol, training, computing, output)
+    _train_backbone("full", request, computing, output)
 
 
 def _request(
@@ -326,6 +352,13 @@ def _request(
         save_predictions=output.save_predictions,
         accept_audit=training.accept_audit,
     )
+
+
+def _train_backbone(
+    regime: str, request: TrainingRequest, computing: BackboneComputeOptions, output: OutputOptions
+) -> None:
+    accumulate, checkpoint = computing.accumulate, computing.checkpoint
+    _train(replace(request, regime=regime, accumulate=accumulate, checkpoint=checkpoint), output)
 
 
 def _train(request: TrainingRequest, output: OutputOptions) -> None:

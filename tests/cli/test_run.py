@@ -53,7 +53,8 @@ def rows(workspace: Workspace) -> dict[str, list[dict[str, Any]]]:
     """Everything the warehouse says of the runs, but ids, times and the place."""
     sync(workspace.runs, workspace.warehouse)
     statements = {
-        "runs": "SELECT * EXCLUDE (run_id, train_seconds) FROM runs ORDER BY run_fingerprint",
+        "runs": "SELECT * EXCLUDE (run_id, train_seconds, peak_memory_bytes) FROM runs "
+        "ORDER BY run_fingerprint",
         "epochs": f"SELECT {IDENTITY}, epochs.* EXCLUDE (run_id, seconds) "
         "FROM epochs JOIN runs USING (run_id) ORDER BY ALL",
         "slice_metrics": f"SELECT {IDENTITY}, slice_metrics.* EXCLUDE (run_id) "

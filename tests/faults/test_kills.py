@@ -74,6 +74,7 @@ SCENARIOS: dict[str, tuple[list[list[str]], list[str]]] = {
 # Fields that may differ between two runs of the same work; docs/promises.md lists them.
 VOLATILE = {
     "record_id", "run_id", "audit_id", "started_at", "finished_at", "seconds", "train_seconds",
+    "peak_memory_bytes",
     "compute_seconds", "audits", "host", "versions", "sha256", "id", "root", "n_computed",
     "total_bytes",
 }  # fmt: skip

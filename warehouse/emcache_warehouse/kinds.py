@@ -172,6 +172,7 @@ KINDS: Mapping[str, Kind] = {
     "run-mark": Kind(required=("run_ids", "hidden"), rows="tables/run_marks.sql"),
     "train-head": _TRAINING,
     "train-lora": _TRAINING,
+    "train-full": _TRAINING,
     "audit": Kind(
         required=("dataset", "verdict", "checks", "pairing"),
         rows="tables/audits.sql",

@@ -19,6 +19,8 @@ _OWN = {
     "backbone_seconds_saved": "Seconds that the backbone would have run in training without the "
     "cache.",
     "break_even_epoch": "Epochs of one run on the fly that cost as much as the extraction.",
+    "cache_gb": "Size of the feature sets that the run read, on disk; 0 where the backbone ran "
+    "instead.",
     "extract_seconds": "Seconds of the backbone, over all extractions of the feature set.",
     "identical_repeat": "Whether another run has the same pixel totals.",
     "iou_drop": "Score on its own test slices less the score on the other dataset.",
@@ -29,9 +31,12 @@ _OWN = {
     "margin": "How many times better than the target asks; below 1 it is missed.",
     "margin_high": "The same of the best round.",
     "margin_low": "The same of the worst round.",
+    "memory_gb": "Most memory that the training held, as `peak_memory_bytes` of `runs`.",
     "our_head_only": "Trainable parameters of our frozen runs, in millions.",
     "our_lora_plus_head": "Trainable parameters of our LoRA runs, in millions.",
     "paper_iou_fg": "The paper's mean for the same cell.",
+    "rung": "What was adapted: frozen, LoRA (on the last blocks), or all weights; and what "
+    "aligned.",
     "seconds_per_slice": "Seconds divided by the number of slices.",
     "train_seconds_per_run": "Mean seconds of training.",
 }

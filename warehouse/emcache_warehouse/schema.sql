@@ -161,11 +161,12 @@ CREATE TABLE runs (
     trainable_parameters BIGINT,
     adapter_parameters   BIGINT,
     adapted_modules      VARCHAR[],
-    nothing_learned      VARCHAR
+    nothing_learned      VARCHAR,
+    peak_memory_bytes    BIGINT
 );
 COMMENT ON TABLE runs IS 'One row per training run.';
 COMMENT ON COLUMN runs.run_id IS 'Record of the run.';
-COMMENT ON COLUMN runs.regime IS 'frozen or lora.';
+COMMENT ON COLUMN runs.regime IS 'frozen: the head alone; lora: adapters with it; full: all of the backbone.';
 COMMENT ON COLUMN runs.backbone IS 'Name of the backbone.';
 COMMENT ON COLUMN runs.weights IS 'pretrained, random:SEED (untrained), hf:REPOSITORY@COMMIT, a short name, or file:NAME@HASH.';
 COMMENT ON COLUMN runs.weights_sha256 IS 'Hash of the bytes of the weights.';
@@ -194,10 +195,11 @@ COMMENT ON COLUMN runs.pixel_size_nm IS 'Pitch of pixels in nanometres that ever
 COMMENT ON COLUMN runs.feature_fingerprints IS 'Hash of everything that decides the tokens of the bare backbone, in the order of train_on.';
 COMMENT ON COLUMN runs.run_fingerprint IS 'Hash of everything that could change the result but the machine.';
 COMMENT ON COLUMN runs.setup_fingerprint IS 'The same without the seed: equal for runs that differ in the seed alone.';
-COMMENT ON COLUMN runs.trainable_parameters IS 'Parameters that were trained: head, and adapter where there is one.';
+COMMENT ON COLUMN runs.trainable_parameters IS 'Parameters that were trained: of the head, and of adapters or backbone where they were.';
 COMMENT ON COLUMN runs.adapter_parameters IS 'Parameters of the LoRA adapter; NULL for a frozen backbone.';
 COMMENT ON COLUMN runs.adapted_modules IS 'Layers of the backbone that carry an adapter; NULL for a frozen backbone.';
 COMMENT ON COLUMN runs.nothing_learned IS 'Why the training is known to have come to nothing: a constant prediction, or a loss that did not move; NULL elsewhere, and in records of older versions.';
+COMMENT ON COLUMN runs.peak_memory_bytes IS 'Most memory that the training held: of a GPU what PyTorch allocated, otherwise the whole process; NULL where the system does not say, and in records of older versions.';
 
 CREATE TABLE epochs (
     run_id     VARCHAR NOT NULL,
@@ -437,7 +439,7 @@ COMMENT ON COLUMN gaps.backbone IS 'Name of the backbone.';
 COMMENT ON COLUMN gaps.weights IS 'Where its weights come from; random:SEED is untrained.';
 COMMENT ON COLUMN gaps.longest_edge IS 'Longest edge in pixels; NULL where slices have one physical scale.';
 COMMENT ON COLUMN gaps.pixel_size_nm IS 'Pitch in nanometres that slices were brought to; NULL where they have one longest edge.';
-COMMENT ON COLUMN gaps.regime IS 'frozen: the bare backbone; lora: with the adapter of run_id.';
+COMMENT ON COLUMN gaps.regime IS 'frozen: the bare backbone; lora: with the adapter of run_id; full: as run_id trained it.';
 COMMENT ON COLUMN gaps.run_id IS 'Run whose backbone made the tokens; NULL where none was named.';
 COMMENT ON COLUMN gaps.recipe_sha256 IS 'Hash of everything that decides a token.';
 COMMENT ON COLUMN gaps.level IS 'slice: mean of the patch tokens; cls: class token; token: single patch tokens.';

@@ -19,11 +19,11 @@ from emcache.cache.find import Donors
 from emcache.cache.labels import ensure_labels
 from emcache.cache.plan import Job
 from emcache.data.dataset import slice_table_rows
-from emcache.errors import AdapterError, StoreError
+from emcache.errors import StoreError
 from emcache.models.backbones.base import BackboneModule
 from emcache.models.device import advise_on_memory, kept_memory
 from emcache.models.loading import load_backbone
-from emcache.models.lora_files import adapter_sha256
+from emcache.models.tuned import load_tuned
 from emcache.models.weights import describe_untrained, is_untrained
 from emcache.progress import Reporter
 from emcache.storage.locks import held
@@ -186,25 +186,16 @@ def _extract(jobs: Sequence[Job], reporter: Reporter) -> list[Extraction]:
 
 
 def load_job_backbone(job: Job, reporter: Reporter) -> BackboneModule:
-    """The backbone of a job, with its adapter where it has one, on the job's device.
+    """The backbone of a job, with what a run changed in it if it is one's, on the job's device.
 
     Raises:
         WeightsError: The weights do not fit, or changed since they were hashed.
-        AdapterError: The adapter does not fit, or changed since it was hashed.
+        AdapterError: An adapter does not fit, or changed since it was hashed.
     """
     backbone = load_backbone(job.spec, job.weights, job.device, reporter)
     if job.adapter is not None:
-        # PEFT takes seconds to import, and a bare backbone needs none of it.
-        from emcache.models.lora import load_adapter
-
-        load_adapter(backbone, job.adapter.folder)
-        if adapter_sha256(job.adapter.folder) != job.recipe.adapter_sha256:
-            raise AdapterError(
-                f"the adapter of run {job.adapter.run_id} changed while it was in use; run the "
-                f"command again.",
-                subject=job.adapter.folder,
-            )
-        backbone.eval().requires_grad_(False).to(job.device)
+        load_tuned(backbone, job.adapter)
+        backbone.to(job.device)
     return backbone
 
 

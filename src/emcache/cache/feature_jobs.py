@@ -11,7 +11,7 @@ from emcache.cache.recipe import LAST
 from emcache.data.dataset import Selection
 from emcache.data.greys import grey_rule_of
 from emcache.errors import EmcacheError
-from emcache.models.lora_files import ADAPTER_FOLDER, AdapterChoice, adapter_sha256
+from emcache.models.tuned import find_tuned
 from emcache.progress import Reporter
 from emcache.storage.workspace import Workspace
 
@@ -30,10 +30,7 @@ def job_of(workspace: Workspace, folder: Path, reporter: Reporter) -> Job:
     manifest = load_feature_manifest(folder)[0]
     facts = manifest["description"]
     run = facts.get("adapter_run")
-    adapter = None
-    if run is not None:
-        place = workspace.runs / run / ADAPTER_FOLDER
-        adapter = AdapterChoice(place, run, adapter_sha256(place))
+    adapter = None if run is None else find_tuned(workspace.runs / run, run)
     options = ExtractOptions(
         facts["backbone"],
         facts["weights"],

@@ -25,7 +25,7 @@ from emcache.data.resize import preprocessing_of
 from emcache.errors import UsageError
 from emcache.models.backbones.registry import BackboneSpec, find_backbone
 from emcache.models.device import pick_device, pick_precision
-from emcache.models.lora_files import AdapterChoice
+from emcache.models.tuned import TunedChoice
 from emcache.models.weights import Weights, find_workspace_weights
 from emcache.progress import Reporter
 from emcache.storage.workspace import Workspace
@@ -49,8 +49,8 @@ class ExtractOptions:
     """Slices in one forward pass; it does not enter the fingerprint."""
     pixel_size_nm: float | None = None
     """Pitch that every dataset is brought to, in place of ``longest_edge``."""
-    adapter: AdapterChoice | None = None
-    """A trained adapter that the tokens go through."""
+    adapter: TunedChoice | None = None
+    """What a run changed in the backbone that the tokens go through."""
     layer: str = LAST
     """Which block's output: its number from 1, or ``last``."""
     greys: GreyRule = GreyRule()  # noqa: RUF009 - frozen
@@ -80,7 +80,7 @@ class Job:
     batch: int
     places: tuple[StoredSlice, ...]
     fingerprint: str
-    adapter: AdapterChoice | None = None
+    adapter: TunedChoice | None = None
     greys: GreyRule = GreyRule()  # noqa: RUF009 - frozen
 
     @property
@@ -91,7 +91,7 @@ class Job:
         # A backbone of any library may be named with a colon, which some file systems refuse.
         backbone = self.spec.name.replace(":", "-")
         size = self.recipe.preprocessing.words
-        kind = "" if self.adapter is None else "-lora"
+        kind = "" if self.adapter is None else f"-{self.adapter.regime}"
         if self.recipe.layer != LAST:
             kind += f"-layer{self.recipe.layer}"
         if self.greys.name != "none":

@@ -76,7 +76,7 @@ class Recipe:
     layer: str = LAST
     """Which block's output, after the final normalisation."""
     adapter_sha256: str | None = None
-    """Of the bytes of the adapter that the tokens go through; None for the bare backbone."""
+    """Of the bytes of what a run changed in the backbone; None for the bare one."""
     shift: int = 1
     """Tokens along the edge of a patch, from as many shifted passes."""
 

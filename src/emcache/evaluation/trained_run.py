@@ -24,7 +24,7 @@ from emcache.models.backbones.registry import BackboneSpec, find_backbone
 from emcache.models.device import Precision, pick_layout
 from emcache.models.heads import Head, Segmenter, build_head
 from emcache.models.loading import load_backbone
-from emcache.models.lora_files import ADAPTER_FOLDER, check_adapter_config
+from emcache.models.tuned import find_tuned, load_tuned
 from emcache.models.weights import Weights, read_weights_file
 from emcache.progress import Reporter
 from emcache.storage.records import Record, list_record_ids, read_record
@@ -99,11 +99,6 @@ class TrainedRun:
     def regime(self) -> Regime:
         """What it trained, and from what."""
         return REGIMES[self.config["regime"]]
-
-    @property
-    def is_lora(self) -> bool:
-        """Whether the run has an adapter of its own."""
-        return bool(self.config["regime"] == "lora")
 
     def features(self, weights: str | None) -> FeatureRequest:
         """Tokens of the kind that its head was trained on.
@@ -231,21 +226,16 @@ class TrainedRun:
     def load_backbone(
         self, weights: Weights, device: torch.device, reporter: Reporter
     ) -> BackboneModule:
-        """The backbone that the head belongs to, with the run's adapter where it has one.
+        """The backbone that the head belongs to, with what the run changed in it.
 
         Raises:
             WeightsError: The weights do not fit, or changed since they were hashed.
             AdapterError: The adapter is for another backbone.
         """
         backbone = load_backbone(self.spec, weights, device, reporter)
-        if self.is_lora:
-            # PEFT takes seconds to import, and a bare backbone needs none of it.
-            from emcache.models.lora import load_adapter
-
-            folder = self.record.folder / ADAPTER_FOLDER
-            check_adapter_config(folder)
-            load_adapter(backbone, folder)
-            backbone.eval().requires_grad_(False).to(device)
+        if self.regime.runs_backbone:
+            load_tuned(backbone, find_tuned(self.record.folder, self.id))
+            backbone.to(device)
         return backbone
 
     def load_model(

@@ -340,7 +340,7 @@ def _facts(job: Job, trained: TrainedRun | None) -> dict[str, Any]:
         "weights": description["weights"],
         "longest_edge": description["longest_edge"],
         "pixel_size_nm": description["pixel_size_nm"],
-        "regime": "frozen" if job.adapter is None else "lora",
+        "regime": "frozen" if job.adapter is None else job.adapter.regime,
         "run_id": None if trained is None else trained.id,
         "recipe_sha256": job.recipe.sha256(),
     }

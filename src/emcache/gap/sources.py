@@ -15,7 +15,7 @@ from emcache.data.dataset import Selection, load_dataset
 from emcache.errors import StoreError
 from emcache.evaluation.trained_run import TrainedRun
 from emcache.gap.features import SelectedFeatures
-from emcache.models.lora_files import ADAPTER_FOLDER, AdapterChoice, adapter_sha256
+from emcache.models.tuned import find_tuned
 from emcache.progress import Reporter
 from emcache.storage.workspace import Workspace
 
@@ -27,10 +27,9 @@ def options_of_run(trained: TrainedRun, weights: str | None, device: str) -> Ext
     # Of several layers the deepest: distances are measured on one.
     features = replace(trained.features(weights), layer=trained.layers[-1])
     adapter = None
-    if trained.is_lora:
-        folder = trained.record.folder / ADAPTER_FOLDER
-        adapter = AdapterChoice(folder, trained.id, adapter_sha256(folder))
-        # A head behind an adapter reads float32 tokens; float16 is enough to measure distances.
+    if trained.regime.runs_backbone:
+        adapter = find_tuned(trained.record.folder, trained.id)
+        # The head read float32 tokens; float16 is enough to measure distances.
         features = replace(features, dtype="float16")
     return replace(features.extract_options(trained.id, device), adapter=adapter)
 

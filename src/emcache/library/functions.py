@@ -110,7 +110,8 @@ def train(
 
     Args:
         datasets: What to train on; their ``test`` splits are scored at the end.
-        regime: ``frozen``, a head on cached tokens, or ``lora``, adapters in the backbone with it.
+        regime: ``frozen``, a head on cached tokens; ``lora``, adapters in the backbone with it; or
+            ``full``, all of the backbone.
         backbone: Its name; with cached tokens it may be left out where the cache has one kind.
         weights: As :func:`extract`; None for whatever the cache has, else pretrained ones.
         longest_edge: Pixels; None for whatever the cache has, else 1022.

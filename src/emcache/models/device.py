@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from enum import StrEnum
+from pathlib import Path
 
 import torch
 
@@ -128,6 +129,32 @@ def _gnu_libc() -> ctypes.CDLL | None:
     libc = ctypes.CDLL(None)
     # Other C libraries of Linux have no such function.
     return libc if hasattr(libc, "mallopt") and hasattr(libc, "gnu_get_libc_version") else None
+
+
+_RESET_PEAK = "5"  # what proc(5) has for it
+
+
+def watch_memory(device: torch.device) -> Callable[[], int | None]:
+    """Begin to watch how much memory work on a device takes.
+
+    Returns:
+        A function for the largest number of bytes that was held since: of a GPU those of PyTorch's
+        allocator, otherwise those of the whole process, which Linux alone counts anew; None
+        elsewhere.
+    """
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return lambda: torch.cuda.max_memory_allocated(device)
+    try:
+        Path("/proc/self/clear_refs").write_text(_RESET_PEAK)
+    except OSError:
+        return lambda: None
+    return _largest_resident
+
+
+def _largest_resident() -> int | None:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM")), None)
 
 
 # PyTorch has an exception of its own for GPUs; for main memory it raises a RuntimeError.

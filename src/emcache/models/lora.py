@@ -7,10 +7,10 @@ attention, with rank 16 and alpha 32, and nothing else: 6 r D parameters a block
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
@@ -22,7 +22,12 @@ from torch import nn
 
 from emcache.errors import AdapterError
 from emcache.models.backbones.base import BackboneModule
-from emcache.models.lora_files import CONFIG_FILE, WEIGHTS_FILE, check_adapter_config
+from emcache.models.lora_files import (
+    ADAPTER_FOLDER,
+    CONFIG_FILE,
+    WEIGHTS_FILE,
+    check_adapter_config,
+)
 
 _NAMED_KEYS = 3
 # What PEFT raises where a configuration's values or layers are none of its own.
@@ -41,6 +46,7 @@ _UNREADABLE = (
 class Adapter:
     """An adapter that sits in a backbone; the backbone's forward pass goes through it."""
 
+    folder_name: ClassVar[str] = ADAPTER_FOLDER
     peft_model: PeftModel
     """PEFT's wrapper of the same model."""
     modules: tuple[str, ...]
@@ -50,6 +56,10 @@ class Adapter:
     def parameters(self) -> int:
         """Number of trainable values."""
         return sum(p.numel() for p in self.peft_model.parameters() if p.requires_grad)
+
+    def facts(self) -> Mapping[str, Any]:
+        """What a record says of it."""
+        return {"adapter_parameters": self.parameters, "adapted_modules": list(self.modules)}
 
     def save(self, folder: Path) -> None:
         """Write the adapter so that ``PeftModel.from_pretrained`` reads it."""

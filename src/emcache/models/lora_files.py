@@ -9,7 +9,6 @@ import errno
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from emcache.errors import AdapterError
@@ -38,18 +37,6 @@ _AS_USUAL: Mapping[str, object] = {
 }
 # What only tells where an adapter comes from.
 _NOTES = ("base_model_name_or_path", "inference_mode", "peft_version", "revision")
-
-
-@dataclass(frozen=True, slots=True)
-class AdapterChoice:
-    """A saved adapter that a backbone's tokens are to go through."""
-
-    folder: Path
-    """Where it is saved."""
-    run_id: str
-    """The run that trained it."""
-    sha256: str
-    """Of its bytes; see :func:`adapter_sha256`."""
 
 
 def check_adapter_config(folder: Path) -> None:

@@ -10,7 +10,7 @@
 
     [[grid]]                                    # one or several
     backbones = ["dinov2-small", "dinov3-small"]
-    regimes = ["frozen", "lora"]                # default: frozen
+    regimes = ["frozen", "lora", "full"]        # default: frozen
     train_on = ["vnc", ["lucchi++", "vnc"]]     # a list inside is one training on several datasets
     seeds = "0-4"
     sampling = ["natural"]                      # default; or balanced
@@ -33,8 +33,8 @@
     [[gap]]                                     # any number; distances, measured at the end
     between = ["vnc", "vnc:stack2", "lucchi++"] # every pair of these
     backbones = ["dinov2-small"]
-    regimes = ["frozen", "lora"]                # default: frozen; lora: through the study's runs
-    train_on = [["lucchi++", "vnc"]]            # default: all; LoRA runs that were trained on these
+    regimes = ["frozen", "lora"]                # default: frozen; others: through the study's runs
+    train_on = [["lucchi++", "vnc"]]            # default: all; runs that were trained on these
     levels = ["slice", "token"]                 # default: slice
     by_class = false                            # default
     align = "none"                              # default; standardise, whiten, coral, quantile
@@ -64,6 +64,7 @@ from emcache.studies.datasets import StudyDataset
 from emcache.studies.tables import FeaturesTable, GapTable, GridTable, StudyTable
 from emcache.training.plan import TrainingRequest
 from emcache.training.protocol import Protocol, find_protocol, parse_seeds
+from emcache.training.regimes import find_regime
 from emcache.training.sampling import Sampling, check_sampling
 from emcache.validation import Misfit, check
 
@@ -101,7 +102,7 @@ class StudyGap:
     precision: str
     dtype: TokenType
     regime: str
-    """Whether the backbone is frozen, or adapted by LoRA runs of the study."""
+    """Whether the backbone is frozen, or one that runs of the study trained, as ``lora``."""
     train_on: tuple[tuple[str, ...], ...] | None
     """What those runs were trained on; None for all."""
     levels: tuple[str, ...]
@@ -172,12 +173,12 @@ def read_study(path: Path, short_names: Collection[str] = (), weights: str | Non
 
 
 def is_through(gap: StudyGap, cell: Cell) -> bool:
-    """Whether distances are measured through the adapters of a cell's runs."""
+    """Whether distances are measured through the backbones of a cell's runs."""
     alike = (cell.backbone, cell.weights, cell.longest_edge, cell.request.regime) == (
         gap.backbone,
         gap.weights,
         gap.longest_edge,
-        "lora",
+        gap.regime,
     )
     return alike and (gap.train_on is None or tuple(cell.request.datasets) in gap.train_on)
 
@@ -321,11 +322,11 @@ def _read_toml(path: Path) -> dict[str, Any]:
 
 
 def _check_runs(path: Path, gap: StudyGap, cells: Collection[Cell]) -> None:
-    if gap.regime == "lora" and not any(is_through(gap, cell) for cell in cells):
+    if find_regime(gap.regime).runs_backbone and not any(is_through(gap, cell) for cell in cells):
         raise StudyError(
-            f"a [[gap]] of {path} asks for LoRA runs of {gap.backbone}, and no [[grid]] trains "
-            f"such runs at {gap.longest_edge} px; expected one with the same train_on, weights and "
-            f"longest_edge.",
+            f"a [[gap]] of {path} asks for {gap.regime} runs of {gap.backbone}, and no [[grid]] "
+            f"trains such runs at {gap.longest_edge} px; expected one with the same train_on, "
+            f"weights and longest_edge.",
             subject=gap.backbone,
         )
 

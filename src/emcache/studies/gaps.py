@@ -17,6 +17,7 @@ from emcache.studies.datasets import with_study_datasets
 from emcache.studies.file import Study, StudyGap, is_through
 from emcache.studies.records import StudyRecords
 from emcache.studies.run import check_gap, trained_runs_of
+from emcache.training.regimes import find_regime
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +27,7 @@ class GapResult:
     gap: StudyGap
     done_before: int
     measured: int
-    """Measurements: one, or one for each LoRA run."""
+    """Measurements: one, or one for each run whose backbone was trained."""
     problem: str | None
     """Why it stopped, in one sentence."""
 
@@ -91,7 +92,7 @@ def _plans(
     records: StudyRecords,
     reporter: Reporter,
 ) -> Iterator[GapPlan]:
-    if gap.regime == "frozen":
+    if not find_regime(gap.regime).runs_backbone:
         precision = pick_precision(gap.precision, pick_device(device))
         request = FeatureRequest(
             gap.backbone, gap.weights, gap.longest_edge, gap.dtype, precision=precision

@@ -11,8 +11,9 @@ from emcache.evaluation.evaluate import evaluation_key
 from emcache.storage.records import Record, list_record_ids, read_record
 from emcache.storage.workspace import Workspace
 from emcache.studies.file import Cell
+from emcache.training.regimes import REGIMES
 
-_KINDS = ("train-head", "train-lora", "evaluate", "gap")
+_KINDS = (*(regime.record_kind for regime in REGIMES.values()), "evaluate", "gap")
 _MOST_EPOCHS = 1 << 31
 
 

@@ -121,22 +121,24 @@ def plan_pixels(workspace: Workspace, request: InputsRequest, reporter: Reporter
     """
     sources, jobs = request.sources, []
     if request.features.backbone is None:
-        raise UsageError("adapters need a backbone to sit in; name one, as dinov2-small.")
+        raise UsageError(
+            "a backbone that is trained must be named, as dinov2-small; give its name."
+        )
     if request.protocol.tokens != "patch":
         raise UsageError(
-            f"adapters are trained on one pass of the backbone, and tokens is "
+            f"a backbone is trained with one pass over each slice, and tokens is "
             f"{request.protocol.tokens}; leave it out.",
             subject="tokens",
         )
     if request.protocol.layers != LAST:
         raise UsageError(
-            f"adapters are trained with the last layer alone, and layers is "
+            f"a backbone is trained with its last layer alone, and layers is "
             f"{request.protocol.layers}; leave it out.",
             subject="layers",
         )
     if moves_tokens(request.protocol.align):
         raise UsageError(
-            f"tokens move while their backbone is adapted, so they cannot be aligned by "
+            f"tokens move while their backbone is trained, so they cannot be aligned by "
             f"{request.protocol.align}; leave align out, or choose batch-norm.",
             subject="align",
         )

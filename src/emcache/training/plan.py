@@ -17,7 +17,6 @@ from emcache.cache.find import FeatureRequest
 from emcache.errors import UsageError
 from emcache.models.device import Precision
 from emcache.models.heads import Head, count_parameters
-from emcache.models.lora_files import ADAPTER_FOLDER
 from emcache.progress import Reporter
 from emcache.storage.hashing import json_sha256
 from emcache.storage.records import Draft
@@ -33,19 +32,21 @@ HEAD_FILE = "head.safetensors"
 
 
 @runtime_checkable
-class Adapter(typing.Protocol):
-    """What a record asks of :class:`emcache.models.lora.Adapter`, without importing PEFT."""
+class Tuned(typing.Protocol):
+    """What is trained of a backbone: an adapter, whose module imports PEFT, or all its weights."""
 
-    @property
-    def modules(self) -> tuple[str, ...]:
-        """Names of the adapted layers in the backbone's model."""
+    folder_name: ClassVar[str]
+    """Where a record keeps it."""
 
     @property
     def parameters(self) -> int:
         """Number of trainable values."""
 
+    def facts(self) -> Mapping[str, Any]:
+        """What a record says of it."""
+
     def save(self, folder: Path) -> None:
-        """Write the adapter in PEFT's own format."""
+        """Write it into a new folder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,24 +57,25 @@ class Model:
     """From a batch's inputs and a size to logits."""
     head: Head
     """The part of it that is the head."""
-    adapter: Adapter | None = None
-    """The backbone's adapter, in the LoRA regime."""
+    tuned: Tuned | None = None
+    """What is trained of the backbone, in regimes that do."""
+    backbone_rate: float | None = None
+    """Learning rate of the backbone's parameters; None for that of the head."""
 
     def save(self, draft: Draft) -> None:
-        """Write head and adapter into a record."""
+        """Write into a record what was trained."""
         state = {name: t.detach().cpu().contiguous() for name, t in self.head.state_dict().items()}
         save_file(state, draft.path(HEAD_FILE))
-        if self.adapter is not None:
-            self.adapter.save(draft.path(ADAPTER_FOLDER))
+        if self.tuned is not None:
+            self.tuned.save(draft.path(self.tuned.folder_name))
 
     def facts(self) -> dict[str, Any]:
         """What a record says of it."""
         head = count_parameters(self.head)
         facts: dict[str, Any] = {"head_parameters": head, "trainable_parameters": head}
-        if self.adapter is not None:
-            facts["adapter_parameters"] = self.adapter.parameters
-            facts["adapted_modules"] = list(self.adapter.modules)
-            facts["trainable_parameters"] += self.adapter.parameters
+        if self.tuned is not None:
+            facts |= self.tuned.facts()
+            facts["trainable_parameters"] += self.tuned.parameters
         return facts
 
 
@@ -84,7 +86,8 @@ class TrainingRequest:
     datasets: Sequence[str]
     """What to train on; several are one training."""
     regime: str = "frozen"
-    """``frozen``, a head on cached tokens, or ``lora``, adapters in the backbone with it."""
+    """``frozen``, a head on cached tokens; ``lora``, adapters in the backbone with it; or ``full``,
+    all of the backbone."""
     features: FeatureRequest = FeatureRequest()  # noqa: RUF009 - frozen
     """Backbone, weights and sizes. Where tokens come from the cache, None means what it holds."""
     protocol: Protocol = Protocol()  # noqa: RUF009 - frozen

@@ -103,6 +103,8 @@ class Protocol:
     # From here on fields that came later: see as_dict.
     lora_last_blocks: _Blocks = None
     """How many of the last blocks carry adapters, or None for all of them."""
+    backbone_learning_rate: _Rate = 1e-5
+    """Of the backbone's own weights, where all of them are trained; adapters have the head's."""
 
     normalise: Annotated[
         str,

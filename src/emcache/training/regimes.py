@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from typing_extensions import override
 
 from emcache.errors import UsageError
+from emcache.models.backbones.base import BackboneModule
 from emcache.models.backbones.registry import find_backbone
 from emcache.models.device import pick_layout
 from emcache.models.heads import Head, Segmenter, build_head
 from emcache.models.loading import load_backbone
+from emcache.models.tuned import unfreeze
 from emcache.progress import Quiet, Reporter
 from emcache.storage.workspace import Workspace
 from emcache.training.inputs import Inputs, InputsRequest, plan_cached_tokens, plan_pixels
-from emcache.training.plan import Model, Regime, TrainingPlan
+from emcache.training.plan import Model, Regime, TrainingPlan, Tuned
+from emcache.training.protocol import Protocol
 
 
 class Frozen(Regime):
@@ -44,11 +48,18 @@ class Frozen(Regime):
         return {}
 
 
-class Lora(Regime):
-    """LoRA adapters in the backbone, and a head."""
+class _Tuning(Regime):
+    """A head, and something of the backbone, which runs at every step."""
 
-    record_kind = "train-lora"
     runs_backbone = True
+
+    @abstractmethod
+    def tune(self, backbone: BackboneModule, protocol: Protocol, seed: int) -> Tuned:
+        """Make what is trained of a frozen backbone, which is changed in place."""
+
+    @abstractmethod
+    def backbone_rate(self, protocol: Protocol) -> float | None:
+        """Learning rate of the backbone's parameters; None for that of the head."""
 
     @override
     def plan(self, workspace: Workspace, request: InputsRequest, reporter: Reporter) -> Inputs:
@@ -56,9 +67,6 @@ class Lora(Regime):
 
     @override
     def builder(self, plan: TrainingPlan, reporter: Reporter) -> Callable[[int], Model]:
-        # PEFT takes seconds to import; who trains heads alone, or plans a study, need not wait.
-        from emcache.models.lora import attach_adapter
-
         weights = plan.inputs.weights
         assert weights is not None  # noqa: S101 - of a backbone that runs at every step
         spec = find_backbone(plan.inputs.description["backbone"])
@@ -68,14 +76,12 @@ class Lora(Regime):
         def build(seed: int) -> Model:
             first = reporters.pop() if reporters else Quiet()
             backbone = load_backbone(spec, weights, plan.device, first)
-            targets = protocol.lora_targets.split("+")
-            rank, alpha = protocol.lora_rank, protocol.lora_alpha
-            last = protocol.lora_last_blocks
-            adapter = attach_adapter(backbone, rank, alpha, targets, seed, last)
+            tuned = self.tune(backbone, protocol, seed)
             if request.checkpoint:
                 backbone.checkpoint_activations()
             head = _head(plan, seed)
-            return Model(Segmenter(backbone, head, request.accumulate), head, adapter)
+            segmenter = Segmenter(backbone, head, request.accumulate)
+            return Model(segmenter, head, tuned, self.backbone_rate(protocol))
 
         return build
 
@@ -84,7 +90,47 @@ class Lora(Regime):
         return {"accumulate": plan.request.accumulate, "checkpoint": plan.request.checkpoint}
 
 
-REGIMES: Mapping[str, Regime] = {"frozen": Frozen(), "lora": Lora()}
+class Lora(_Tuning):
+    """LoRA adapters in the backbone, and a head."""
+
+    record_kind = "train-lora"
+
+    @override
+    def tune(self, backbone: BackboneModule, protocol: Protocol, seed: int) -> Tuned:
+        # PEFT takes seconds to import; who trains heads alone, or plans a study, need not wait.
+        from emcache.models.lora import attach_adapter
+
+        return attach_adapter(
+            backbone,
+            protocol.lora_rank,
+            protocol.lora_alpha,
+            protocol.lora_targets.split("+"),
+            seed,
+            protocol.lora_last_blocks,
+        )
+
+    @override
+    def backbone_rate(self, protocol: Protocol) -> float | None:
+        del protocol
+        return None
+
+
+class Full(_Tuning):
+    """All weights of the backbone, and a head."""
+
+    record_kind = "train-full"
+
+    @override
+    def tune(self, backbone: BackboneModule, protocol: Protocol, seed: int) -> Tuned:
+        del protocol, seed
+        return unfreeze(backbone)
+
+    @override
+    def backbone_rate(self, protocol: Protocol) -> float | None:
+        return protocol.backbone_learning_rate
+
+
+REGIMES: Mapping[str, Regime] = {"frozen": Frozen(), "lora": Lora(), "full": Full()}
 """Every regime by its name."""
 
 

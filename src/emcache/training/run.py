@@ -23,6 +23,7 @@ from emcache.models.device import (
     pick_device,
     pick_layout,
     pick_precision,
+    watch_memory,
 )
 from emcache.models.weights import describe_untrained, is_untrained
 from emcache.progress import Reporter
@@ -209,7 +210,7 @@ def _memory_advice() -> AbstractContextManager[None]:
     return advise_on_memory(
         TrainingError,
         "training",
-        "with train-lora use --accumulate 2 or --checkpoint, else a smaller --batch or "
+        "where a backbone trains use --accumulate 2 or --checkpoint, else a smaller --batch or "
         "--longest-edge, or --resident disk",
     )
 
@@ -238,6 +239,7 @@ class _Runs:
             _memory_advice(),
             new_record(self.workspace.runs, plan.regime.record_kind, record_id) as draft,
         ):
+            peak_memory = watch_memory(plan.device)
             model = build(seed)
             trainer = Trainer(
                 model.module,
@@ -246,6 +248,7 @@ class _Runs:
                 plan.precision,
                 ignores=sources.ignores,
                 penalty=build_penalty(protocol, sources, model.head, seed),
+                backbone_rate=model.backbone_rate,
             )
             order = TrainingOrder(self.train, self.val, request.sampling)
             result = fit(trainer, self.examples, order, seed, self.reporter, keeper)
@@ -271,6 +274,7 @@ class _Runs:
                 **self.facts,
                 "domains": list(plan.domains.names),
                 "nothing_learned": nothing_learned(rows, losses),
+                "peak_memory_bytes": peak_memory(),
             }
             draft.write_table("epochs.parquet", pl.DataFrame([asdict(e) for e in result.epochs]))
             draft.write_table("slice_metrics.parquet", slice_table(rows))

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from math import isfinite
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -105,6 +105,7 @@ class Trainer:
         *,
         ignores: bool = False,
         penalty: Penalty | None = None,
+        backbone_rate: float | None = None,
     ) -> None:
         self.model = model.to(device)
         # Looked for once, and not in every step.
@@ -119,7 +120,7 @@ class Trainer:
         self._ignores = ignores
         self._loss = DiceLoss(softmax=not ignores, to_onehot_y=not ignores, include_background=True)
         self._optimizer = torch.optim.AdamW(
-            self._trained,
+            _groups(model, self._trained, backbone_rate),
             lr=protocol.learning_rate,
             weight_decay=protocol.weight_decay,
             # One pass over the parameters in place of a dozen; other devices may not have it.
@@ -256,6 +257,20 @@ class Trainer:
                 else self.model(batch.inputs, (height, width), batch.images)
             )
         return logits
+
+
+def _groups(
+    model: nn.Module, trained: Sequence[nn.Parameter], backbone_rate: float | None
+) -> list[dict[str, Any]]:
+    """The trained parameters in their order, those of the backbone with a rate of their own."""
+    if backbone_rate is None:
+        return [{"params": trained}]
+    assert isinstance(model, Segmenter)  # noqa: S101 - heads alone have no backbone
+    own = {id(parameter) for parameter in model.backbone.parameters()}
+    return [
+        {"params": [p for p in trained if id(p) in own], "lr": backbone_rate},
+        {"params": [p for p in trained if id(p) not in own]},
+    ]
 
 
 def fit(

@@ -45,7 +45,7 @@ def train(workspace: Workspace, regime: str, protocol: Protocol = LINEAR) -> Rec
         choice = FeatureRequest("tiny", "random:0", 70)
         (record,) = run_training(
             workspace,
-            TrainingRequest(datasets=["cells"], regime="lora", features=choice, **options),
+            TrainingRequest(datasets=["cells"], regime=regime, features=choice, **options),
             Quiet(),
         )
     return record
@@ -55,7 +55,7 @@ def evaluate(workspace: Workspace, run: str, *on: str, **options: object) -> Rec
     return evaluate_run(workspace, run, on, EvaluationOptions(**options), Quiet())  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("regime", ["frozen", "lora"])
+@pytest.mark.parametrize("regime", ["frozen", "lora", "full"])
 def test_on_its_own_test_slices_it_scores_what_the_training_scored(
     cells: Workspace, regime: str
 ) -> None:
@@ -66,7 +66,7 @@ def test_on_its_own_test_slices_it_scores_what_the_training_scored(
     assert theirs["tp"].sum() > 0, "the model learned nothing: equal counts show little"
 
 
-@pytest.mark.parametrize("regime", ["frozen", "lora"])
+@pytest.mark.parametrize("regime", ["frozen", "lora", "full"])
 def test_counts_on_another_dataset_equal_an_independent_count(
     two: Workspace, tmp_path: Path, regime: str
 ) -> None:

@@ -343,22 +343,25 @@ def test_tokens_by_class_are_those_of_the_masks(domains: Workspace, listener) ->
         measure_gaps(domains, ["sharp", "other"], options, Quiet())
 
 
-def test_a_lora_run_has_features_of_its_own(domains: Workspace) -> None:
+@pytest.mark.parametrize("regime", ["lora", "full"])
+def test_a_run_that_trained_its_backbone_has_features_of_its_own(
+    domains: Workspace, regime: str
+) -> None:
     choice = FeatureRequest("tiny", "random:0", 70)
     (run,) = run_training(
         domains,
-        TrainingRequest(datasets=["sharp"], regime="lora", features=choice, **ONE_EPOCH),
+        TrainingRequest(datasets=["sharp"], regime=regime, features=choice, **ONE_EPOCH),
         Quiet(),
     )
     frozen, _ = measure_gaps(domains, ["sharp", "soft"], GapOptions(REQUEST), Quiet())
     adapted, _ = measure_gaps(domains, ["sharp", "soft"], GapOptions(run=run.id), Quiet())
-    assert (frozen[0]["regime"], adapted[0]["regime"]) == ("frozen", "lora")
+    assert (frozen[0]["regime"], adapted[0]["regime"]) == ("frozen", regime)
     assert adapted[0]["run_id"] == run.id
     assert adapted[0]["frechet"] != frozen[0]["frechet"]
     assert adapted[0]["recipe_sha256"] != frozen[0]["recipe_sha256"]
     # A head is never trained on them by accident.
     (head,) = run_training(domains, TrainingRequest(datasets=["sharp"], **ONE_EPOCH), Quiet())
-    assert not any("lora" in name for name in head.config["feature_sets"])
+    assert not any(f"-{regime}-" in name for name in head.config["feature_sets"])
     (head_rows, _) = measure_gaps(domains, ["sharp", "soft"], GapOptions(run=head.id), Quiet())
     assert head_rows[0]["frechet"] == frozen[0]["frechet"]
     assert head_rows[0]["regime"] == "frozen"

@@ -174,7 +174,7 @@ def test_scores_are_those_of_the_warehouse(run: emcache.TrainedRun) -> None:
 
 def test_runs_with_adapters_need_a_backbone(cells: emcache.Dataset) -> None:
     protocol = emcache.Protocol(head="linear", learning_rate=0.01, max_epochs=1)
-    with pytest.raises(UsageError, match="adapters need a backbone"):
+    with pytest.raises(UsageError, match="a backbone that is trained must be named"):
         emcache.train(cells, regime="lora", protocol=protocol)
     with pytest.raises(UsageError, match="there is no regime 'frosen'"):
         emcache.train(cells, regime="frosen", protocol=protocol)

@@ -382,7 +382,7 @@ def test_distances_that_fail_do_not_stop_the_others(two: Workspace, tmp_path: Pa
         ("between", "betwen", "unknown key gap.betwen; did you mean between"),
         ("backbones", "# ", "has no backbones"),
         ("longest_edge = 70", "longest_edge = 84", "no .*grid.* trains such runs at 84 px"),
-        ('["cells", "other"]]', '"other"]', "asks for LoRA runs of tiny, and no"),
+        ('["cells", "other"]]', '"other"]', "asks for lora runs of tiny, and no"),
         ('"random:0"', '"random:0"\nlevels = ["pixel"]', "levels .* cannot be"),
         ('"tiny"', '"tinny"', "tinny"),
         ("[[gap]]", "[gap]", "expected tables, as "),

@@ -30,7 +30,7 @@ from emcache_warehouse.sync import sync
 def use_run(workspace: Workspace, record_id: str) -> None:
     """All that later commands ask of a trained run."""
     run = find_run(workspace, record_id)
-    _ = (run.is_lora, run.spec, run.classes.words, run.classes.scored, run.grey_window)
+    _ = (run.spec, run.classes.words, run.classes.scored, run.grey_window)
     _ = (run.precision, run.token_precision, run.token_type, run.protocol.label)
     head = run.load_head(torch.device("cpu"))
     head(torch.zeros(1, run.config["dim"], 2, 2), (4, 4))

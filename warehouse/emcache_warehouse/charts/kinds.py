@@ -58,6 +58,7 @@ _QUERIES = {
     "transfer": ("transfer", "eval_on"),
     "cost": ("cost", None),
     "alignment": ("alignment", None),
+    "ladder": ("ladder", None),
 }
 
 
@@ -65,8 +66,8 @@ def chart_rows(name: str, database: Path, choice: Choice | None = None) -> pl.Da
     """The rows that a chart draws.
 
     Args:
-        name: ``iou``, ``curves``, ``gap``, ``pca``, ``transfer``, ``cost`` or
-            ``alignment``.
+        name: ``iou``, ``curves``, ``gap``, ``pca``, ``transfer``, ``cost``,
+            ``alignment`` or ``ladder``.
         database: The warehouse's file.
         choice: What of it; None for all that was not set aside.
 
@@ -139,6 +140,13 @@ def _alignment(workspace: Workspace, choice: Choice) -> Whole:
     from emcache_warehouse.charts.alignment import alignment_chart
 
     return alignment_chart(chart_rows("alignment", workspace.warehouse, choice))
+
+
+@_chart("ladder", "What adapting more of the backbone brings, and what it costs.")
+def _ladder(workspace: Workspace, choice: Choice) -> Whole:
+    from emcache_warehouse.charts.ladder import ladder_chart
+
+    return ladder_chart(chart_rows("ladder", workspace.warehouse, choice))
 
 
 @_chart("cost", "Seconds of the backbone spent and saved by the cache, and its size on disk.")

@@ -92,7 +92,9 @@ def _audit_in_words(accepted: bool | None) -> str:
 
 
 def _regime_in_words(regime: str) -> str:
-    return {"frozen": "frozen backbone", "lora": "LoRA"}.get(regime, regime)
+    return {"frozen": "frozen backbone", "lora": "LoRA", "full": "all weights trained"}.get(
+        regime, regime
+    )
 
 
 # In the order of the subtitle.

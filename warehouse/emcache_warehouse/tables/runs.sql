@@ -33,6 +33,7 @@ SELECT
     (config->>'trainable_parameters')::BIGINT,
     (config->>'adapter_parameters')::BIGINT,
     (config->>'adapted_modules')::VARCHAR[],
-    config->>'nothing_learned'
+    config->>'nothing_learned',
+    (config->>'peak_memory_bytes')::BIGINT
 FROM records
 WHERE record_id IN (SELECT unnest($ids));
