@@ -16,87 +16,22 @@ Tokens are transformed while they are read; no feature set is copied.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable
 from typing import Literal, get_args
 
 import numpy as np
 from jaxtyping import Float, Float64
 
-from emcache.errors import RecordError, StoreError
+from emcache.cache.moments import Moments
+from emcache.errors import StoreError
 
 Method = Literal["none", "standardise", "whiten", "coral", "quantile", "batch-norm"]
 
-ALIGNMENT_FILE = "alignment.npz"
-"""File of a run's record: the moments of every domain that it was trained on."""
-
-_QUANTILES = np.linspace(0, 1, 257)
-# Quantiles are taken of this many tokens, evenly spread; their error is below 1 %.
-_SAMPLED = 50_000
 _WITH_REFERENCE = ("coral", "quantile")
 _OF_HEADS = ("none", "batch-norm")
 
 Transform = Callable[[Float[np.ndarray, "*place channel"]], Float[np.ndarray, "*place channel"]]
 """Tokens to tokens, in the type of what is given."""
-
-
-@dataclass(frozen=True, slots=True)
-class Moments:
-    """What is known of a domain's tokens."""
-
-    name: str
-    """Of the dataset."""
-    count: int
-    """Tokens."""
-    mean: Float64[np.ndarray, " channel"]
-    covariance: Float64[np.ndarray, "channel channel"]
-    quantiles: Float64[np.ndarray, "quantile channel"]
-
-    @property
-    def deviation(self) -> Float64[np.ndarray, " channel"]:
-        """Of each channel; 1 for a channel that is constant."""
-        deviation = np.sqrt(np.diag(self.covariance))
-        return np.where(deviation > 0, deviation, 1.0)
-
-
-def moments_of(name: str, read: Callable[[int], np.ndarray], positions: Sequence[int]) -> Moments:
-    """Mean, covariance and quantiles over all tokens of some slices.
-
-    Args:
-        name: Of the dataset, for errors.
-        read: The tokens of a slice by its position, ``(row, col, channel)``.
-        positions: Of the slices.
-
-    Raises:
-        StoreError: There are no such slices, or a token is not finite.
-    """
-    if not len(positions):
-        raise StoreError(
-            f"dataset {name} has no slices to take an alignment from; expected some in the split "
-            f"of align_on (train, or test): set its split in emcache.toml.",
-            subject=name,
-        )
-    # Moments about the first slice's mean: sums of squares far from zero would lose digits.
-    origin = _flat(read(positions[0])).mean(axis=0)
-    total, squares, count = np.zeros_like(origin), 0.0, 0
-    sampled = []
-    for position in positions:
-        tokens = _flat(read(position))
-        step = max(1, len(tokens) * len(positions) // _SAMPLED)
-        sampled.append(tokens[::step])
-        centred = tokens - origin
-        total = total + centred.sum(axis=0)
-        squares = squares + centred.T @ centred
-        count += len(tokens)
-    shift = total / count
-    covariance = (squares - count * np.outer(shift, shift)) / max(count - 1, 1)
-    if not np.isfinite(covariance).all():
-        raise StoreError(
-            f"tokens of {name} are not finite; run `emcache cache verify`.", subject=name
-        )
-    quantiles = np.quantile(np.concatenate(sampled), _QUANTILES, axis=0)
-    return Moments(name, count, origin + shift, covariance, quantiles)
 
 
 def fit(
@@ -137,45 +72,6 @@ def fit(
 def moves_tokens(method: Method) -> bool:
     """Whether a method changes tokens; otherwise it does nothing, or something in the head."""
     return method not in _OF_HEADS
-
-
-def save_moments(path: Path, domains: Sequence[Moments]) -> None:
-    """Keep the moments of every domain of a training, the reference first."""
-    arrays: dict[str, np.ndarray] = {"names": np.array([domain.name for domain in domains])}
-    for place, domain in enumerate(domains):
-        arrays |= {
-            f"{place}/count": np.array(domain.count),
-            f"{place}/mean": domain.mean,
-            f"{place}/covariance": domain.covariance,
-            f"{place}/quantiles": domain.quantiles,
-        }
-    np.savez(path, allow_pickle=False, **arrays)
-
-
-def load_moments(path: Path) -> Mapping[str, Moments]:
-    """What :func:`save_moments` kept, by the datasets' names, the reference first.
-
-    Raises:
-        RecordError: The file cannot be read.
-    """
-    try:
-        with np.load(path, allow_pickle=False) as kept:
-            return {
-                str(name): Moments(
-                    str(name),
-                    int(kept[f"{place}/count"]),
-                    *(
-                        np.asarray(kept[f"{place}/{part}"], np.float64)
-                        for part in ("mean", "covariance", "quantiles")
-                    ),
-                )
-                for place, name in enumerate(kept["names"])
-            }
-    except (OSError, ValueError, KeyError, EOFError) as error:
-        raise RecordError(
-            f"{path} cannot be read ({error}); restore the record from a copy, or train again.",
-            subject=path,
-        ) from error
 
 
 class _Matched:
@@ -221,10 +117,6 @@ def _root(
         )
     root: Float64[np.ndarray, "channel channel"] = (vectors * values**power) @ vectors.T
     return root
-
-
-def _flat(tokens: Float[np.ndarray, "row col channel"]) -> Float64[np.ndarray, "token channel"]:
-    return np.asarray(tokens, np.float64).reshape(-1, tokens.shape[-1])
 
 
 def _double(tokens: Float[np.ndarray, "*place channel"]) -> Float[np.ndarray, "*place channel"]:

@@ -8,6 +8,7 @@
         pooled, cls                    (slice, channel) float32
         grids/19x19/tokens             (slice, row, col, channel) float16, one slice a chunk
         labels/<key>/...               see emcache.cache.labels
+        moments/<key>.npz              see emcache.cache.moments
 
 Slices of one size share a grid; a dataset of slices of several sizes has one array per grid shape.
 Tokens are stored as the backbone makes them, channels last, without compression: they shrink by no

@@ -226,6 +226,10 @@ class Donors:
     def __contains__(self, item: StoredSlice) -> bool:
         return _key(item) in self._sources
 
+    def holder(self, item: StoredSlice) -> FeatureSet:
+        """The feature set that holds a slice's tokens."""
+        return self._sources[_key(item)][0]
+
     def read(self, item: StoredSlice) -> Donated:
         """Tokens and vectors of a slice.
 

@@ -11,9 +11,10 @@ from annotated_types import Gt, Len, Lt
 from pydantic import AfterValidator, Field, Strict
 from torch import nn
 
-from emcache.cache.alignment import ALIGNMENT_FILE, Moments, load_moments, moves_tokens
+from emcache.cache.alignment import moves_tokens
 from emcache.cache.find import FeatureRequest
 from emcache.cache.layers import find_layers
+from emcache.cache.moments import ALIGNMENT_FILE, Moments, load_moments
 from emcache.cache.recipe import TokenType, read_shift
 from emcache.data.classes import ClassRule, class_rule
 from emcache.data.greys import GreyRule, grey_rule_of

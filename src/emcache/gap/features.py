@@ -17,6 +17,7 @@ from sklearn.decomposition import PCA
 from emcache.cache.alignment import Transform
 from emcache.cache.find import Donors
 from emcache.cache.inputs import training_mask
+from emcache.cache.moments import Moments, ensure_moments
 from emcache.cache.plan import Job
 from emcache.data.images import read_image
 from emcache.data.resize import occupancy
@@ -116,6 +117,16 @@ class SelectedFeatures:
 
     def __len__(self) -> int:
         return len(self.job.places)
+
+    def moments(self) -> Moments:
+        """Of all tokens, to fit an alignment to.
+
+        Raises:
+            StoreError: A token is not finite.
+        """
+        places, name = self.job.places, self.job.selection.dataset
+        recipes = [self.job.recipe.sha256()]
+        return ensure_moments(name, self.donors.holder(places[0]), recipes, places, self.grid)
 
     def grid(self, position: int) -> Float32[np.ndarray, "row col channel"]:
         """The aligned tokens of one slice."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import polars as pl
 
-from emcache.cache.alignment import Method, fit, moments_of, moves_tokens
+from emcache.cache.alignment import Method, fit, moves_tokens
 from emcache.cache.extract import embedding_table
 from emcache.cache.find import FeatureRequest
 from emcache.cache.plan import ExtractOptions, Job, plan_extraction
@@ -205,7 +205,7 @@ def _align(
     moments = {}
     for name, job in plan.domains.items():
         train = features_of(job, reporter)
-        moments[name] = moments_of(name, train.grid, range(len(train)))
+        moments[name] = train.moments()
     reference, options = next(iter(moments.values())), plan.options
     fitted = {pixels for job in plan.domains.values() for pixels in _pixels(job)}
     aligned = []

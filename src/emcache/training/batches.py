@@ -15,10 +15,11 @@ import torch
 from jaxtyping import Float, Shaped, UInt8
 from torch import Tensor
 
-from emcache.cache.alignment import Moments, Transform
+from emcache.cache.alignment import Transform
 from emcache.cache.feature_set import FeatureSet
 from emcache.cache.inputs import normalise, training_image, training_mask
 from emcache.cache.labels import LabelSet
+from emcache.cache.moments import Moments, ensure_moments
 from emcache.cache.recipe import Grid
 from emcache.data.classes import ClassRule
 from emcache.data.dataset import Slice
@@ -76,6 +77,21 @@ class LabelledFeatures:
         if not self.deeper:
             return first
         return np.concatenate([first, *(layer.tokens(place) for layer in self.deeper)], axis=-1)
+
+    def moments(self, name: str, places: Sequence[int]) -> Moments:
+        """Of the tokens of some slices.
+
+        Raises:
+            StoreError: There are no such slices, or a token is not finite.
+        """
+        layers = (self.feature_set, *self.deeper)
+        return ensure_moments(
+            name,
+            self.feature_set,
+            [layer.manifest["recipe_sha256"] for layer in layers],
+            [self.feature_set.slices[place] for place in places],
+            lambda position: self.tokens(places[position]),
+        )
 
 
 class TokenReader:

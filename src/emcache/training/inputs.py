@@ -6,13 +6,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from emcache.cache.alignment import Moments, fit, moments_of, moves_tokens
+from emcache.cache.alignment import fit, moves_tokens
 from emcache.cache.extract import Extraction, run_extractions
 from emcache.cache.feature_jobs import ensure_recorded
 from emcache.cache.feature_set import FeatureSet
 from emcache.cache.find import FeatureRequest, choose_feature_set
 from emcache.cache.labels import ensure_labels, label_key
 from emcache.cache.layers import find_layers
+from emcache.cache.moments import Moments
 from emcache.cache.plan import Job, plan_extraction
 from emcache.cache.recipe import LAST, Grid
 from emcache.data.dataset import Selection
@@ -181,7 +182,7 @@ def _open_tokens(
     domains = []
     for source, item in zip(sources, features, strict=True):
         chosen = [i for i, s in enumerate(source.slices) if s.split == protocol.align_on]
-        domains.append(moments_of(source.dataset.first_name, item.tokens, chosen))
+        domains.append(item.moments(source.dataset.first_name, chosen))
     reference = request.reference or domains[0]
     transforms = [
         fit(protocol.align, domain, reference, protocol.align_shrinkage) for domain in domains

@@ -13,7 +13,7 @@ from jaxtyping import Float
 
 from emcache.auditing.checks import compare_datasets
 from emcache.auditing.run import accept_audits
-from emcache.cache.alignment import ALIGNMENT_FILE, save_moments
+from emcache.cache.moments import ALIGNMENT_FILE, save_moments
 from emcache.cache.recipe import read_shift
 from emcache.data.greys import find_grey_rule
 from emcache.errors import TrainingError

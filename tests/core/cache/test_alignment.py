@@ -11,22 +11,25 @@ import torch
 from emcache_bench.synthetic import STYLES, write_domain
 from PIL import Image
 
-from emcache.cache.alignment import (
+from emcache.cache import moments as moments_module
+from emcache.cache.alignment import fit
+from emcache.cache.feature_set import list_feature_sets
+from emcache.cache.find import FeatureRequest
+from emcache.cache.moments import (
     ALIGNMENT_FILE,
     Moments,
-    fit,
     load_moments,
     moments_of,
     save_moments,
 )
-from emcache.cache.feature_set import list_feature_sets
-from emcache.cache.find import FeatureRequest
 from emcache.data.dataset import load_dataset
 from emcache.data.register import add_dataset
 from emcache.errors import RecordError, StoreError, UsageError
 from emcache.evaluation.evaluate import EvaluationOptions, evaluate_run
 from emcache.evaluation.predict import PredictionOptions, predict
 from emcache.evaluation.trained_run import find_run
+from emcache.gap.run import GapOptions, measure_gaps
+from emcache.maintenance.repair import verify_cache
 from emcache.models.norms import DomainBatchNorm2d
 from emcache.progress import Quiet
 from emcache.storage.records import Record
@@ -175,6 +178,48 @@ def test_statistics_are_of_one_split_alone(two: Workspace, align_on: str) -> Non
     assert ("transductive" in record.config["protocol"]) == (align_on == "test")
 
 
+def test_moments_are_found_once_and_shared_by_trainings_and_distances(
+    two: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[str] = []
+
+    def counted(name, read, positions):
+        found.append(name)
+        return moments_of(name, read, positions)
+
+    monkeypatch.setattr(moments_module, "moments_of", counted)
+    first = trained(two, "cells", "other", align="standardise")
+    assert found == ["cells", "other"]
+    again = trained(two, "cells", "other", align="standardise", max_epochs=1)
+    gaps = GapOptions(FeatureRequest("tiny", "random:0", 70), align="standardise")
+    measure_gaps(two, ["cells", "other"], gaps, Quiet())
+    assert found == ["cells", "other"]
+    assert first.file(ALIGNMENT_FILE).read_bytes() == again.file(ALIGNMENT_FILE).read_bytes()
+    trained(two, "cells", align="standardise", align_on="test", max_epochs=1)
+    assert found == ["cells", "other", "cells"]
+
+    # A damaged file is made again, and one that cannot be written is done without.
+    kept = sorted(two.cache.glob("*/moments/*.npz"))
+    before = [path.read_bytes() for path in kept]
+    assert len(kept) == 3
+    for path, content in zip(kept, before, strict=True):
+        middle = len(content) // 2
+        path.write_bytes(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])
+    trained(two, "cells", "other", align="standardise", max_epochs=1)
+    assert found[3:] == ["cells", "other"]
+    assert (
+        sum(path.read_bytes() == content for path, content in zip(kept, before, strict=True)) == 2
+    )
+    for path in kept:
+        path.unlink()
+    for folder in two.cache.glob("*/moments"):
+        folder.rmdir()
+        folder.write_text("in the way")
+    trained(two, "cells", "other", align="standardise", max_epochs=1)
+    assert found[5:] == ["cells", "other"]
+    assert verify_cache(two.cache) == []
+
+
 @pytest.mark.parametrize("method", ["standardise", "coral"])
 def test_other_data_are_aligned_by_their_own_training_slices(two: Workspace, method: str) -> None:
     record = trained(two, "cells", align=method)
@@ -224,7 +269,7 @@ def test_what_cannot_be_aligned(two: Workspace) -> None:
     request = TrainingRequest(
         datasets=["cells"], regime="lora", features=TINY, protocol=protocol, device="cpu"
     )
-    with pytest.raises(UsageError, match="tokens move while their backbone is adapted"):
+    with pytest.raises(UsageError, match="tokens move while their backbone is trained"):
         train(two, request, Quiet())
     with pytest.raises(UsageError, match="align cannot be 'corla'; expected one of none, standard"):
         Protocol().with_changes({"align": "corla"})
