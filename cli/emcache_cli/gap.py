@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Literal
 
 import typer
@@ -46,6 +47,13 @@ def gap(
         bool,
         typer.Option("--by-class", help="Also foreground against foreground, token by token."),
     ] = False,
+    normalise: Annotated[
+        str,
+        typer.Option(
+            metavar="none|percentile|clahe|histogram:DATASET",
+            help="Bring the greys of all slices to one distribution first; a run has its own rule.",
+        ),
+    ] = "none",
     align: Annotated[
         Literal["none", "standardise", "whiten", "coral", "quantile"],
         typer.Option(help="Align tokens first, by the training slices of each dataset."),
@@ -66,6 +74,7 @@ def gap(
     workspace: WorkspaceOption = None,
 ) -> None:
     """Measure how far apart datasets lie in a backbone's feature space, pair by pair."""
+    from emcache.data.greys import find_grey_rule
     from emcache.errors import UsageError
     from emcache.gap.outside import measure_familiarity
     from emcache.gap.run import GapOptions, measure_gaps
@@ -85,8 +94,12 @@ def gap(
         )
         show_rows(familiarity_rows(found, output_format), output_format)
         return
+    if run is not None and normalise != "none":
+        raise UsageError(
+            "--normalise and --run are given; expected one of them: a run has a rule of its own."
+        )
     options = GapOptions(
-        tokens.request(),
+        replace(tokens.request(), greys=find_grey_rule(place, normalise, console)),
         run,
         level or ["slice"],
         by_class,

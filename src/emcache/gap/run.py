@@ -51,7 +51,7 @@ class GapOptions:
 
     @property
     def aligned(self) -> str | None:
-        """The alignment in words, as rows hold it; None where there is none."""
+        """The alignment of tokens in words; None where there is none."""
         if self.align == "none":
             return None
         to = "" if self.align_to is None else f" to {self.align_to}"
@@ -71,6 +71,15 @@ class GapPlan:
     domains: Mapping[str, Job]
     """The training slices that each dataset's tokens are aligned by, the reference first; nothing
     where they stay as they are."""
+
+    @property
+    def aligned(self) -> str | None:
+        """What aligns pixels and tokens, in words, as rows hold it; None where nothing does."""
+        greys = self.jobs[0].greys.label
+        words = [greys] if greys != "none" else []
+        if self.options.aligned is not None:
+            words.append(self.options.aligned)
+        return ", ".join(words) or None
 
     @property
     def key(self) -> str:
@@ -246,7 +255,7 @@ def carry_out(
     features = [features_of(job, reporter) for job in plan.jobs]
     if plan.domains:
         features = _align(features, plan, reporter)
-    facts = {**_facts(plan.jobs[0], plan.trained), "align": options.aligned}
+    facts = {**_facts(plan.jobs[0], plan.trained), "align": plan.aligned}
     if is_untrained(facts["weights"]):
         reporter.say(describe_untrained(facts["weights"]))
     with new_record(workspace.runs, KIND) as draft:

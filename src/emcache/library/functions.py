@@ -19,6 +19,7 @@ from emcache.cache.find import FeatureRequest
 from emcache.cache.plan import ExtractOptions, plan_layers
 from emcache.cache.recipe import LAST, TokenType
 from emcache.data.dataset import Selection
+from emcache.data.greys import find_grey_rule
 from emcache.errors import UsageError
 from emcache.evaluation.evaluate import EvaluationOptions, evaluate_run
 from emcache.gap.outside import measure_familiarity as measure_outside
@@ -200,6 +201,7 @@ def measure_gaps(
     run: TrainedRun | None = None,
     levels: Sequence[str] = ("slice",),
     by_class: bool = False,
+    normalise: str = "none",
     align: Method = "none",
     align_to: Dataset | None = None,
     device: str = "auto",
@@ -215,6 +217,8 @@ def measure_gaps(
         run: A run whose backbone is used, with its adapter where it has one.
         levels: ``slice``, ``cls`` and ``token``.
         by_class: Also foreground against foreground, and background against background.
+        normalise: ``percentile``, ``clahe`` or ``histogram:DATASET``: what is done to the greys of
+            all slices first; a run has a rule of its own.
         align: How tokens are aligned first, by the training slices of each dataset
             (``docs/alignment.md``).
         align_to: What ``coral`` and ``quantile`` lead to; None for the first dataset.
@@ -230,8 +234,10 @@ def measure_gaps(
     pairs = [(item, None) if isinstance(item, Dataset) else item for item in selections]
     if not pairs:
         raise UsageError("a gap lies between two or more selections; found none.")
+    place, reporter = pairs[0][0].workspace.place, progress or Quiet()
+    greys = find_grey_rule(place, normalise, reporter)
     options = GapOptions(
-        FeatureRequest(backbone, weights, longest_edge),
+        FeatureRequest(backbone, weights, longest_edge, greys=greys),
         None if run is None else run.id,
         tuple(levels),
         by_class,
@@ -240,10 +246,10 @@ def measure_gaps(
         None if align_to is None else align_to.name,
     )
     rows, _ = measure_pairs(
-        pairs[0][0].workspace.place,
+        place,
         [str(Selection(dataset.name, split)) for dataset, split in pairs],
         options,
-        progress or Quiet(),
+        reporter,
     )
     return pl.DataFrame(rows, infer_schema_length=None)
 

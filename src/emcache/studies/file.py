@@ -37,6 +37,7 @@
     train_on = [["lucchi++", "vnc"]]            # default: all; runs that were trained on these
     levels = ["slice", "token"]                 # default: slice
     by_class = false                            # default
+    normalise = "none"                          # default; percentile, clahe, histogram:DATASET
     align = "none"                              # default; standardise, whiten, coral, quantile
                                                 # weights, longest_edge, precision, dtype as above
 """
@@ -108,13 +109,16 @@ class StudyGap:
     levels: tuple[str, ...]
     """Of :data:`emcache.gap.features.LEVELS`."""
     by_class: bool
+    normalise: str
+    """What is done to greys first, in frozen features; runs have a rule of their own."""
     align: Method
     """How tokens are aligned first."""
 
     @property
     def words(self) -> str:
         """What tells it apart, for messages."""
-        aligned = "" if self.align == "none" else f", aligned by {self.align}"
+        words = [word for word in (self.normalise, self.align) if word != "none"]
+        aligned = f", aligned by {' and '.join(words)}" if words else ""
         return f"gaps between {', '.join(self.between)}, {self.regime} {self.backbone}{aligned}"
 
 
@@ -266,6 +270,7 @@ class _Reader:
                 train_on=trainings,
                 levels=tuple(table.levels),
                 by_class=table.by_class,
+                normalise=table.normalise,
                 align=table.align,
             )
             for backbone, regime in product(table.backbones, table.regimes)
@@ -322,7 +327,14 @@ def _read_toml(path: Path) -> dict[str, Any]:
 
 
 def _check_runs(path: Path, gap: StudyGap, cells: Collection[Cell]) -> None:
-    if find_regime(gap.regime).runs_backbone and not any(is_through(gap, cell) for cell in cells):
+    through_runs = find_regime(gap.regime).runs_backbone
+    if through_runs and gap.normalise != "none":
+        raise StudyError(
+            f"a [[gap]] of {path} has normalise and regime {gap.regime}; expected one of them, "
+            f"since runs have a rule of their own.",
+            subject=gap.normalise,
+        )
+    if through_runs and not any(is_through(gap, cell) for cell in cells):
         raise StudyError(
             f"a [[gap]] of {path} asks for {gap.regime} runs of {gap.backbone}, and no [[grid]] "
             f"trains such runs at {gap.longest_edge} px; expected one with the same train_on, "

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from emcache.cache.find import FeatureRequest
+from emcache.data.greys import find_grey_rule
 from emcache.errors import EmcacheError
 from emcache.gap.run import GapOptions, GapPlan, carry_out, plan_gaps
 from emcache.models.device import pick_device, pick_precision
@@ -95,7 +96,12 @@ def _plans(
     if not find_regime(gap.regime).runs_backbone:
         precision = pick_precision(gap.precision, pick_device(device))
         request = FeatureRequest(
-            gap.backbone, gap.weights, gap.longest_edge, gap.dtype, precision=precision
+            gap.backbone,
+            gap.weights,
+            gap.longest_edge,
+            gap.dtype,
+            precision=precision,
+            greys=find_grey_rule(workspace, gap.normalise, reporter),
         )
         options = GapOptions(request, None, gap.levels, gap.by_class, device, gap.align)
         yield plan_gaps(workspace, gap.between, options, reporter)

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Field, StringConstraints
 
 from emcache.cache.alignment import METHODS, Method
 from emcache.cache.recipe import TokenType
+from emcache.data.greys import read_grey_rule
 from emcache.gap.features import LEVELS
 from emcache.training.regimes import REGIMES
 from emcache.training.sampling import Sampling
@@ -87,6 +88,9 @@ class GapTable(FeaturesTable):
         ["slice"], description=f"a list of {', '.join(LEVELS)}"
     )
     by_class: bool = Field(False, description="true or false")
+    normalise: Annotated[str, AfterValidator(read_grey_rule)] = Field(
+        "none", description="none, percentile, clahe or histogram:DATASET"
+    )
     align: Method = Field("none", description=f"one of {', '.join(METHODS)}")
 
 

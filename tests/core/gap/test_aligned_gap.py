@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from emcache_bench.synthetic import STYLES, write_domain
 from emcache.cache.feature_set import list_feature_sets
 from emcache.cache.find import FeatureRequest
 from emcache.data.dataset import load_dataset
+from emcache.data.greys import find_grey_rule
 from emcache.data.register import add_dataset
 from emcache.errors import DatasetError, UsageError
 from emcache.gap import measure as probe_module
@@ -39,6 +41,20 @@ def measured(workspace: Workspace, *selections: str, listener=None, **options: o
     chosen = GapOptions(REQUEST, device="cpu", **options)
     rows, record = measure_gaps(workspace, selections, chosen, listener or Quiet())
     return rows[0], record
+
+
+def test_pixels_are_aligned_before_tokens_are(two: Workspace, listener) -> None:
+    plain, _ = measured(two, "cells", "other")
+    rule = find_grey_rule(two, "histogram:cells", Quiet())
+    options = GapOptions(replace(REQUEST, greys=rule), device="cpu", align="standardise")
+    (row,), _ = measure_gaps(two, ["cells", "other"], options, Quiet())
+    assert row["align"] == f"{rule.label}, standardise"
+    pixels_alone = replace(options, align="none")
+    (alone,), record = measure_gaps(two, ["cells", "other"], pixels_alone, Quiet())
+    assert (alone["align"], record.config["align"]) == (rule.label, rule.label)
+    assert len({plain["frechet"], row["frechet"], alone["frechet"]}) == 3
+    measure_gaps(two, ["cells", "other"], pixels_alone, listener)
+    assert not [line for line in listener.lines if "extracting" in line]
 
 
 def tokens_of(workspace: Workspace, name: str, split: str) -> list[np.ndarray]:

@@ -326,13 +326,10 @@ def test_distances_are_measured_once_and_through_the_runs_that_were_named(
     again = list(run_study_gaps(two, study, "cpu", Quiet()))
     assert [(result.done_before, result.measured) for result in again] == [(1, 0), (2, 0)]
     by_hand = GapOptions(FeatureRequest("tiny", "random:0", 70, precision="float32"))
-    (more,) = run_study_gaps(
-        two,
-        with_gaps(tmp_path, GAPS.replace('"frozen", "lora"', '"frozen"') + 'levels = ["cls"]'),
-        "cpu",
-        Quiet(),
-    )
-    assert more.measured == 1
+    frozen_alone = GAPS.replace('"frozen", "lora"', '"frozen"')
+    for other in ('levels = ["cls"]', 'normalise = "clahe"'):
+        (more,) = run_study_gaps(two, with_gaps(tmp_path, frozen_alone + other), "cpu", Quiet())
+        assert more.measured == 1, other
     assert plan_gaps(two, study.gaps[0].between, by_hand, Quiet()).key in StudyRecords(two).gaps
     # Other pixels are another measurement.
     write_domain(tmp_path / "other", STYLES["soft"], slices=8, size=100, seed=10)
@@ -385,6 +382,8 @@ def test_distances_that_fail_do_not_stop_the_others(two: Workspace, tmp_path: Pa
         ('["cells", "other"]]', '"other"]', "asks for lora runs of tiny, and no"),
         ('"random:0"', '"random:0"\nlevels = ["pixel"]', "levels .* cannot be"),
         ('"tiny"', '"tinny"', "tinny"),
+        ('"random:0"', '"random:0"\nnormalise = "claye"', "normalise .* cannot be 'claye'"),
+        ('"random:0"', '"random:0"\nnormalise = "clahe"', "has normalise and regime lora"),
         ("[[gap]]", "[gap]", "expected tables, as "),
     ],
 )
