@@ -20,6 +20,7 @@ from emcache_cli import (
     doctor,
     evaluate,
     extract,
+    few_label,
     gap,
     init,
     params,
@@ -63,6 +64,7 @@ app.add_typer(dataset.app, name="dataset")
 app.add_typer(weights.app, name="weights")
 app.command("extract")(extract.extract)
 app.command("train-head")(training.train_head)
+app.command("few-label")(few_label.few_label)
 app.command("train-lora")(training.train_lora)
 app.command("train-full")(training.train_full)
 app.command("evaluate")(evaluate.evaluate)

@@ -274,7 +274,7 @@ def train_head(
     """Train a head on cached tokens, once for each seed, and score it on the test slices."""
     protocol = training.changed_protocol({"pixel_size_nm": tokens.pixel_size}, head_alone=True)
     request = _request(datasets, tokens.request(), protocol, training, computing, output)
-    _train(request, output)
+    deliver_training(request, output)
 
 
 @with_groups
@@ -358,10 +358,13 @@ def _train_backbone(
     regime: str, request: TrainingRequest, computing: BackboneComputeOptions, output: OutputOptions
 ) -> None:
     accumulate, checkpoint = computing.accumulate, computing.checkpoint
-    _train(replace(request, regime=regime, accumulate=accumulate, checkpoint=checkpoint), output)
+    deliver_training(
+        replace(request, regime=regime, accumulate=accumulate, checkpoint=checkpoint), output
+    )
 
 
-def _train(request: TrainingRequest, output: OutputOptions) -> None:
+def deliver_training(request: TrainingRequest, output: OutputOptions) -> None:
+    """Train, and show a row for each run."""
     from emcache.storage.workspace import find_workspace
     from emcache.training.run import train
     from emcache_cli.console import Console

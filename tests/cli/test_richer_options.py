@@ -48,6 +48,38 @@ def test_every_option_reaches_the_protocol(two) -> None:
     assert [made["computed"] for made in kept] == [0, 0]
 
 
+def test_a_few_labels_by_every_option(two) -> None:
+    tokens = f"cells {TINY} --seeds 0"
+    options = "--method forest --filters beside --trees 10 --scribbles 0.05 --from-slices 2"
+    (row,) = two("few-label", *shlex.split(f"{tokens} {options} --threshold 0.4")).json
+    fields = "head=forest-filters, scribbles=0.05, from_slices=2, trees=10, threshold=0.4"
+    assert row["protocol"] == f"few-label[{fields}]"
+    (row,) = two("few-label", *shlex.split(f"{tokens} --method linear --clicks 3")).json
+    assert row["protocol"] == "few-label[head=logistic, clicks=3]"
+    assert row["stopped_by"] == "fitted"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--method knn --filters beside", "is for --method forest; found knn"),
+        ("--clicks 3 --scribbles 0.1", "are three ways; expected one"),
+        ("--annotations nowhere.csv", "there is no file or folder"),
+        ("--method forrest", "forrest"),
+    ],
+)
+def test_few_labels_that_cannot_be(
+    run_anywhere, make_cells, tmp_path: Path, words: str, message: str
+) -> None:
+    workspace = make_cells(tmp_path)
+    result = run_anywhere(
+        "few-label", "cells", *shlex.split(f"{TINY} --seeds 0 {words}"), cwd=workspace.root
+    )
+    assert result.code != 0
+    assert message in result.err
+    assert "Traceback" not in result.err
+
+
 def test_distances_after_alignment_and_from_a_training(two) -> None:
     words = f"train-lora cells {TINY} --last-blocks 1 --align batch-norm --epochs 1 --seeds 0"
     (row,) = two(*shlex.split(f"{words}")).json

@@ -173,6 +173,7 @@ KINDS: Mapping[str, Kind] = {
     "train-head": _TRAINING,
     "train-lora": _TRAINING,
     "train-full": _TRAINING,
+    "few-label": _TRAINING,
     "audit": Kind(
         required=("dataset", "verdict", "checks", "pairing"),
         rows="tables/audits.sql",

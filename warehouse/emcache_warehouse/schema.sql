@@ -162,11 +162,14 @@ CREATE TABLE runs (
     adapter_parameters   BIGINT,
     adapted_modules      VARCHAR[],
     nothing_learned      VARCHAR,
-    peak_memory_bytes    BIGINT
+    peak_memory_bytes    BIGINT,
+    annotated_slices     BIGINT,
+    labelled_pixels      BIGINT,
+    clicks               BIGINT
 );
 COMMENT ON TABLE runs IS 'One row per training run.';
 COMMENT ON COLUMN runs.run_id IS 'Record of the run.';
-COMMENT ON COLUMN runs.regime IS 'frozen: the head alone; lora: adapters with it; full: all of the backbone.';
+COMMENT ON COLUMN runs.regime IS 'frozen: the head alone; lora: adapters with it; full: all of the backbone; few-label: a head fitted to a few points.';
 COMMENT ON COLUMN runs.backbone IS 'Name of the backbone.';
 COMMENT ON COLUMN runs.weights IS 'pretrained, random:SEED (untrained), hf:REPOSITORY@COMMIT, a short name, or file:NAME@HASH.';
 COMMENT ON COLUMN runs.weights_sha256 IS 'Hash of the bytes of the weights.';
@@ -200,6 +203,9 @@ COMMENT ON COLUMN runs.adapter_parameters IS 'Parameters of the LoRA adapter; NU
 COMMENT ON COLUMN runs.adapted_modules IS 'Layers of the backbone that carry an adapter; NULL for a frozen backbone.';
 COMMENT ON COLUMN runs.nothing_learned IS 'Why the training is known to have come to nothing: a constant prediction, or a loss that did not move; NULL elsewhere, and in records of older versions.';
 COMMENT ON COLUMN runs.peak_memory_bytes IS 'Most memory that the training held: of a GPU what PyTorch allocated, otherwise the whole process; NULL where the system does not say, and in records of older versions.';
+COMMENT ON COLUMN runs.annotated_slices IS 'Training slices that had to be annotated, those of the validation included; NULL in records of older versions.';
+COMMENT ON COLUMN runs.labelled_pixels IS 'Pixels of these that had to be labelled, at their own size.';
+COMMENT ON COLUMN runs.clicks IS 'Labelled points on foreground, of a head that was fitted to a few; NULL elsewhere.';
 
 CREATE TABLE epochs (
     run_id     VARCHAR NOT NULL,

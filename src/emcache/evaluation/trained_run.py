@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 import torch
-from annotated_types import Gt, Len, Lt
+from annotated_types import Ge, Gt, Len, Lt
 from pydantic import AfterValidator, Field, Strict
 from torch import nn
 
@@ -73,6 +73,7 @@ class _RunConfig(Content):
     val_slices: list[str]
     train_slices: list[str] = Field([])
     nothing_learned: str | None = None
+    seed: Annotated[int, Ge(0), Lt(1 << 31)] = Field(0)
     domains: list[str] = Field([])
     # Pairs of a name and its values, since JSON objects have no order.
     classes: list[Annotated[tuple[str, Annotated[list[int], Len(1)]], Strict(False)]] | None = None
@@ -214,8 +215,7 @@ class TrainedRun:
                 self.record, f"its tokens have {dim} channels, and {self.spec.name} {expected}"
             )
         state = read_weights_file(self.record.file(HEAD_FILE))
-        known = len(self.norm_domains)
-        head = build_head(self.protocol.head, dim, 0, classes, pick_layout(device), known)
+        head = self._empty_head(dim, classes, pick_layout(device))
         try:
             head.load_state_dict(dict(state))
         except RuntimeError as error:
@@ -223,6 +223,21 @@ class TrainedRun:
                 self.record, f"{HEAD_FILE} is not a head of the kind {self.protocol.head}"
             ) from error
         return head.eval().to(device)
+
+    def _empty_head(self, dim: int, classes: int, layout: torch.memory_format) -> Head:
+        protocol = self.protocol
+        if not self.regime.fits:
+            return build_head(protocol.head, dim, 0, classes, layout, len(self.norm_domains))
+        # scikit-learn and scikit-image take a second to import.
+        from emcache.models.fitted import build_fitted
+
+        return build_fitted(
+            protocol.head,
+            self.config["seed"],
+            protocol.threshold,
+            protocol.neighbours,
+            protocol.trees,
+        )
 
     def load_backbone(
         self, weights: Weights, device: torch.device, reporter: Reporter

@@ -381,7 +381,7 @@ def build_head(kind: str, dim: int, *, classes: int = 2, seed: int = 0) -> heads
     Raises:
         UsageError: There is no such head.
     """
-    if kind not in (known := get_args(heads.HeadKind)):
+    if kind not in (known := get_args(heads.TrainedKind)):
         raise UsageError(
             f"there is no head {kind!r:.100}; known: {', '.join(known)}.", subject=kind
         )

@@ -178,7 +178,11 @@ class LinearHead(Head):
         return logits
 
 
-HeadKind = Literal["deconv", "deconv-skip", "linear"]
+TrainedKind = Literal["deconv", "deconv-skip", "linear"]
+FittedKind = Literal[
+    "prototype", "knn", "forest", "forest-filters", "filters", "boosting", "logistic"
+]
+HeadKind = TrainedKind | FittedKind
 _HEADS: Mapping[str, type[DeconvHead | SkipHead | LinearHead]] = {
     "deconv": DeconvHead,
     "deconv-skip": SkipHead,
@@ -188,7 +192,15 @@ _HEADS: Mapping[str, type[DeconvHead | SkipHead | LinearHead]] = {
 
 def takes_images(kind: HeadKind) -> bool:
     """Whether a head reads the slice itself beside its tokens."""
-    return _HEADS[kind].takes_images
+    return kind in _FITTED_ON_IMAGES or (kind in _HEADS and _HEADS[kind].takes_images)
+
+
+def is_fitted(kind: HeadKind) -> bool:
+    """Whether a head is fitted to a few labelled tokens (:mod:`emcache.models.fitted`)."""
+    return kind not in _HEADS
+
+
+_FITTED_ON_IMAGES = ("forest-filters", "filters")
 
 
 def build_head(
@@ -199,7 +211,7 @@ def build_head(
     layout: torch.memory_format = torch.contiguous_format,
     domains: int = 0,
 ) -> Head:
-    """An untrained head, the same for the same seed.
+    """An untrained head, the same for the same seed; fitted ones are built elsewhere.
 
     Args:
         kind: The study's, the same with a branch on the slice, or batch norm and one convolution.

@@ -104,6 +104,8 @@ class TrainingRequest:
     save_predictions: bool = False
     accept_audit: bool = False
     """Train though the audit of a dataset failed."""
+    annotations: Path | None = None
+    """Labelled points of the user's, for a head that is fitted; None to draw them from masks."""
 
     def __post_init__(self) -> None:
         if self.accumulate < 1:
@@ -120,6 +122,9 @@ class Regime(ABC):
     """Kind of the records."""
     runs_backbone: ClassVar[bool]
     """Whether the backbone runs at every step; otherwise its tokens come from the cache."""
+
+    fits: ClassVar[bool] = False
+    """Whether a head is fitted to a few labelled points, and not trained."""
 
     @abstractmethod
     def plan(self, workspace: Workspace, request: InputsRequest, reporter: Reporter) -> Inputs:

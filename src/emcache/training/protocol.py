@@ -23,13 +23,19 @@ from emcache.validation import Content, Misfit, check
 LINEAR_LEARNING_RATE = 1e-2
 """What suits a linear head on frozen tokens; the measurements stand in ``docs/commands.md``."""
 
-Head = Literal["deconv", "deconv-skip", "linear"]
+_Trained = Literal["deconv", "deconv-skip", "linear"]
+_Fitted = Literal["prototype", "knn", "forest", "forest-filters", "filters", "boosting", "logistic"]
+Head = _Trained | _Fitted
+_HEADS = f"one of {', '.join((*get_args(_Trained), *get_args(_Fitted)))}"
 _LARGEST = 2**31 - 1
 _Count = Annotated[int, Ge(1), Le(_LARGEST), Field(description="a whole number of at least 1")]
 _Rate = Annotated[float, Gt(0), Lt(1e6), Field(description="a number above 0 and below 1e6")]
 _Blocks = Annotated[
     int | None,
     Field(ge=1, le=_LARGEST, description="a whole number of at least 1, or none for all"),
+]
+_Optional = Annotated[
+    int | None, Field(ge=1, le=_LARGEST, description="a whole number of at least 1, or none")
 ]
 _Limit = Annotated[
     float | None, Field(gt=0, description="a positive number, or none where there is no limit")
@@ -58,9 +64,10 @@ class Protocol:
 
     name: str = "paper"
     """The named protocol this one is, or starts from."""
-    head: Annotated[Head, Field(description="deconv, deconv-skip or linear")] = "deconv"
+    head: Annotated[Head, Field(description=_HEADS)] = "deconv"
     """The study's upsampling head, the same with a shallow branch on the slice itself, or batch
-    norm and one 1x1 convolution."""
+    norm and one 1x1 convolution; or one that is fitted to a few labelled points
+    (:mod:`emcache.models.fitted`)."""
     loss: Annotated[Literal["dice"], Field(description="dice")] = "dice"
     """MONAI's Dice loss: softmax, one-hot, background included."""
     optimizer: Annotated[Literal["adamw"], Field(description="adamw")] = "adamw"
@@ -144,6 +151,23 @@ class Protocol:
     penalty_weight: _Rate = 0.1
     """By which the penalty is multiplied before it is added to the loss."""
 
+    clicks: _Optional = None
+    """Points of each class that are drawn from masks, for a head that is fitted."""
+    scribbles: Annotated[
+        float | None, Field(gt=0, le=1, description="a share from 0 to 1, or none")
+    ] = None
+    """Share of the pixels that are drawn in strokes instead."""
+    annotations: str = "none"
+    """Name and hash of the user's own points instead."""
+    from_slices: _Count = 1
+    """Training slices that points are drawn in."""
+    neighbours: _Count = 5
+    """Of ``knn``."""
+    trees: _Count = 100
+    """Of ``forest`` and ``boosting``."""
+    threshold: Annotated[float, Gt(0), Lt(1), Field(description="a number between 0 and 1")] = 0.5
+    """Score above which a fitted head calls a pixel foreground."""
+
     def __post_init__(self) -> None:
         # A whole number may stand where a float is meant; fingerprints tell 1 from 1.0.
         for name, value in _checked(asdict(self)).items():
@@ -199,9 +223,9 @@ _MODEL: type[Content] = create_model("_ProtocolFields", __base__=Content, **_DEF
 
 # Heads as records, labels and fingerprints call them. A head called "linear" there is the bare
 # convolution of earlier versions; its runs must share no row with those of today's.
-_RECORDED_HEADS: Mapping[str, str] = {name: name for name in get_args(Head)} | {
-    "linear": "bn-linear"
-}
+_RECORDED_HEADS: Mapping[str, str] = {
+    name: name for name in (*get_args(_Trained), *get_args(_Fitted))
+} | {"linear": "bn-linear"}
 
 
 def _checked(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -240,8 +264,11 @@ def _head_of(recorded: object) -> str:
     )
 
 
-PROTOCOLS: Mapping[str, Protocol] = {"paper": Protocol()}
-"""Every protocol by its name."""
+PROTOCOLS: Mapping[str, Protocol] = {
+    "paper": Protocol(),
+    "few-label": Protocol(name="few-label", head="knn", clicks=5),
+}
+"""Every protocol by its name: the study's, and one for heads that are fitted."""
 
 
 def find_protocol(name: object) -> Protocol:
@@ -301,7 +328,7 @@ def parse_fields(texts: Iterable[str]) -> dict[str, Any]:
 
 
 def _read_value(name: str, text: str) -> Any:
-    if _TYPES[name] in (_Limit, _Blocks) and text.lower() == "none":
+    if _TYPES[name] in (_Limit, _Blocks, _Optional) and text.lower() == "none":
         return None
     try:
         return TypeAdapter(_TYPES[name]).validate_strings(text)

@@ -48,6 +48,28 @@ class Frozen(Regime):
         return {}
 
 
+class FewLabel(Frozen):
+    """A head that is fitted to the cached tokens of a few labelled points."""
+
+    record_kind = "few-label"
+    fits = True
+
+    @override
+    def builder(self, plan: TrainingPlan, reporter: Reporter) -> Callable[[int], Model]:
+        del reporter
+        # scikit-learn and scikit-image take a second to import.
+        from emcache.models.fitted import build_fitted
+
+        def build(seed: int) -> Model:
+            protocol = plan.protocol
+            head = build_fitted(
+                protocol.head, seed, protocol.threshold, protocol.neighbours, protocol.trees
+            )
+            return Model(head, head)
+
+        return build
+
+
 class _Tuning(Regime):
     """A head, and something of the backbone, which runs at every step."""
 
@@ -130,7 +152,12 @@ class Full(_Tuning):
         return protocol.backbone_learning_rate
 
 
-REGIMES: Mapping[str, Regime] = {"frozen": Frozen(), "lora": Lora(), "full": Full()}
+REGIMES: Mapping[str, Regime] = {
+    "frozen": Frozen(),
+    "lora": Lora(),
+    "full": Full(),
+    "few-label": FewLabel(),
+}
 """Every regime by its name."""
 
 

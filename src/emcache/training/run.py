@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-import polars as pl
 from jaxtyping import Float
 
 from emcache.auditing.checks import compare_datasets
@@ -33,6 +32,8 @@ from emcache.storage.workspace import Workspace
 from emcache.training.batches import Examples, Reader, TokenReader, open_examples
 from emcache.training.checkpoints import CheckpointFolder, Keeper, unfinished_command
 from emcache.training.counts import nothing_learned
+from emcache.training.facts import epoch_table, labels_given, run_config
+from emcache.training.few_label import Learned, check_method, fit_few_labels, with_annotations
 from emcache.training.inputs import Inputs, InputsRequest
 from emcache.training.penalties import build_penalty, check_penalty
 from emcache.training.plan import Model, TrainingPlan, TrainingRequest
@@ -88,10 +89,12 @@ def train(
     weights = plan.inputs.description["weights"]
     if is_untrained(weights):
         reporter.say(describe_untrained(weights))
-    train, val = split_validation([s.positions("train") for s in sources.items], plan.protocol)
+    train, val = [s.positions("train") for s in sources.items], list[int]()
+    if not plan.regime.fits:
+        train, val = split_validation(train, plan.protocol)
     test = sources.positions("test")
     steps = [position for positions in train for position in sorted(positions)]
-    used = [*steps, *val, *test]
+    used = test if plan.regime.fits else [*steps, *val, *test]
     with _memory_advice():
         examples, resident = open_examples(
             reader, plan.device, request.resident, used, plan.domains.at
@@ -104,6 +107,7 @@ def train(
         "n_val": len(val),
         "train_slices": _names(sources, steps),
         "val_slices": _names(sources, val),
+        **labels_given(sources, [*steps, *val]),
         "command": (key := _command_key(plan, extra)),
     }
     run = _Runs(workspace, plan, examples, train, val, test, facts, reporter, reader)
@@ -142,6 +146,8 @@ def plan_training(
     sources = training_sources(workspace, request.datasets, reporter)
     features, protocol = request.features, request.protocol
     check_penalty(protocol, sources)
+    check_method(regime, protocol, sources)
+    protocol = with_annotations(protocol, request.annotations)
     if protocol.pixel_size_nm is not None:
         features = replace(features, pixel_size_nm=protocol.pixel_size_nm)
     features = replace(features, shift=read_shift(protocol.tokens))
@@ -250,14 +256,13 @@ class _Runs:
                 penalty=build_penalty(protocol, sources, model.head, seed),
                 backbone_rate=model.backbone_rate,
             )
-            order = TrainingOrder(self.train, self.val, request.sampling)
-            result = fit(trainer, self.examples, order, seed, self.reporter, keeper)
-            model.module.load_state_dict(dict(result.state), strict=False)
+            learned = self._learn(model, trainer, seed, keeper)
+            result = learned.fit
             if protocol.align_on == "test":
                 for positions in plan.domains.slices("test", new=False):
                     plan.domains.adapt(trainer, self.examples, positions)
             pictures = draft if request.save_predictions else None
-            learned = training_slices(sources, [p for part in self.train for p in part], self.val)
+            used = training_slices(sources, learned.train, learned.val)
             rows = score_slices(
                 trainer,
                 self.examples,
@@ -265,20 +270,21 @@ class _Runs:
                 self.test,
                 protocol.batch,
                 pictures,
-                Seen(frozenset(learned["pixel_sha256"])),
+                Seen(frozenset(used["pixel_sha256"])),
             )
             losses = [(epoch.train_loss, epoch.val_loss) for epoch in result.epochs]
             draft.config = {
-                **_config(plan, seed, result),
+                **run_config(plan, seed, result),
                 **model.facts(),
                 **self.facts,
+                **learned.facts,
                 "domains": list(plan.domains.names),
                 "nothing_learned": nothing_learned(rows, losses),
                 "peak_memory_bytes": peak_memory(),
             }
-            draft.write_table("epochs.parquet", pl.DataFrame([asdict(e) for e in result.epochs]))
+            draft.write_table("epochs.parquet", epoch_table(result.epochs))
             draft.write_table("slice_metrics.parquet", slice_table(rows))
-            draft.write_table(TRAINING_SLICES, learned)
+            draft.write_table(TRAINING_SLICES, used)
             if self.reader.domains:
                 save_moments(draft.path(ALIGNMENT_FILE), self.reader.domains)
             if references := self._references(trainer):
@@ -288,9 +294,19 @@ class _Runs:
         _tell(self.reporter, sources, seed, result, rows, record)
         return record
 
+    def _learn(self, model: Model, trainer: Trainer, seed: int, keeper: Keeper) -> Learned:
+        """Train, or fit to a few labels; the model is the best there was then."""
+        if self.plan.regime.fits:
+            return fit_few_labels(model.head, self.reader, self.plan, self.train, seed)
+        order = TrainingOrder(self.train, self.val, self.plan.request.sampling)
+        result = fit(trainer, self.examples, order, seed, self.reporter, keeper)
+        model.module.load_state_dict(dict(result.state), strict=False)
+        return Learned(result, [p for part in self.train for p in part], self.val, {})
+
     def _references(self, trainer: Trainer) -> list[Reference]:
         """What new slices can be compared with: the tokens of the slices that were learned from."""
-        if self.references:
+        if self.references or self.plan.regime.fits:
+            # A few annotated slices are too few to compare others with.
             return self.references
         if isinstance(self.reader, TokenReader):
             tokens_of = self.reader.deepest
@@ -330,64 +346,15 @@ def _tell(
     scores = ", ".join(
         f"{name} {iou_of(row for row in rows if row['eval_on'] == name):.4f}" for name in names
     )
+    epochs = (
+        f"best epoch {result.best_epoch} of {len(result.epochs)}" if result.epochs else "fitted"
+    )
     reporter.say(
-        f"Seed {seed}: test IoU {scores} on {n_test} slices, best epoch {result.best_epoch} of "
-        f"{len(result.epochs)} ({result.seconds:.1f} s); record {record.id}."
+        f"Seed {seed}: test IoU {scores} on {n_test} slices, {epochs} ({result.seconds:.1f} s); "
+        f"record {record.id}."
     )
     if (reason := record.config["nothing_learned"]) is not None:
         reporter.say(
             f"Warning: seed {seed} learned nothing: {reason}; try another --learning-rate, --head "
             f"or more --epochs, and look at emcache dataset audit."
         )
-
-
-def _class_values(sources: Sources) -> list[tuple[str, list[int]]] | None:
-    """The values of each class, in the order of the labels; None where a threshold divides."""
-    values = sources.items[0].dataset.classes.values
-    if values is None or tuple(sources.class_names) != sources.items[0].dataset.classes.names:
-        return None
-    # Pairs, since their order is that of the labels.
-    return [(name, list(ids)) for name, ids in values.items()]
-
-
-def _shared_window(sources: Sources) -> list[float] | None:
-    """The grey window that all datasets have in common."""
-    windows = {source.dataset.grey_window for source in sources.items}
-    window = windows.pop()
-    return None if windows or window is None else [window.black, window.white]
-
-
-def _config(plan: TrainingPlan, seed: int, result: Fit) -> dict[str, Any]:
-    inputs, protocol = plan.inputs, plan.protocol
-    facts = inputs.description
-    return {
-        "regime": plan.request.regime,
-        "backbone": facts["backbone"],
-        "weights": facts["weights"],
-        "weights_sha256": facts["weights_sha256"],
-        "weights_revision": facts.get("weights_revision"),
-        "longest_edge": facts["longest_edge"],
-        "pixel_size_nm": facts.get("pixel_size_nm"),
-        "protocol": protocol.label,
-        "protocol_fields": protocol.as_dict(),
-        "train_on": plan.sources.names,
-        "sampling": plan.request.sampling,
-        "seed": seed,
-        "head": protocol.as_dict()["head"],
-        "precision": plan.precision,
-        "device": plan.device.type,
-        "dim": facts["dim"],
-        "classes": _class_values(plan.sources),
-        "grey_window": _shared_window(plan.sources),
-        "recipe": inputs.recipe,
-        "feature_sets": list(inputs.feature_sets),
-        "feature_fingerprints": list(inputs.fingerprints),
-        "label_sets": list(inputs.label_keys),
-        "run_fingerprint": plan.fingerprint(seed),
-        "setup_fingerprint": plan.fingerprint(None),
-        "epochs_run": len(result.epochs),
-        "best_epoch": result.best_epoch,
-        "best_val_loss": result.best_val_loss,
-        "stopped_by": result.stopped_by,
-        "train_seconds": result.seconds,
-    }

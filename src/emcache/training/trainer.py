@@ -58,15 +58,16 @@ class Fit:
     state: Mapping[str, Tensor]
     """Of what was trained; frozen weights are not part of it."""
     epochs: tuple[Epoch, ...]
+    """None of a head that was fitted in one go."""
     best_epoch: int
     stopped_by: str
-    """``patience`` or ``max_epochs``."""
+    """``patience`` or ``max_epochs``; ``fitted`` where there were no epochs."""
     seconds: float
 
     @property
-    def best_val_loss(self) -> float:
-        """Lowest validation loss."""
-        return self.epochs[self.best_epoch - 1].val_loss
+    def best_val_loss(self) -> float | None:
+        """Lowest validation loss; None where nothing was validated."""
+        return self.epochs[self.best_epoch - 1].val_loss if self.epochs else None
 
 
 class TrainingOrder(NamedTuple):

@@ -25,6 +25,8 @@ def test_every_field_can_be_set() -> None:
         "normalise": "clahe",
         "penalty": "mmd",
         "tokens": "shift:2",
+        "scribbles": "0.1",
+        "threshold": "0.3",
     }
     for field in dataclasses.fields(Protocol):
         if field.name == "name":

@@ -91,10 +91,16 @@ def _audit_in_words(accepted: bool | None) -> str:
     return "audit failed, accepted" if accepted else "audited"
 
 
+_REGIMES = {
+    "frozen": "frozen backbone",
+    "lora": "LoRA",
+    "full": "all weights trained",
+    "few-label": "few labels",
+}
+
+
 def _regime_in_words(regime: str) -> str:
-    return {"frozen": "frozen backbone", "lora": "LoRA", "full": "all weights trained"}.get(
-        regime, regime
-    )
+    return _REGIMES.get(regime, regime)
 
 
 # In the order of the subtitle.

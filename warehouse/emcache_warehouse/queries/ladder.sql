@@ -55,4 +55,6 @@ SELECT
 FROM aligned_scores AS scores
 JOIN runs USING (run_id)
 LEFT JOIN caches USING (run_id)
+-- Heads that were fitted to a few labels are not rungs of it.
+WHERE scores.regime IN ('frozen', 'lora', 'full')
 ORDER BY eval_on, setting, scores.train_on, trainable_parameters, rung, scores.protocol, scores.weights, scores.longest_edge, scores.seed;

@@ -34,6 +34,9 @@ SELECT
     (config->>'adapter_parameters')::BIGINT,
     (config->>'adapted_modules')::VARCHAR[],
     config->>'nothing_learned',
-    (config->>'peak_memory_bytes')::BIGINT
+    (config->>'peak_memory_bytes')::BIGINT,
+    (config->>'annotated_slices')::BIGINT,
+    (config->>'labelled_pixels')::BIGINT,
+    (config->>'clicks')::BIGINT
 FROM records
 WHERE record_id IN (SELECT unnest($ids));
