@@ -8,14 +8,9 @@ from typing import Annotated, ClassVar, Literal
 
 import typer
 
+from emcache_cli.delivery import OutputOptions, deliver_training
 from emcache_cli.groups import with_groups
-from emcache_cli.training import (
-    ComputeOptions,
-    DatasetsArgument,
-    HeadTokensOptions,
-    OutputOptions,
-    deliver_training,
-)
+from emcache_cli.training import ComputeOptions, DatasetsArgument, HeadTokensOptions
 
 _METHODS = {"linear": "logistic"}
 
@@ -108,8 +103,9 @@ def few_label(
     """Segment by a few labelled points on cached tokens, and score that on the test slices."""
     from emcache.errors import UsageError
     from emcache.training.batches import Residency
+    from emcache.training.numbers import parse_seeds
     from emcache.training.plan import TrainingRequest
-    from emcache.training.protocol import find_protocol, parse_seeds
+    from emcache.training.protocol import find_protocol
 
     ways = [labels.annotations, labels.clicks, labels.scribbles]
     if sum(way is not None for way in ways) > 1:

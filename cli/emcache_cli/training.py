@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import typer
 
+from emcache_cli.delivery import OutputOptions, deliver_training
 from emcache_cli.groups import with_groups
 from emcache_cli.options import (
     BackboneOptions,
     CachedTokensOptions,
     DeviceOption,
-    Format,
-    FormatOption,
     PrecisionOption,
-    WorkspaceOption,
 )
 
 if TYPE_CHECKING:
     from emcache.cache.find import FeatureRequest
-    from emcache.storage.records import Record
     from emcache.training.plan import TrainingRequest
     from emcache.training.protocol import Protocol
 
@@ -82,6 +78,18 @@ class TrainingOptions:
     val_split: Annotated[
         Literal["random", "block"] | None,
         typer.Option(help="Validation slices at random, or neighbours. (default: random)"),
+    ] = None
+    train_slices: Annotated[
+        str,
+        typer.Option(
+            metavar="LIST",
+            help="How many training slices of each dataset, as 1,2,4,all: a run for each and each "
+            "seed, on nested subsets.",
+        ),
+    ] = "all"
+    train_subset: Annotated[
+        Literal["random", "block"] | None,
+        typer.Option(help="Such slices at random, or neighbours. (default: random)"),
     ] = None
     normalise: Annotated[
         str | None,
@@ -168,6 +176,7 @@ class TrainingOptions:
             "align": self.align,
             "penalty": self.penalty,
             "align_on": self.align_on,
+            "train_subset": self.train_subset,
             **further,
         }
         set_fields = parse_fields(self.fields or [])
@@ -247,22 +256,6 @@ class FineTuningOptions:
     ] = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class OutputOptions:
-    """What is written, and where."""
-
-    PANEL: ClassVar[str] = "Output"
-
-    save_predictions: Annotated[
-        bool,
-        typer.Option(
-            "--save-predictions", help="Keep predicted and true masks of the test slices."
-        ),
-    ] = False
-    output_format: FormatOption = None
-    workspace: WorkspaceOption = None
-
-
 @with_groups
 def train_head(
     datasets: DatasetsArgument,
@@ -274,7 +267,7 @@ def train_head(
     """Train a head on cached tokens, once for each seed, and score it on the test slices."""
     protocol = training.changed_protocol({"pixel_size_nm": tokens.pixel_size}, head_alone=True)
     request = _request(datasets, tokens.request(), protocol, training, computing, output)
-    deliver_training(request, output)
+    deliver_training(request, output, training.train_slices)
 
 
 @with_groups
@@ -301,7 +294,7 @@ def train_lora(
         }
     )
     request = _request(datasets, backbone.request(), protocol, training, computing, output)
-    _train_backbone("lora", request, computing, output)
+    _train_backbone("lora", request, training, computing, output)
 
 
 @with_groups
@@ -324,7 +317,7 @@ def train_full(
         }
     )
     request = _request(datasets, backbone.request(), protocol, training, computing, output)
-    _train_backbone("full", request, computing, output)
+    _train_backbone("full", request, training, computing, output)
 
 
 def _request(
@@ -336,8 +329,8 @@ def _request(
     output: OutputOptions,
 ) -> TrainingRequest:
     from emcache.training.batches import Residency
+    from emcache.training.numbers import parse_seeds
     from emcache.training.plan import TrainingRequest
-    from emcache.training.protocol import parse_seeds
     from emcache.training.sampling import Sampling
 
     return TrainingRequest(
@@ -355,31 +348,12 @@ def _request(
 
 
 def _train_backbone(
-    regime: str, request: TrainingRequest, computing: BackboneComputeOptions, output: OutputOptions
+    regime: str,
+    request: TrainingRequest,
+    training: TrainingOptions,
+    computing: BackboneComputeOptions,
+    output: OutputOptions,
 ) -> None:
     accumulate, checkpoint = computing.accumulate, computing.checkpoint
-    deliver_training(
-        replace(request, regime=regime, accumulate=accumulate, checkpoint=checkpoint), output
-    )
-
-
-def deliver_training(request: TrainingRequest, output: OutputOptions) -> None:
-    """Train, and show a row for each run."""
-    from emcache.storage.workspace import find_workspace
-    from emcache.training.run import train
-    from emcache_cli.console import Console
-
-    train(find_workspace(output.workspace), request, Console(), _delivery(output.output_format))
-
-
-def _delivery(chosen: Format | None) -> Callable[[Sequence[Record]], None]:
-    """Shows the records of a training, which is forgotten only when they have left the process."""
-
-    def deliver(records: Sequence[Record]) -> None:
-        from emcache_cli.console import show_rows
-        from emcache_cli.summaries import run_rows
-
-        show_rows(run_rows(records), chosen)
-        sys.stdout.flush()
-
-    return deliver
+    request = replace(request, regime=regime, accumulate=accumulate, checkpoint=checkpoint)
+    deliver_training(request, output, training.train_slices)

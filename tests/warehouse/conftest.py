@@ -172,6 +172,8 @@ class MadeUp:
                 "n_train": 15,
                 "n_val": 2,
                 "train_seconds": 30.25,
+                "annotated_slices": 17,
+                "labelled_pixels": 17 * 1024 * 1024,
                 **config,
             }
             draft.write_table("epochs.parquet", spoil(epochs))

@@ -32,6 +32,7 @@ _OWN = {
     "margin_high": "The same of the best round.",
     "margin_low": "The same of the worst round.",
     "memory_gb": "Most memory that the training held, as `peak_memory_bytes` of `runs`.",
+    "method": "Regime and head; of a head that was fitted, the head alone.",
     "our_head_only": "Trainable parameters of our frozen runs, in millions.",
     "our_lora_plus_head": "Trainable parameters of our LoRA runs, in millions.",
     "paper_iou_fg": "The paper's mean for the same cell.",

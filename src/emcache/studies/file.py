@@ -18,6 +18,7 @@
                                                 # of the workspace, a file, or one for each
                                                 # backbone: {dinov2-small = "small.pth"}
     longest_edge = 1022                         # default
+    train_slices = [1, 2, 4, "all"]             # default: all; of each dataset, a cell for each
     pixel_size_nm = 8.0                         # default: none; one physical scale instead
     precision = "auto"                          # default
     dtype = "float16"                           # default; type of cached tokens
@@ -63,8 +64,9 @@ from emcache.models.weights import is_named, is_untrained
 from emcache.storage.workspace import check_dataset_name, find_long_name, find_oddity
 from emcache.studies.datasets import StudyDataset
 from emcache.studies.tables import FeaturesTable, GapTable, GridTable, StudyTable
+from emcache.training.numbers import parse_seeds
 from emcache.training.plan import TrainingRequest
-from emcache.training.protocol import Protocol, find_protocol, parse_seeds
+from emcache.training.protocol import Protocol, find_protocol
 from emcache.training.regimes import find_regime
 from emcache.training.sampling import Sampling, check_sampling
 from emcache.validation import Misfit, check
@@ -88,7 +90,9 @@ class Cell:
         """What tells the cell apart, for messages."""
         request = self.request
         trained_on = " + ".join(request.datasets)
-        return f"{request.regime} {self.backbone} on {trained_on}, {request.sampling}"
+        slices = request.protocol.train_slices
+        few = "" if slices is None else f", {slices} slices"
+        return f"{request.regime} {self.backbone} on {trained_on}, {request.sampling}{few}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -212,7 +216,7 @@ class _Reader:
 
     def cells(self, grid: GridTable) -> list[Cell]:
         path = self.path
-        axes = (grid.backbones, grid.regimes, grid.train_on, grid.sampling)
+        axes = (grid.backbones, grid.regimes, grid.train_on, grid.sampling, grid.train_slices)
         if (n_cells := prod(len(axis) for axis in axes)) > _MOST_CELLS:
             raise StudyError(
                 f"a [[grid]] of {path} has {n_cells} cells; expected at most {_MOST_CELLS}: make "
@@ -223,10 +227,11 @@ class _Reader:
             find_backbone(name)
         for name in grid.evaluate_on:
             Selection.parse(name)
-        protocol = self._protocol(grid)
+        common = self._protocol(grid)
         seeds = tuple(parse_seeds(str(grid.seeds)))
         cells = []
-        for backbone, regime, datasets, sampling in product(*axes):
+        for backbone, regime, datasets, sampling, slices in product(*axes):
+            protocol = common.with_changes({"train_slices": None if slices == "all" else slices})
             names = (datasets,) if isinstance(datasets, str) else tuple(datasets)
             check_sampling(Sampling(sampling), len(names), protocol.batch)
             weights = self._weights(grid, backbone)

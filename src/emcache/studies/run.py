@@ -31,7 +31,7 @@ from emcache.studies.records import StudyRecords
 from emcache.training.plan import TrainingRequest
 from emcache.training.regimes import find_regime
 from emcache.training.run import plan_training, train
-from emcache.training.sampling import epoch_steps, split_validation, training_sources
+from emcache.training.sampling import epoch_steps, split_of, training_sources
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,10 +291,10 @@ def _plan(
         for name in cell.evaluate_on:
             _check_labelled(workspace, Selection.parse(name).dataset, Quiet())
         sources = training_sources(workspace, request.datasets, Quiet())
-        learned, _ = split_validation(
-            [source.positions("train") for source in sources.items], request.protocol
-        )
-        steps = epoch_steps(learned, request.sampling, request.protocol.batch)
+        regime = find_regime(request.regime)
+        if not regime.fits:
+            learned = split_of(sources, request.protocol, request.seeds[0])
+            steps = epoch_steps(learned.train, request.sampling, request.protocol.batch)
         if are_at_hand(cell.weights, spec, workspace):
             plan = plan_training(workspace, _request(workspace, cell, device), Quiet())
             done = tuple(s for s in request.seeds if plan.fingerprint(s) in records.runs)
@@ -304,7 +304,7 @@ def _plan(
             problem = "weights to be downloaded"
         else:
             problem = f"no weights file {cell.weights}"
-        cached = not find_regime(request.regime).runs_backbone
+        cached = not regime.runs_backbone
         if cached and len(done or ()) < len(request.seeds):
             for source in sources.items:
                 kind = (request.features, request.precision, source.dataset.name)

@@ -67,6 +67,9 @@ class GridTable(FeaturesTable):
     sampling: Some[Annotated[str, _one_of(*Sampling)]] = Field(
         ["natural"], description="a list of natural and balanced"
     )
+    train_slices: Some[Count | Literal["all"]] = Field(
+        ["all"], description="a list of numbers of slices, or all"
+    )
     pixel_size_nm: Annotated[float, Gt(0), Lt(1e9)] | None = Field(None, description="nanometres")
     accumulate: Count = Field(1, description="a number of parts")
     checkpoint: bool = Field(False, description="true or false")

@@ -9,7 +9,7 @@ from typing import Any
 import polars as pl
 
 from emcache.training.plan import TrainingPlan
-from emcache.training.sampling import Sources
+from emcache.training.sampling import Sources, Split
 from emcache.training.trainer import Epoch, Fit
 
 _LOSSES = ("train_loss", "val_loss", "val_iou_fg", "seconds")
@@ -58,13 +58,22 @@ def epoch_table(epochs: Sequence[Epoch]) -> pl.DataFrame:
     return pl.DataFrame([asdict(epoch) for epoch in epochs], schema)
 
 
-def labels_given(sources: Sources, positions: Sequence[int]) -> dict[str, int]:
-    """How much had to be annotated: slices, and all of their pixels."""
-    items = [sources.at(position)[1] for position in positions]
+def split_facts(sources: Sources, split: Split) -> dict[str, Any]:
+    """Which slices a run learned from, and how much had to be annotated: all of their pixels."""
+    items = [sources.at(position)[1] for position in {*split.steps, *split.val}]
     return {
+        "n_train": len(split.steps),
+        "n_val": len(split.val),
+        "train_slices": _names(sources, split.steps),
+        "val_slices": _names(sources, split.val),
         "annotated_slices": len(items),
         "labelled_pixels": sum(item.height * item.width for item in items),
     }
+
+
+def _names(sources: Sources, positions: Sequence[int]) -> list[str]:
+    """``dataset/slice`` of each position."""
+    return [f"{source.dataset.name}/{item.id}" for source, item in map(sources.at, positions)]
 
 
 def _class_values(sources: Sources) -> list[tuple[str, list[int]]] | None:

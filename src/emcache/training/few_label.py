@@ -119,6 +119,8 @@ def fit_few_labels(
         "labelled_pixels": len(labels),
         "clicks": int(labels.sum()),
         "n_train": len(chosen),
+        "n_val": 0,
+        "val_slices": [],
         "train_slices": [f"{s.dataset.name}/{item.id}" for s, item in map(plan.sources.at, chosen)],
         "trainable_parameters": sum(part.numel() for part in head.buffers()),
     }

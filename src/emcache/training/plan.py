@@ -25,7 +25,7 @@ from emcache.training.batches import Residency
 from emcache.training.domains import Domains
 from emcache.training.inputs import Inputs, InputsRequest
 from emcache.training.protocol import Protocol
-from emcache.training.sampling import Sampling, Sources
+from emcache.training.sampling import Sampling, Sources, Split, split_of
 
 HEAD_FILE = "head.safetensors"
 """Where a record keeps its head."""
@@ -165,6 +165,15 @@ class TrainingPlan:
     def domains(self) -> Domains:
         """Whose statistics the head's batch norms keep."""
         return Domains.of(self.sources, self.protocol.align)
+
+    def split(self, seed: int) -> Split:
+        """What the run of a seed learns from.
+
+        Raises:
+            UsageError: As :func:`emcache.training.sampling.split_of`.
+            DatasetError: The same.
+        """
+        return split_of(self.sources, self.protocol, seed, validates=not self.regime.fits)
 
     def fingerprint(self, seed: int | None) -> str:
         """Key over everything that could change the result but the machine.

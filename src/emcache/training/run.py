@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -32,7 +32,7 @@ from emcache.storage.workspace import Workspace
 from emcache.training.batches import Examples, Reader, TokenReader, open_examples
 from emcache.training.checkpoints import CheckpointFolder, Keeper, unfinished_command
 from emcache.training.counts import nothing_learned
-from emcache.training.facts import epoch_table, labels_given, run_config
+from emcache.training.facts import epoch_table, run_config, split_facts
 from emcache.training.few_label import Learned, check_method, fit_few_labels, with_annotations
 from emcache.training.inputs import Inputs, InputsRequest
 from emcache.training.penalties import build_penalty, check_penalty
@@ -44,7 +44,7 @@ from emcache.training.reference import (
     take_reference,
 )
 from emcache.training.regimes import find_regime
-from emcache.training.sampling import Sources, check_sampling, split_validation, training_sources
+from emcache.training.sampling import Sources, Split, check_sampling, training_sources
 from emcache.training.scoring import (
     TRAINING_SLICES,
     Seen,
@@ -84,33 +84,28 @@ def train(
     """
     plan = plan_training(workspace, request, reporter)
     sources = plan.sources
+    splits = {seed: plan.split(seed) for seed in request.seeds}
     audits = _audit(workspace, plan, reporter)
     reader = plan.inputs.open(reporter)
     weights = plan.inputs.description["weights"]
     if is_untrained(weights):
         reporter.say(describe_untrained(weights))
-    train, val = [s.positions("train") for s in sources.items], list[int]()
-    if not plan.regime.fits:
-        train, val = split_validation(train, plan.protocol)
     test = sources.positions("test")
-    steps = [position for positions in train for position in sorted(positions)]
-    used = test if plan.regime.fits else [*steps, *val, *test]
+    used = dict.fromkeys(test)
+    if not plan.regime.fits:
+        used = dict.fromkeys(p for split in splits.values() for p in (*split.steps, *split.val))
+        used |= dict.fromkeys(test)
     with _memory_advice():
         examples, resident = open_examples(
-            reader, plan.device, request.resident, used, plan.domains.at
+            reader, plan.device, request.resident, list(used), plan.domains.at
         )
     extra = {**audits, **plan.regime.facts(plan)}
     facts = {
         **extra,
         "resident": resident,
-        "n_train": len(steps),
-        "n_val": len(val),
-        "train_slices": _names(sources, steps),
-        "val_slices": _names(sources, val),
-        **labels_given(sources, [*steps, *val]),
         "command": (key := _command_key(plan, extra)),
     }
-    run = _Runs(workspace, plan, examples, train, val, test, facts, reporter, reader)
+    run = _Runs(workspace, plan, examples, splits, test, facts, reporter, reader)
     build = plan.regime.builder(plan, reporter)
     records: list[Record] = []
     with unfinished_command(workspace.runs, key, f"training {sources.names}", reporter) as command:
@@ -129,6 +124,39 @@ def train(
         if deliver is not None:
             deliver(records)
     return records
+
+
+def train_each(
+    workspace: Workspace,
+    requests: Sequence[TrainingRequest],
+    reporter: Reporter,
+    deliver: Deliver,
+    done: Sequence[Record] = (),
+) -> None:
+    """Several trainings, one after the other; their records are delivered together.
+
+    Each waits for the next to be delivered, so that none is trained again after a kill.
+
+    Args:
+        workspace: Where.
+        requests: One or more.
+        reporter: Receives progress.
+        deliver: Gets the records of all.
+        done: Those of trainings before.
+
+    Raises:
+        EmcacheError: As :func:`train`.
+    """
+    first, *others = requests
+
+    def next_one(records: Sequence[Record]) -> None:
+        whole = [*done, *records]
+        if others:
+            train_each(workspace, others, reporter, deliver, whole)
+        else:
+            deliver(whole)
+
+    train(workspace, first, reporter, next_one)
 
 
 def plan_training(
@@ -226,8 +254,7 @@ class _Runs:
     workspace: Workspace
     plan: TrainingPlan
     examples: Examples
-    train: list[list[int]]
-    val: list[int]
+    splits: Mapping[int, Split]
     test: list[int]
     facts: Mapping[str, Any]
     reporter: Reporter
@@ -287,7 +314,7 @@ class _Runs:
             draft.write_table(TRAINING_SLICES, used)
             if self.reader.domains:
                 save_moments(draft.path(ALIGNMENT_FILE), self.reader.domains)
-            if references := self._references(trainer):
+            if references := self._references(trainer, {*learned.train, *learned.val}):
                 save_references(draft.path(REFERENCE_FILE), references)
             model.save(draft)
             record = draft.finish()
@@ -296,14 +323,15 @@ class _Runs:
 
     def _learn(self, model: Model, trainer: Trainer, seed: int, keeper: Keeper) -> Learned:
         """Train, or fit to a few labels; the model is the best there was then."""
+        split, sources = self.splits[seed], self.plan.sources
         if self.plan.regime.fits:
-            return fit_few_labels(model.head, self.reader, self.plan, self.train, seed)
-        order = TrainingOrder(self.train, self.val, self.plan.request.sampling)
+            return fit_few_labels(model.head, self.reader, self.plan, split.train, seed)
+        order = TrainingOrder(split.train, split.val, self.plan.request.sampling)
         result = fit(trainer, self.examples, order, seed, self.reporter, keeper)
         model.module.load_state_dict(dict(result.state), strict=False)
-        return Learned(result, [p for part in self.train for p in part], self.val, {})
+        return Learned(result, split.steps, split.val, split_facts(sources, split))
 
-    def _references(self, trainer: Trainer) -> list[Reference]:
+    def _references(self, trainer: Trainer, learned: Container[int]) -> list[Reference]:
         """What new slices can be compared with: the tokens of the slices that were learned from."""
         if self.references or self.plan.regime.fits:
             # A few annotated slices are too few to compare others with.
@@ -315,22 +343,16 @@ class _Runs:
             def tokens_of(position: int) -> Float[np.ndarray, "row col channel"]:
                 return trainer.backbone_tokens(self.examples.steps([[position]]))[0]
 
-        learned = {*self.val, *(position for part in self.train for position in part)}
         found = [
             take_reference(source.dataset.first_name, tokens_of, own)
             for source in self.plan.sources.items
             if (own := [p for p in source.positions("train") if p in learned])
         ]
         references = [reference for reference in found if reference is not None]
-        if isinstance(self.reader, TokenReader):
+        if isinstance(self.reader, TokenReader) and self.plan.protocol.train_slices is None:
             # Cached tokens are the same for every seed; those of an adapter are its own.
             self.references.extend(references)
         return references
-
-
-def _names(sources: Sources, positions: Sequence[int]) -> list[str]:
-    """``dataset/slice`` of each position."""
-    return [f"{source.dataset.name}/{item.id}" for source, item in map(sources.at, positions)]
 
 
 def _tell(

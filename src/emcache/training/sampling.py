@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 import torch
 
@@ -166,6 +167,63 @@ def check_sampling(sampling: Sampling, sources: int, batch: int) -> None:
             f"{sources}.",
             subject=batch,
         )
+
+
+class Split(NamedTuple):
+    """Positions of the slices that a run learns from."""
+
+    train: list[list[int]]
+    """Of each source: those that steps are made of."""
+    val: list[int]
+    """Of all sources: those that choose the best epoch."""
+
+    @property
+    def steps(self) -> list[int]:
+        """All training positions, source after source, each in order."""
+        return [position for positions in self.train for position in sorted(positions)]
+
+
+def split_of(sources: Sources, protocol: Protocol, seed: int, *, validates: bool = True) -> Split:
+    """What a run of a seed learns from: all training slices, or as many as the protocol says.
+
+    Subsets of one seed are nested: each holds the smaller ones. A run on a single slice of each
+    dataset validates on these.
+
+    Args:
+        sources: Whose slices.
+        protocol: Says how many, and how validation slices are chosen.
+        seed: Of the subset.
+        validates: Whether some are kept for validation.
+
+    Raises:
+        UsageError: A dataset has fewer training slices than the protocol asks for.
+        DatasetError: As :func:`split_validation`.
+    """
+    train = [_subset(source, protocol, seed) for source in sources.items]
+    if not validates:
+        return Split(train, [])
+    if protocol.train_slices == 1:
+        return Split(train, [position for positions in train for position in positions])
+    return Split(*split_validation(train, protocol))
+
+
+def _subset(source: Source, protocol: Protocol, seed: int) -> list[int]:
+    positions, count = source.positions("train"), protocol.train_slices
+    if count is None:
+        return positions
+    if count > len(positions):
+        raise UsageError(
+            f"{source.dataset.name} has {len(positions)} training slices, and {count} were to be "
+            f"used; expected no more: choose fewer --train-slices, or all.",
+            subject=count,
+        )
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(len(positions), generator=generator).tolist()
+    if protocol.train_subset == "block":
+        # A run of neighbours that grows to both sides of a slice, which the seed draws.
+        first = order[0]
+        order = sorted(range(len(positions)), key=lambda place: (abs(place - first), place))
+    return sorted(positions[place] for place in order[:count])
 
 
 def split_validation(

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from math import isfinite
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -31,6 +31,7 @@ from emcache.progress import Reporter
 from emcache.training.batches import Batch, Examples
 from emcache.training.checkpoints import Keeper, Progress, prefixed, without_prefix
 from emcache.training.counts import STANDSTILL_EPOCHS, Counts, advice, stands_still
+from emcache.training.parameters import parameter_groups, trained_state
 from emcache.training.penalties import Penalty, hidden_layer
 from emcache.training.protocol import Protocol
 from emcache.training.sampling import Sampling, chunks, epoch_order
@@ -121,7 +122,7 @@ class Trainer:
         self._ignores = ignores
         self._loss = DiceLoss(softmax=not ignores, to_onehot_y=not ignores, include_background=True)
         self._optimizer = torch.optim.AdamW(
-            _groups(model, self._trained, backbone_rate),
+            parameter_groups(model, self._trained, backbone_rate),
             lr=protocol.learning_rate,
             weight_decay=protocol.weight_decay,
             # One pass over the parameters in place of a dozen; other devices may not have it.
@@ -260,20 +261,6 @@ class Trainer:
         return logits
 
 
-def _groups(
-    model: nn.Module, trained: Sequence[nn.Parameter], backbone_rate: float | None
-) -> list[dict[str, Any]]:
-    """The trained parameters in their order, those of the backbone with a rate of their own."""
-    if backbone_rate is None:
-        return [{"params": trained}]
-    assert isinstance(model, Segmenter)  # noqa: S101 - heads alone have no backbone
-    own = {id(parameter) for parameter in model.backbone.parameters()}
-    return [
-        {"params": [p for p in trained if id(p) in own], "lr": backbone_rate},
-        {"params": [p for p in trained if id(p) not in own]},
-    ]
-
-
 def fit(
     trainer: Trainer,
     examples: Examples,
@@ -383,16 +370,6 @@ def _resume(
     device = next(trainer.model.parameters()).device
     best_state = without_prefix("best", kept.tensors)
     return epochs, best, {name: tensor.to(device) for name, tensor in best_state.items()}
-
-
-def trained_state(model: nn.Module) -> dict[str, Tensor]:
-    """A copy of what training changes: trained parameters, and buffers such as running means."""
-    frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
-    return {
-        name: tensor.detach().clone()
-        for name, tensor in model.state_dict().items()
-        if name not in frozen
-    }
 
 
 def validate(trainer: Trainer, steps: Iterator[Sequence[Batch]]) -> tuple[float, float]:

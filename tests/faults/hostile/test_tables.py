@@ -35,7 +35,7 @@ from emcache.models.weights import find_weights, find_workspace_weights
 from emcache.storage.file_index import open_file_index
 from emcache.storage.workspace import Workspace, init_workspace
 from emcache.studies.file import read_study
-from emcache.training.protocol import parse_seeds
+from emcache.training.numbers import parse_seeds
 
 TABLES = {
     "datasets": {

@@ -59,6 +59,7 @@ _QUERIES = {
     "cost": ("cost", None),
     "alignment": ("alignment", None),
     "ladder": ("ladder", None),
+    "label-efficiency": ("label-efficiency", None),
 }
 
 
@@ -67,7 +68,7 @@ def chart_rows(name: str, database: Path, choice: Choice | None = None) -> pl.Da
 
     Args:
         name: ``iou``, ``curves``, ``gap``, ``pca``, ``transfer``, ``cost``,
-            ``alignment`` or ``ladder``.
+            ``alignment``, ``ladder`` or ``label-efficiency``.
         database: The warehouse's file.
         choice: What of it; None for all that was not set aside.
 
@@ -147,6 +148,13 @@ def _ladder(workspace: Workspace, choice: Choice) -> Whole:
     from emcache_warehouse.charts.ladder import ladder_chart
 
     return ladder_chart(chart_rows("ladder", workspace.warehouse, choice))
+
+
+@_chart("label-efficiency", "Scores against the number of slices that were annotated.")
+def _efficiency(workspace: Workspace, choice: Choice) -> Whole:
+    from emcache_warehouse.charts.efficiency import efficiency_chart
+
+    return efficiency_chart(chart_rows("label-efficiency", workspace.warehouse, choice))
 
 
 @_chart("cost", "Seconds of the backbone spent and saved by the cache, and its size on disk.")
