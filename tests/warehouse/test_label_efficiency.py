@@ -36,7 +36,7 @@ def test_what_was_annotated_is_no_part_of_the_method(labelled) -> None:
     rows = run_named_query(labelled.database, "label-efficiency")
     assert set(rows.select("method", "protocol").rows()) == {
         ("frozen, deconv", "paper[max_epochs=3]"),
-        ("knn", "few-label"),
+        ("knn", "few-label[clicks=3]"),
     }
     trained = rows.filter(method="frozen, deconv")
     assert trained["annotated_slices"].to_list() == [1] * 3 + [2] * 3 + [4] * 3 + [8] * 3

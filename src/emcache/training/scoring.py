@@ -75,11 +75,12 @@ def training_slices(sources: Sources, train: Sequence[int], val: Sequence[int]) 
     Args:
         sources: Whose slices the positions mean.
         train: Positions of the slices that steps are made of.
-        val: Positions of those that choose the best epoch.
+        val: Positions of those that choose the best epoch; one that also trains stands once.
     """
+    alone = [position for position in val if position not in set(train)]
     rows = [
         (source.dataset.name, item.id, part, item.pixel_sha256)
-        for part, positions in (("train", train), ("validation", val))
+        for part, positions in (("train", train), ("validation", alone))
         for source, item in map(sources.at, positions)
     ]
     return pl.DataFrame(rows, _SCHEMA, orient="row")

@@ -70,6 +70,8 @@ def test_a_run_learns_from_its_subset_alone(cells: Workspace) -> None:
         assert len(used(record)) == count == record.config["annotated_slices"]
         assert record.config["labelled_pixels"] == count * 84 * 84
         assert record.config["protocol"].endswith(f"train_slices={count}]")
+    table = pl.read_parquet(records[1].file("training_slices.parquet"))
+    assert table["part"].to_list() == ["train"], "it validates, too, and stands once"
     assert (records[1].config["n_train"], records[1].config["n_val"]) == (1, 1)
     assert (records[4].config["n_train"], records[4].config["n_val"]) == (3, 1)
     assert len({r.config["run_fingerprint"] for r in (*records.values(), whole)}) == 4

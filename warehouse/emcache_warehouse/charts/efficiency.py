@@ -14,14 +14,14 @@ from emcache_warehouse.charts import theme
 from emcache_warehouse.charts.setups import describe_setups
 
 ENOUGH = 0.95
-"""Share of a method's full score that is asked for."""
+"""Share of a method's score with the most slices that is asked for."""
 
 _WIDTH, _HEIGHT = 400, 280
 _DRAWS = 2000
 
 
 class Needed(NamedTuple):
-    """Annotated slices from which on a method has :data:`ENOUGH` of its full score."""
+    """Annotated slices from which on a method has :data:`ENOUGH` of its score with the most."""
 
     slices: float
     """Between two numbers that were tried, on the line through their mean scores."""
@@ -31,7 +31,7 @@ class Needed(NamedTuple):
 
 
 def slices_needed(rows: pl.DataFrame) -> Needed | None:
-    """How many annotated slices one method needs on one dataset.
+    """How many annotated slices one method needs on one dataset for most of its score.
 
     Args:
         rows: Of the named query ``label-efficiency``, of one method and test set.
@@ -115,7 +115,7 @@ def _in_words(what: str, needed: Needed | None) -> str:
     if needed is None:
         return ""
     return (
-        f"{what}: {ENOUGH:.0%} of the full score with {needed.slices:.1f} slices "
+        f"{what}: {ENOUGH:.0%} of its score with the most slices takes {needed.slices:.1f} "
         f"({needed.low:.1f} to {needed.high:.1f})"
     )
 
@@ -155,8 +155,8 @@ def _panel(name: str, lines: list[str]) -> theme.Panel:
             x=alt.X(
                 "annotated_slices:Q",
                 title="annotated slices",
-                scale=alt.Scale(type="log", base=2, padding=14),
-                axis=alt.Axis(format="d", tickCount=6),
+                scale=alt.Scale(type="log", base=2, padding=14, nice=False),
+                axis=alt.Axis(format="d", values=[2**power for power in range(20)]),
             ),
             color=alt.Color(
                 "line:N", title=None, scale=alt.Scale(domain=lines, range=colours), legend=legend

@@ -9,12 +9,12 @@ SELECT
     metrics.longest_edge,
     runs.pixel_size_nm,
     metrics.regime,
-    -- The protocol without how much was annotated.
+    -- The protocol without the number of slices; what was drawn in each of them stays.
     replace(
         replace(
             regexp_replace(
                 metrics.protocol,
-                '(, )?\b(train_slices|from_slices|clicks|scribbles|annotations)=[^,\]]+',
+                '(, )?\b(train_slices|from_slices)=[^,\]]+',
                 '',
                 'g'
             ),
