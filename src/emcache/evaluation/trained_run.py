@@ -233,6 +233,7 @@ class TrainedRun:
 
         return build_fitted(
             protocol.head,
+            dim,
             self.config["seed"],
             protocol.threshold,
             protocol.neighbours,

@@ -36,6 +36,7 @@ _QUANTILES = (0.01, 0.99)
 _CHUNK = 1024
 _PIXELS_AT_ONCE = 1 << 16
 _TINY = 1e-6
+_SIDE = 64
 
 
 class Annotated(NamedTuple):
@@ -60,6 +61,7 @@ class FittedHead(Head, ABC):
     """A head without weights to train: labelled tokens in, then as any head.
 
     Args:
+        dim: Channels of a token.
         seed: Of what is random in a method.
         threshold: Foreground is where the score is above it.
         neighbours: Of ``knn``.
@@ -70,12 +72,12 @@ class FittedHead(Head, ABC):
     """Names of the buffers that fitting fills."""
 
     def __init__(
-        self, seed: int, threshold: float = 0.5, neighbours: int = 5, trees: int = 100
+        self, dim: int, seed: int, threshold: float = 0.5, neighbours: int = 5, trees: int = 100
     ) -> None:
         super().__init__()
         # A parameter, so that the head has a device, and an optimizer something to hold.
         self.threshold = nn.Parameter(torch.tensor(threshold))
-        self._seed, self._neighbours, self._trees = seed, neighbours, trees
+        self._dim, self._seed, self._neighbours, self._trees = dim, seed, neighbours, trees
         for name in self.parts:
             self.register_buffer(name, torch.empty(0))
 
@@ -118,6 +120,11 @@ class FittedHead(Head, ABC):
             odds = torch.logit(score, _TINY) - torch.logit(self.threshold.detach(), _TINY)
             return torch.cat([torch.zeros_like(odds), odds], dim=1)
 
+    @property
+    def width(self) -> int:
+        """Channels of what fitting keeps of each token, or more where it keeps filters too."""
+        return self._dim
+
     @override
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
@@ -125,11 +132,15 @@ class FittedHead(Head, ABC):
         """Take in what fitting filled, whatever its size.
 
         Raises:
-            RuntimeError: A part is missing.
+            RuntimeError: A part is missing, or of other tokens.
         """
         missing = [name for name in self.parts if name not in state_dict]
         if missing:
             raise RuntimeError(f"missing: {', '.join(missing)}")
+        first, *others = (state_dict[name] for name in self.parts)
+        fits = first.ndim > 0 and first.shape[-1] == self.width and first.isfinite().all()
+        if not fits or any(part.shape != first.shape[:1] for part in others):
+            raise RuntimeError(f"parts of {[tuple(state_dict[n].shape) for n in self.parts]}")
         for name in self.parts:
             setattr(self, name, state_dict[name].to(self.threshold.device))
         return super().load_state_dict(state_dict, strict, assign)
@@ -311,6 +322,12 @@ class FilterForestHead(ForestHead):
     reads_tokens = False
     reads_filters = True
 
+    @property
+    @override
+    def width(self) -> int:
+        filters = int(_filters(np.zeros((3, _SIDE, _SIDE), np.float32)).shape[-1])
+        return filters + (self._dim if self.reads_tokens else 0)
+
 
 class TokenFilterForestHead(FilterForestHead):
     """A random forest on tokens with image filters beside them."""
@@ -379,17 +396,20 @@ FITTED_HEADS: Mapping[str, type[FittedHead]] = {
 """Every head that is fitted, by its kind."""
 
 
-def build_fitted(kind: str, seed: int, threshold: float, neighbours: int, trees: int) -> FittedHead:
+def build_fitted(
+    kind: str, dim: int, seed: int, threshold: float, neighbours: int, trees: int
+) -> FittedHead:
     """A head that is not fitted yet.
 
     Args:
-        kind: Of :data:`FITTED_HEADS`; the others as for :class:`FittedHead`.
+        kind: Of :data:`FITTED_HEADS`.
+        dim: Channels of a token.
         seed: Of what is random.
         threshold: Of the score.
         neighbours: Of ``knn``.
         trees: Of ``forest`` and ``boosting``.
     """
-    return FITTED_HEADS[kind](seed, threshold, neighbours, trees)
+    return FITTED_HEADS[kind](dim, seed, threshold, neighbours, trees)
 
 
 def smooth(maps: Float[Tensor, "batch 1 row col"]) -> Float[Tensor, "batch 1 row col"]:

@@ -63,7 +63,12 @@ class FewLabel(Frozen):
         def build(seed: int) -> Model:
             protocol = plan.protocol
             head = build_fitted(
-                protocol.head, seed, protocol.threshold, protocol.neighbours, protocol.trees
+                protocol.head,
+                plan.inputs.description["dim"],
+                seed,
+                protocol.threshold,
+                protocol.neighbours,
+                protocol.trees,
             )
             return Model(head, head)
 

@@ -32,7 +32,7 @@ def slices(count: int = 2, points: int = 40, seed: int = 0, image: bool = False)
 
 
 def head(kind: str, threshold: float = 0.5):
-    return build_fitted(kind, 0, threshold, neighbours=5, trees=20)
+    return build_fitted(kind, 6, 0, threshold, neighbours=5, trees=20)
 
 
 def grid_of(item: Annotated) -> torch.Tensor:
@@ -134,6 +134,13 @@ def test_a_head_that_was_saved_says_the_same(kind: str) -> None:
     assert torch.equal(again(grid_of(query), (40, 45), images), before)
     with pytest.raises(RuntimeError, match="missing"):
         head(kind).load_state_dict({"threshold": torch.tensor(0.5)})
+    first, *others = fitted.parts
+    state = fitted.state_dict()
+    wrong = [(first, state[first][..., :-1]), (first, state[first] * torch.nan)]
+    wrong += [(name, state[name][:-1]) for name in others]
+    for name, part in wrong:
+        with pytest.raises(RuntimeError, match="parts of"):
+            head(kind).load_state_dict({**state, name: part})
 
 
 def test_foreground_is_where_the_resized_score_is_above_the_threshold() -> None:
