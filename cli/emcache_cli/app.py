@@ -15,6 +15,7 @@ from emcache_cli import (
     bench,
     cache,
     chart,
+    compare,
     dataset,
     demo,
     doctor,
@@ -72,6 +73,7 @@ app.command("predict")(predict.predict)
 app.command("run")(run.run)
 app.add_typer(runs.app, name="runs")
 app.command("gap")(gap.gap)
+app.command("compare")(compare.compare)
 app.command("query")(query.query)
 app.add_typer(chart.app, name="chart")
 app.command("report")(report.report)

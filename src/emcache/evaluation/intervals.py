@@ -9,6 +9,7 @@ too narrow, so there are few and long ones.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -32,6 +33,8 @@ class Interval(NamedTuple):
     value: float
     low: float
     high: float
+    p_value: float
+    """Of a true value of 0, two-sided."""
 
 
 def iou(counts: SliceCounts) -> Float64[np.ndarray, " seed"]:
@@ -55,7 +58,7 @@ def over_seeds(counts: SliceCounts, less: SliceCounts | None = None) -> Interval
         return None
     values = _values(counts, less)
     variance = float(values.var(ddof=1)) / len(values)
-    return _interval(float(values.mean()), _reach((variance, len(values) - 1)))
+    return _interval(float(values.mean()), [(variance, len(values) - 1)])
 
 
 def over_seeds_and_blocks(counts: SliceCounts, less: SliceCounts | None = None) -> Interval | None:
@@ -77,7 +80,9 @@ def over_seeds_and_blocks(counts: SliceCounts, less: SliceCounts | None = None) 
     spread = float(((left_out - left_out.mean()) ** 2).sum())
     of_seeds = float(values.var(ddof=1)) / seeds, seeds - 1
     of_blocks = (BLOCKS - 1) / BLOCKS * spread, BLOCKS - 1
-    return _interval(float(values.mean()), max(_reach(of_seeds), _reach(of_seeds, of_blocks)))
+    alone = _interval(float(values.mean()), [of_seeds])
+    whole = _interval(float(values.mean()), [of_seeds, of_blocks])
+    return max(alone, whole, key=lambda interval: interval.high)
 
 
 def _values(
@@ -94,15 +99,23 @@ def _without_each_block(slices: int) -> list[Bool[np.ndarray, " slice"]]:
     return [~np.isin(np.arange(slices), block) for block in blocks]
 
 
-def _reach(*parts: tuple[float, int]) -> float:
-    """Half of an interval: the variance is the sum of parts with their degrees of freedom."""
+def _interval(value: float, parts: Sequence[tuple[float, int]]) -> Interval:
+    """Of a value whose variance is a sum of parts, each with its degrees of freedom."""
     variance = sum(part for part, _ in parts)
     if variance == 0:
-        return 0.0
+        return Interval(value, value, value, float(value == 0))
+    error = variance**0.5
     freedom = variance**2 / sum(part**2 / own for part, own in parts)
-    reach: float = float(student.ppf(0.5 + _CONFIDENCE / 2, freedom)) * variance**0.5
-    return reach
+    reach = float(student.ppf(0.5 + _CONFIDENCE / 2, freedom)) * error
+    p_value = 2 * float(student.sf(abs(value) / error, freedom))
+    return Interval(value, value - reach, value + reach, p_value)
 
 
-def _interval(value: float, reach: float) -> Interval:
-    return Interval(value, value - reach, value + reach)
+def holm(p_values: Sequence[float]) -> list[float]:
+    """P-values that hold for all of several comparisons (Holm, Scand. J. Statist. 6:65, 1979)."""
+    order = sorted(range(len(p_values)), key=lambda place: p_values[place])
+    adjusted, largest = [0.0] * len(p_values), 0.0
+    for rank, place in enumerate(order):
+        largest = max(largest, (len(p_values) - rank) * p_values[place])
+        adjusted[place] = min(1.0, largest)
+    return adjusted

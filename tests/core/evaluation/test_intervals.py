@@ -5,7 +5,7 @@ import pytest
 from scipy.signal import lfilter
 from scipy.stats import ttest_1samp, ttest_rel
 
-from emcache.evaluation.intervals import iou, over_seeds, over_seeds_and_blocks
+from emcache.evaluation.intervals import holm, iou, over_seeds, over_seeds_and_blocks
 
 
 def made_up(
@@ -25,9 +25,11 @@ def made_up(
 def test_over_seeds_it_is_students_interval() -> None:
     random = np.random.default_rng(0)
     ours, theirs = made_up(random, 5, 12, 0.5), made_up(random, 5, 12, 0.5)
-    known = ttest_1samp(iou(ours), 0).confidence_interval(0.95)
+    test = ttest_1samp(iou(ours), 0)
+    known = test.confidence_interval(0.95)
     found = over_seeds(ours)
     assert (found.low, found.high) == pytest.approx((known.low, known.high), abs=1e-12)
+    assert found.p_value == pytest.approx(test.pvalue)
     paired = ttest_rel(iou(ours), iou(theirs)).confidence_interval(0.95)
     found = over_seeds(ours, theirs)
     assert (found.low, found.high) == pytest.approx((paired.low, paired.high), abs=1e-12)
@@ -58,7 +60,7 @@ def test_other_slices_never_make_it_narrower() -> None:
 def test_what_two_runs_have_in_common_drops_out_of_their_difference() -> None:
     counts = made_up(np.random.default_rng(2), 5, 42, 0.5)
     difference = over_seeds_and_blocks(counts, counts)
-    assert difference == (0, 0, 0)
+    assert difference == (0, 0, 0, 1)
     own = over_seeds_and_blocks(counts)
     assert own.high - own.low > 0.05
 
@@ -69,3 +71,10 @@ def test_where_there_is_no_interval() -> None:
     assert over_seeds_and_blocks(counts[:1]) is None
     assert over_seeds_and_blocks(counts[:, :9]) is None
     assert over_seeds(counts[:, :3]) is not None
+
+
+def test_holm_multiplies_step_by_step() -> None:
+    # The example of R's p.adjust: p.adjust(c(0.01, 0.04, 0.03, 0.005), "holm").
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.9, 0.8]) == [1.0, 1.0]
+    assert holm([]) == []
