@@ -67,6 +67,7 @@ def test_the_difference_is_that_of_the_counts_and_all_pairs_are_corrected(made_u
     found = (row["difference"], row["low"], row["high"], row["p_value"])
     assert found == pytest.approx(wanted)
     assert row["answer"] == "b is better"
+    assert row["setup_b"] == "frozen, dinov2-small, paper[batch=3], on vnc"
     assert row["p_holm"] == pytest.approx(3 * row["p_value"])
     assert rows[0]["answer"] == "not told apart"
     (backward,) = compare_runs(made_up.database, [runs[2], runs[0]])
@@ -98,6 +99,8 @@ def test_what_cannot_be_compared(made_up) -> None:
         compare_runs(made_up.database, [one, short])
     with pytest.raises(UsageError, match=r"no test set in common \(.* on vnc and .* on lucchi\+\+"):
         compare_runs(made_up.database, [one, other])
+    with pytest.raises(UsageError, match=r"slices of fib; found vnc, lucchi.*: name one of these"):
+        compare_runs(made_up.database, [one, short, other], "fib")
     with pytest.raises(UsageError, match="are 1 setup; expected two or more"):
         compare_runs(made_up.database, [one, one])
     with pytest.raises(UsageError, match="has no test score that counts"):

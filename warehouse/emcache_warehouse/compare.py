@@ -37,7 +37,16 @@ WITH evaluated AS (
         PARTITION BY evaluations.run_id, counts.eval_on, counts.split
     )
 )
-SELECT runs.run_id, setup_fingerprint, seed, eval_on, slice_id, tp, fp, fn
+SELECT
+    runs.run_id,
+    setup_fingerprint,
+    concat_ws(', ', regime, backbone, protocol, 'on ' || train_on) AS setup,
+    seed,
+    eval_on,
+    slice_id,
+    tp,
+    fp,
+    fn
 FROM (SELECT * FROM slice_metrics UNION ALL BY NAME (
     SELECT evaluated.* FROM evaluated ANTI JOIN slice_metrics USING (run_id, eval_on, split)
 )) AS counts
@@ -52,6 +61,8 @@ class Setup:
 
     name: str
     """What the user calls it: one of its runs."""
+    words: str
+    """Its regime, backbone, protocol and training data."""
     counts: Mapping[str, Mapping[int, pl.DataFrame]]
     """Of every test set the slices' counts, by the seed; of two runs of one seed the newest."""
 
@@ -79,6 +90,13 @@ def compare_runs(
     for one, other in combinations(setups, 2):
         common = [name for name in one.counts if name in other.counts and on in (None, name)]
         rows += [_compare(one, other, name) for name in common]
+    if not rows and on is not None:
+        raise UsageError(
+            f"no two of these setups were scored on test slices of {on}; found "
+            f"{', '.join(dict.fromkeys(name for setup in setups for name in setup.counts))}: name "
+            f"one of these, or score them there with `emcache evaluate`.",
+            subject=on,
+        )
     if not rows:
         tested = " and ".join(f"{s.name} on {', '.join(s.counts) or 'none'}" for s in setups)
         raise UsageError(
@@ -99,14 +117,16 @@ def _setups(database: Path, runs: Sequence[str]) -> list[Setup]:
     rows = run_query(database, _COUNTS, {})
     setups: dict[str, Setup] = {}
     for run in runs:
-        own = rows.filter(run_id=run)["setup_fingerprint"].unique()
-        if not len(own):
+        own = rows.filter(run_id=run)
+        if own.is_empty():
             raise UsageError(
                 f"run {run} has no test score that counts; expected a run that was scored on test "
                 f"slices and was not set aside.",
                 subject=run,
             )
-        setups.setdefault(own[0], Setup(run, _by_seed(rows.filter(setup_fingerprint=own[0]))))
+        key, words = own.row(0, named=True)["setup_fingerprint"], own["setup"][0]
+        counts = _by_seed(rows.filter(setup_fingerprint=key))
+        setups.setdefault(key, Setup(run, words, counts))
     if len(setups) < 2:
         raise UsageError(
             f"{', '.join(runs)} are {len(setups)} setup; expected two or more: runs of one setup "
@@ -139,6 +159,8 @@ def _compare(one: Setup, other: Setup, name: str) -> dict[str, Any]:
     row: dict[str, Any] = {
         "a": one.name,
         "b": other.name,
+        "setup_a": one.words,
+        "setup_b": other.words,
         "eval_on": name,
         "n_seeds": len(seeds),
         "n_slices": len(slices[0]) if seeds else None,
