@@ -27,16 +27,7 @@ from emcache_warehouse.query import run_query
 _ALPHA = 0.05
 _FEWEST_SEEDS = 3
 
-# Counts of the test slices of every run: by the training itself, else by the newest evaluation.
 _COUNTS = """
-WITH evaluated AS (
-    SELECT evaluations.run_id, counts.* EXCLUDE (evaluation_id)
-    FROM evaluation_metrics AS counts
-    JOIN evaluations USING (evaluation_id)
-    QUALIFY counts.evaluation_id = max(counts.evaluation_id) OVER (
-        PARTITION BY evaluations.run_id, counts.eval_on, counts.split
-    )
-)
 SELECT
     runs.run_id,
     setup_fingerprint,
@@ -47,9 +38,7 @@ SELECT
     tp,
     fp,
     fn
-FROM (SELECT * FROM slice_metrics UNION ALL BY NAME (
-    SELECT evaluated.* FROM evaluated ANTI JOIN slice_metrics USING (run_id, eval_on, split)
-)) AS counts
+FROM slice_counts
 JOIN shown_runs AS runs USING (run_id)
 WHERE split = 'test' AND class = 'foreground' AND coalesce(slices_from_training <> 0, true)
 """

@@ -3,50 +3,7 @@
 -- their summed counts). Slices whose pixels the run has learned from make rows of their own, which enter
 -- neither.
 CREATE VIEW run_totals AS
-WITH evaluated AS (
-    -- What the training itself did not score, by the newest evaluation of it.
-    SELECT
-        evaluations.run_id,
-        counts.eval_on,
-        counts.split,
-        counts.class,
-        counts.tp,
-        counts.fp,
-        counts.fn,
-        counts.tn,
-        counts.slices_from_training,
-        evaluations.data_keys[list_position(evaluations.eval_on, counts.eval_on)] AS data_key,
-        evaluations.audits_failed[
-            list_position(evaluations.eval_on, counts.eval_on)
-        ] AS audit_failed
-    FROM evaluation_metrics AS counts
-    JOIN evaluations USING (evaluation_id)
-    ANTI JOIN slice_metrics AS own
-        ON own.run_id = evaluations.run_id
-        AND own.eval_on = counts.eval_on
-        AND own.split = counts.split
-    QUALIFY counts.evaluation_id = max(counts.evaluation_id) OVER (
-        PARTITION BY evaluations.run_id, counts.eval_on, counts.split
-    )
-),
-counted AS (
-    SELECT
-        run_id,
-        eval_on,
-        split,
-        class,
-        tp,
-        fp,
-        fn,
-        tn,
-        slices_from_training,
-        NULL AS data_key,
-        NULL::BOOLEAN AS audit_failed
-    FROM slice_metrics
-    UNION ALL BY NAME
-    SELECT * FROM evaluated
-),
-source_counts AS (
+WITH source_counts AS (
     SELECT
         run_id,
         eval_on,
@@ -60,7 +17,7 @@ source_counts AS (
         sum(fp)::BIGINT AS fp,
         sum(fn)::BIGINT AS fn,
         sum(tn)::BIGINT AS tn
-    FROM counted
+    FROM slice_counts
     SEMI JOIN shown_runs USING (run_id)
     WHERE class = 'foreground'
     GROUP BY ALL
