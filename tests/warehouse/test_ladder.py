@@ -32,7 +32,8 @@ def climbed(made_up):
                 "trainable_parameters": count,
                 "train_seconds": 10.0 * (place + 1),
                 "peak_memory_bytes": 2_000_000_000 + 500_000_000 * place,
-                **({} if regime == "frozen" else {"feature_sets": []}),
+                # The same bytes by another name.
+                **({} if regime == "frozen" else {"feature_sets": [], "weights": "mine"}),
             }
             for data in (("vnc",), ("lucchi++", "vnc")):
                 made_up.train(data, seed, **facts)
@@ -44,6 +45,7 @@ def test_every_rung_has_its_name_and_what_it_took(climbed) -> None:
     rows = run_named_query(climbed.database, "ladder").filter(setting="alone")
     assert rows["rung"].unique(maintain_order=True).sort().to_list() == sorted(RUNGS)
     assert set(rows["protocol"]) == {"paper[max_epochs=3]"}
+    assert rows["weights"].n_unique() == 1
     assert rows["trainable_parameters"].is_sorted()
     (frozen, other) = rows.filter(rung="frozen").rows(named=True)
     assert (frozen["cache_gb"], frozen["memory_gb"], frozen["train_seconds"]) == (3.0, 2.0, 10.0)

@@ -7,7 +7,7 @@ import polars as pl
 
 from emcache.errors import WarehouseError
 from emcache_warehouse.charts import theme
-from emcache_warehouse.charts.setups import describe_setups
+from emcache_warehouse.charts.setups import with_setups
 
 _SETTINGS = ("alone", "together", "transfer")
 _STEP = 78
@@ -29,10 +29,7 @@ def alignment_chart(rows: pl.DataFrame) -> alt.VConcatChart:
             "no run has been tested yet, so there is no score to draw; train one with `emcache "
             "train-head DATASET DATASET --align standardise`."
         )
-    setups = describe_setups(rows)
-    rows = rows.with_columns(
-        setup=pl.Series([label.replace("\n", ", ") for label in setups.labels], dtype=pl.String)
-    )
+    rows, setups = with_setups(rows)
     several = len(setups.order) > 1
     rows = rows.with_columns(
         panel=pl.format("scored on {}: {}", "eval_on", "setup")

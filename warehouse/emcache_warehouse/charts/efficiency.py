@@ -11,7 +11,7 @@ from scipy.stats import t as student
 
 from emcache.errors import WarehouseError
 from emcache_warehouse.charts import theme
-from emcache_warehouse.charts.setups import describe_setups
+from emcache_warehouse.charts.setups import with_setups
 
 ENOUGH = 0.95
 """Share of a method's score with the most slices that is asked for."""
@@ -78,10 +78,8 @@ def efficiency_chart(rows: pl.DataFrame) -> alt.VConcatChart:
             "with `emcache train-head DATASET --train-slices 1,2,4,all`."
         )
     # The method says regime and head; the rest of a protocol may still tell two apart.
-    setups = describe_setups(rows.drop("regime"))
+    rows, setups = with_setups(rows, without=["regime"])
     several = len(setups.order) > 1
-    setup = pl.Series([label.replace("\n", ", ") for label in setups.labels], dtype=pl.String)
-    rows = rows.with_columns(setup=setup)
     rows = rows.with_columns(line=pl.format("{}: {}", "method", "setup") if several else "method")
     lines = rows["line"].unique().sort().to_list()
     datasets = rows["eval_on"].unique(maintain_order=True)

@@ -9,7 +9,7 @@ import polars as pl
 
 from emcache.errors import WarehouseError
 from emcache_warehouse.charts import theme
-from emcache_warehouse.charts.setups import describe_setups
+from emcache_warehouse.charts.setups import with_setups
 
 _WIDTH, _HEIGHT = 250, 190
 
@@ -47,10 +47,8 @@ def ladder_chart(rows: pl.DataFrame) -> alt.VConcatChart:
             "train some with `emcache train-head`, `emcache train-lora` or `emcache train-full`."
         )
     # The rung says what was adapted, and its regime with it.
-    setups = describe_setups(rows.drop("regime"))
+    rows, setups = with_setups(rows, without=["regime"])
     several = len(setups.order) > 1
-    setup = pl.Series([label.replace("\n", ", ") for label in setups.labels], dtype=pl.String)
-    rows = rows.with_columns(setup=setup)
     panel = pl.format("{}, trained on {}", "eval_on", "train_on")
     rows = rows.with_columns(panel=pl.format("{}: {}", panel, "setup") if several else panel)
     by_size = rows.group_by("rung").agg(pl.col("trainable_parameters").mean())

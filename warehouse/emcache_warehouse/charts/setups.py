@@ -59,6 +59,18 @@ def describe_setups(frame: pl.DataFrame) -> Setups:
     )
 
 
+def with_setups(frame: pl.DataFrame, *, without: Sequence[str] = ()) -> tuple[pl.DataFrame, Setups]:
+    """The rows with their setup on one line as ``setup``, and what all of them share.
+
+    Args:
+        frame: As for :func:`describe_setups`.
+        without: Columns that the chart shows in another way.
+    """
+    setups = describe_setups(frame.drop(without))
+    words = [label.replace("\n", ", ") for label in setups.labels]
+    return frame.with_columns(setup=pl.Series(words, dtype=pl.String)), setups
+
+
 def _labelled(given: pl.Series, labels: Sequence[str]) -> tuple[str, ...]:
     """The labels that were asked for; with the facts below where they tell two setups not apart."""
     short = [str(value) if value is not None else "none" for value in given]

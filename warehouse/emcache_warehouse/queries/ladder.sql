@@ -26,7 +26,8 @@ SELECT
     scores.regime,
     aligned_by,
     scores.backbone,
-    scores.weights,
+    -- One name for the same bytes, whether tokens came from the cache or the backbone ran.
+    coalesce(max(runs.weights) OVER (PARTITION BY runs.weights_sha256), runs.weights) AS weights,
     scores.longest_edge,
     scores.pixel_size_nm,
     -- The protocol without what makes the rung, as it is elsewhere without what aligns.
