@@ -241,12 +241,15 @@ class Predictor:
                 tokens = torch.cat([layer.tokens.float() for layer in layers], dim=1)
             # As the head has seen them: tokens from the cache were rounded.
             tokens = tokens.to(getattr(torch, trained.token_type))
-            stored = tokens[0].permute(1, 2, 0).cpu().numpy()
-            deepest = stored[..., -trained.spec.dim :]
-            familiarity = compare(self._references, deepest) if self._references else None
-            if self._transform is not None:
-                aligned = torch.from_numpy(self._transform(stored)).to(self._device)
-                tokens = aligned.permute(2, 0, 1)[None]
+            familiarity = None
+            if self._references or self._transform is not None:
+                stored = tokens[0].permute(1, 2, 0).cpu().numpy()
+                if self._references:
+                    deepest = stored[..., -trained.spec.dim :]
+                    familiarity = compare(self._references, deepest)
+                if self._transform is not None:
+                    aligned = torch.from_numpy(self._transform(stored)).to(self._device)
+                    tokens = aligned.permute(2, 0, 1)[None]
             tokens = tokens.float()
             with autocast(self._device, trained.precision):
                 logits: Float[torch.Tensor, "1 class row col"] = self._head(
