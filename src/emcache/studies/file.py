@@ -91,7 +91,7 @@ class Cell:
         request = self.request
         trained_on = " + ".join(request.datasets)
         slices = request.protocol.train_slices
-        few = "" if slices is None else f", {slices} slices"
+        few = "" if slices is None else f", {slices} slice{'s' * (slices > 1)}"
         return f"{request.regime} {self.backbone} on {trained_on}, {request.sampling}{few}"
 
 
