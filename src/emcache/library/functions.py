@@ -38,7 +38,7 @@ from emcache.studies.file import read_study
 from emcache.studies.gaps import run_study_gaps
 from emcache.studies.run import run_study as carry_out
 from emcache.training.plan import TrainingRequest
-from emcache.training.protocol import Protocol
+from emcache.training.protocol import Protocol, find_protocol
 from emcache.training.run import train as train_by_request
 from emcache.training.sampling import Sampling
 
@@ -105,23 +105,26 @@ def train(
     precision: str = "auto",
     device: str = "auto",
     accept_audit: bool = False,
+    annotations: Path | None = None,
     progress: Reporter | None = None,
 ) -> list[TrainedRun]:
     """Train a head for each seed, on one dataset or on several together.
 
     Args:
         datasets: What to train on; their ``test`` splits are scored at the end.
-        regime: ``frozen``, a head on cached tokens; ``lora``, adapters in the backbone with it; or
-            ``full``, all of the backbone.
+        regime: ``frozen``, a head on cached tokens; ``lora``, adapters in the backbone with it;
+            ``full``, all of the backbone; or ``few-label``, a head that is fitted to a few points.
         backbone: Its name; with cached tokens it may be left out where the cache has one kind.
         weights: As :func:`extract`; None for whatever the cache has, else pretrained ones.
         longest_edge: Pixels; None for whatever the cache has, else 1022.
-        protocol: How; the study's by default.
+        protocol: How; by default the study's, or ``few-label`` in the regime of that name.
         seeds: One run each.
         sampling: Of several datasets: ``natural``, or ``balanced``, as often from each.
         precision: ``float32``, ``bfloat16`` or ``auto``.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         accept_audit: Train though the audit of a dataset failed; the scores say so.
+        annotations: Your own points for ``few-label``, a file or a folder (``docs/few-label.md``);
+            None to draw them from masks.
         progress: Receives progress.
 
     Returns:
@@ -143,12 +146,13 @@ def train(
         datasets=[dataset.name for dataset in chosen],
         regime=regime,
         features=FeatureRequest(backbone, weights, longest_edge),
-        protocol=protocol or Protocol(),
+        protocol=protocol or find_protocol("few-label" if regime == "few-label" else "paper"),
         seeds=tuple(seeds),
         sampling=Sampling(sampling),
         precision=precision,
         device=device,
         accept_audit=accept_audit,
+        annotations=annotations,
     )
     workspace = chosen[0].workspace
     records = train_by_request(workspace.place, request, progress or Quiet())

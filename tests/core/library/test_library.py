@@ -191,6 +191,18 @@ def test_runs_with_adapters_need_a_backbone(cells: emcache.Dataset) -> None:
     assert run.config["regime"] == "lora"
 
 
+def test_a_few_points_make_a_run(cells: emcache.Dataset, tmp_path: Path) -> None:
+    item = next(item for item in cells.data.labelled if item.split == "train")
+    points = tmp_path / "points.csv"
+    points.write_text(f"slice,row,col,label\n{item.id},3,4,foreground\n")
+    options = {"backbone": "tiny", "weights": "random:0", "longest_edge": 70}
+    (drawn,) = emcache.train(cells, regime="few-label", **options)
+    assert drawn.config["protocol"] == "few-label"
+    (own,) = emcache.train(cells, regime="few-label", annotations=points, **options)
+    assert own.config["labelled_pixels"] == 1
+    assert own.predict(np.zeros((84, 84), np.uint8)).mask.shape == (84, 84)
+
+
 def test_what_objects_say_in_a_notebook_is_escaped(cells: emcache.Dataset) -> None:
     shown = cells._repr_html_()
     assert "<strong>Dataset cells</strong>" in shown
