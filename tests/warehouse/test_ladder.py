@@ -4,11 +4,14 @@ import polars as pl
 import pytest
 
 from emcache.errors import WarehouseError
+from emcache.storage.workspace import init_workspace
 from emcache.training.protocol import Protocol
 from emcache_warehouse.charts.kinds import chart_rows
 from emcache_warehouse.charts.ladder import ladder_chart
 from emcache_warehouse.charts.render import save_chart
+from emcache_warehouse.choice import EVERYTHING
 from emcache_warehouse.query import run_named_query
+from emcache_warehouse.report.leaderboard import scores
 
 PLAIN = Protocol(max_epochs=3)
 RUNGS = {
@@ -74,3 +77,14 @@ def test_the_chart_draws_every_row_of_what_was_trained_on(climbed, tmp_path) -> 
     assert [len(line.hconcat) for line in ladder_chart(unknown).vconcat] == [2, 2, 2]
     with pytest.raises(WarehouseError, match="no run has been tested on what it was trained on"):
         ladder_chart(rows.clear())
+
+
+def test_the_report_draws_it_where_there_is_more_than_one_rung(made_up) -> None:
+    workspace, _ = init_workspace(made_up.root)
+    made_up.train(("vnc",))
+    made_up.sync()
+    assert [figure.name for figure in scores(workspace, EVERYTHING).figures] == ["chart-iou"]
+    made_up.train(("vnc",), regime="full", annotated_slices=2)
+    made_up.sync()
+    found = [figure.name for figure in scores(workspace, EVERYTHING).figures]
+    assert found == ["chart-iou", "chart-ladder", "chart-label-efficiency"]

@@ -52,7 +52,17 @@ if TYPE_CHECKING:
 RECORD_FORMAT = 1
 """Version of the record's layout; a reader refuses a newer one."""
 
-_RECORDED_PACKAGES = ("torch", "timm", "monai", "zarr", "numpy", "pillow", "polars")
+_RECORDED_PACKAGES = (
+    "torch",
+    "timm",
+    "monai",
+    "scikit-learn",
+    "scikit-image",
+    "zarr",
+    "numpy",
+    "pillow",
+    "polars",
+)
 DRAFT_PREFIX = ".draft-"
 """Beginning of a record's folder while it is written."""
 
