@@ -1,10 +1,12 @@
-"""Tables of docs/alignment.md and docs/tokens.md, from the rows that studies left in benchmarks/.
+"""Tables of pages in docs/, from rows that studies left here.
 
     python benchmarks/page_tables.py           # whether the pages have them
     python benchmarks/page_tables.py --write   # put them there
 
-``benchmarks/alignment.csv`` and ``benchmarks/tokens.csv`` are rows of the named query ``alignment``
-over the records of the studies of the same names; a new run of one replaces its file.
+``alignment.csv`` and ``tokens.csv`` are rows of the named query ``alignment`` over the records of
+the studies of the same names, and ``ladder.csv`` is of the query ``ladder``; a new run of one
+replaces its file. ``few_label.csv`` is of ``label-efficiency``, and ``alignment_differences.py``
+writes the file of its name.
 """
 
 from __future__ import annotations
@@ -16,7 +18,9 @@ from pathlib import Path
 import polars as pl
 
 HERE = Path(__file__).parent
-PAGES = (HERE.parent / "docs" / "alignment.md", HERE.parent / "docs" / "tokens.md")
+PAGES = tuple(
+    HERE.parent / "docs" / f"{name}.md" for name in ("alignment", "tokens", "ladder", "few-label")
+)
 _CELLS = {
     "VNC alone": ("vnc", "alone"),
     "Lucchi++ alone": ("lucchi", "alone"),
@@ -26,7 +30,7 @@ _CELLS = {
     "both: Lucchi++": ("lucchi", "together"),
 }
 _METHODS = ("none", "standardise", "batch-norm", "quantile", "coral", "whiten")
-_MARK = re.compile(r"(<!-- table: ([\w-]+) -->\n)(?:\|.*\n)*")
+_MARK = re.compile(r"(<!-- table: ([\w-]+) -->\n)(?:\|.*\n|\n(?=\|))*")
 
 
 def tables() -> dict[str, str]:
@@ -39,7 +43,11 @@ def tables() -> dict[str, str]:
         ("shifted", "linear", "shift:2"),
     ):
         found[f"alignment-{name}"] = _alignment(rows.filter(head=head, tokens=tokens))
+    differences = _described(pl.read_csv(HERE / "alignment_differences.csv"))
+    found["alignment-differences"] = _differences(differences)
     found["tokens"] = _tokens(_described(pl.read_csv(HERE / "tokens.csv")))
+    found["few-label"] = _few_label(pl.read_csv(HERE / "few_label.csv"))
+    found["ladder"] = _ladder(pl.read_csv(HERE / "ladder.csv"))
     return found
 
 
@@ -66,6 +74,39 @@ def _alignment(rows: pl.DataFrame) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _differences(rows: pl.DataFrame) -> str:
+    """What alignment changes, with intervals over seeds, and over seeds and blocks of slices."""
+    columns = {
+        "together less alone: VNC": ("together less alone", "vnc"),
+        "together less alone: Lucchi++": ("together less alone", "lucchi"),
+        "VNC, scored on Lucchi++": ("transfer with less without", "lucchi"),
+        "Lucchi++, scored on VNC": ("transfer with less without", "vnc"),
+    }
+    lines = [f"| head | `--align` | {' | '.join(columns)} |", f"|{' --- |' * (len(columns) + 2)}"]
+    for head in ("deconv", "linear"):
+        for method in _METHODS:
+            own = rows.filter(head=head, aligned_by=method, tokens="last", sampling="natural")
+            own = own.filter(~pl.col("protocol").str.contains("batch="))
+            cells = [
+                _difference(own.filter(comparison=comparison, eval_on=on))
+                for comparison, on in columns.values()
+            ]
+            if any(cells):
+                lines.append(f"| `{head}` | `{method}` | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _difference(rows: pl.DataFrame) -> str:
+    """The change, its interval over seeds, and that over seeds and blocks in brackets."""
+    if rows.is_empty():
+        return ""
+    (row,) = rows.rows(named=True)
+    text = f"{row['change']:+.3f} ({row['low_seeds']:+.3f} to {row['high_seeds']:+.3f})"
+    if row["low_blocks"] is None:
+        return text
+    return f"{text} [{row['low_blocks']:+.3f} to {row['high_blocks']:+.3f}]"
+
+
 def _tokens(rows: pl.DataFrame) -> str:
     lines = ["| head | tokens | VNC | Lucchi++ |", "| --- | --- | --- | --- |"]
     for head in ("deconv", "deconv-skip", "linear"):
@@ -76,6 +117,60 @@ def _tokens(rows: pl.DataFrame) -> str:
             cells = [_cell(own.filter(eval_on=on)["iou_fg"]) for on in ("vnc", "lucchi")]
             lines.append(f"| `{head}` | {tokens} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def _ladder(rows: pl.DataFrame) -> str:
+    """Scores, and what training on VNC took: parameters in millions, seconds and GB of memory."""
+    columns = {name: cell for name, cell in _CELLS.items() if cell[1] != "transfer"}
+    lines = [
+        f"| what is trained | parameters, M | relative time | memory, GB | {' | '.join(columns)} |",
+        f"|{' --- |' * (len(columns) + 4)}",
+    ]
+    order = rows.group_by("rung").agg(pl.col("trainable_parameters").min(), pl.col("regime").min())
+    for rung in order.sort("trainable_parameters", "rung")["rung"]:
+        own = rows.filter(rung=rung)
+        alone = own.filter(setting="alone", eval_on="vnc")
+        plain = rows.filter(setting="alone", eval_on="vnc", rung="frozen")
+        took = ["", ""]
+        if not alone.is_empty():
+            seconds = alone["train_seconds"].mean() / plain["train_seconds"].mean()
+            took = [f"{seconds:.1f}", f"{alone['memory_gb'].mean():.1f}"]
+        millions = f"{own['trainable_parameters'].min() / 1e6:.2f}"
+        cells = [
+            _cell(own.filter(eval_on=on, setting=setting)["iou_fg"])
+            for on, setting in columns.values()
+        ]
+        lines.append(f"| {' | '.join([rung, millions, *took, *cells])} |")
+    return "\n".join(lines) + "\n"
+
+
+_SIZES = (1, 2, 4, 8)
+
+
+def _few_label(rows: pl.DataFrame) -> str:
+    """Scores of each method by the number of annotated slices; the last is of all."""
+    lines = []
+    for name, title in (("vnc", "VNC"), ("lucchi", "Lucchi++")):
+        heads = " | ".join(f"{size} slices" for size in _SIZES[1:])
+        lines.append(f"| {title} | 1 slice | {heads} | all |")
+        lines.append(f"|{' --- |' * (len(_SIZES) + 2)}")
+        own = rows.filter(eval_on=name)
+        for (method, protocol), part in sorted(own.group_by("method", "protocol"), key=_order):
+            given = re.sub(r"head=[\w-]+(, )?", "", protocol.removeprefix("few-label").strip("[]"))
+            words = "trained linear head"
+            if not method.startswith("frozen"):
+                words = f"`{method}`, {given.replace('=', ' ')}"
+            cells = [_cell(part.filter(annotated_slices=size)["iou_fg"]) for size in _SIZES]
+            rest = part.filter(pl.col("annotated_slices") > _SIZES[-1])["iou_fg"]
+            lines.append(f"| {words} | {' | '.join([*cells, _cell(rest)])} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _order(group: tuple[tuple[object, ...], pl.DataFrame]) -> tuple[int, str]:
+    method = str(group[0][0])
+    known = ("prototype", "knn", "logistic", "forest", "forest-filters", "filters", "boosting")
+    return (known.index(method) if method in known else len(known), str(group[0][1]))
 
 
 def _cell(scores: pl.Series) -> str:
