@@ -29,7 +29,10 @@ _CELLS = {
     "both: VNC": ("vnc", "together"),
     "both: Lucchi++": ("lucchi", "together"),
 }
-_METHODS = ("none", "standardise", "batch-norm", "quantile", "coral", "whiten")
+_METHODS = (
+    *("none", "standardise", "batch-norm", "quantile", "coral", "whiten"),
+    *("percentile", "clahe", "histogram:vnc"),
+)
 _MARK = re.compile(r"(<!-- table: ([\w-]+) -->\n)(?:\|.*\n|\n(?=\|))*")
 
 
@@ -64,7 +67,7 @@ def _described(rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def _alignment(rows: pl.DataFrame) -> str:
-    lines = [f"| `--align` | {' | '.join(_CELLS)} |", f"|{' --- |' * (len(_CELLS) + 1)}"]
+    lines = [f"| method | {' | '.join(_CELLS)} |", f"|{' --- |' * (len(_CELLS) + 1)}"]
     for method in _METHODS:
         own = rows.filter(aligned_by=method)
         if own.is_empty():
@@ -82,7 +85,7 @@ def _differences(rows: pl.DataFrame) -> str:
         "VNC, scored on Lucchi++": ("transfer with less without", "lucchi"),
         "Lucchi++, scored on VNC": ("transfer with less without", "vnc"),
     }
-    lines = [f"| head | `--align` | {' | '.join(columns)} |", f"|{' --- |' * (len(columns) + 2)}"]
+    lines = [f"| head | method | {' | '.join(columns)} |", f"|{' --- |' * (len(columns) + 2)}"]
     for head in ("deconv", "linear"):
         for method in _METHODS:
             own = rows.filter(head=head, aligned_by=method, tokens="last", sampling="natural")
