@@ -214,7 +214,7 @@ def test_a_head_on_two_layers(cells: Workspace, tmp_path: Path) -> None:
     place = [s.pixel_sha256 for s in last.slices].index(slices[0].pixel_sha256)
     direct = reference.distance(last.tokens(place)).tokens
     assert found[0]["distance"] == pytest.approx(direct, rel=1e-6)
-    with pytest.raises(UsageError, match="adapters are trained with the last layer alone"):
+    with pytest.raises(UsageError, match="a backbone is trained with its last layer alone"):
         train(
             cells,
             TrainingRequest(

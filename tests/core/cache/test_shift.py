@@ -136,5 +136,5 @@ def test_shifts_that_cannot_be(cells: Workspace) -> None:
         features=FeatureRequest("tiny", "random:0", 70),
         protocol=protocol,
     )
-    with pytest.raises(UsageError, match="adapters are trained on one pass"):
+    with pytest.raises(UsageError, match="a backbone is trained with one pass"):
         train(cells, request, Quiet())

@@ -26,6 +26,7 @@ def test_every_field_can_be_set() -> None:
         "penalty": "mmd",
         "tokens": "shift:2",
         "scribbles": "0.1",
+        "train_subset": "block",
         "threshold": "0.3",
     }
     for field in dataclasses.fields(Protocol):
