@@ -28,6 +28,7 @@ from emcache.errors import RecordError, StoreError, UsageError
 from emcache.evaluation.evaluate import EvaluationOptions, evaluate_run
 from emcache.evaluation.predict import PredictionOptions, predict
 from emcache.evaluation.trained_run import find_run
+from emcache.gap import measure as probe_module
 from emcache.gap.run import GapOptions, measure_gaps
 from emcache.maintenance.repair import verify_cache
 from emcache.models.norms import DomainBatchNorm2d
@@ -188,6 +189,7 @@ def test_moments_are_found_once_and_shared_by_trainings_and_distances(
         return moments_of(name, read, positions)
 
     monkeypatch.setattr(moments_module, "moments_of", counted)
+    monkeypatch.setattr(probe_module, "_PERMUTATIONS", 3)
     first = trained(two, "cells", "other", align="standardise")
     assert found == ["cells", "other"]
     again = trained(two, "cells", "other", align="standardise", max_epochs=1)
