@@ -14,6 +14,7 @@ from emcache.cache.inputs import normalise
 from emcache.data.dataset import Slice
 from emcache.data.images import read_mask
 from emcache.errors import UsageError
+from emcache.models.fitting import Annotated, FittedHead
 from emcache.models.heads import Head, is_fitted
 from emcache.training.annotations import (
     Points,
@@ -97,9 +98,6 @@ def fit_few_labels(
         UsageError: Too few pixels or slices, a class without a point, or annotations that do not
             fit the slices.
     """
-    # scikit-learn and scikit-image take a second to import.
-    from emcache.models.fitted import Annotated, FittedHead
-
     assert isinstance(head, FittedHead)  # noqa: S101 - the regime builds no other
     started = time.perf_counter()
     random = np.random.default_rng(seed)

@@ -6,9 +6,12 @@ import torch
 from scipy.ndimage import convolve
 from skimage.feature import multiscale_basic_features
 from sklearn.ensemble import RandomForestClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
 
 from emcache.errors import UsageError
-from emcache.models.fitted import FITTED_HEADS, Annotated, build_fitted
+from emcache.models.fitted import FITTED_HEADS, build_fitted
+from emcache.models.fitting import Annotated
 from emcache.models.heads import is_fitted, takes_images
 
 SIZE = (8, 9)
@@ -80,6 +83,16 @@ def test_the_map_is_that_of_the_published_method(kind: str) -> None:
     fitted.fit(annotated)
     found = 1 - fitted.scores(grid_of(query), None)[0, 0].numpy()
     np.testing.assert_allclose(found, transcribed(annotated, query.tokens, 5)[kind], atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["knn", "prototype"])
+def test_slices_of_a_step_do_not_change_one_another(kind: str) -> None:
+    fitted = head(kind)
+    fitted.fit(slices())
+    one, other = (grid_of(item) for item in slices(2, seed=5))
+    both = fitted.scores(torch.cat([one, 3 * other]), None)
+    alone = torch.cat([fitted.scores(one, None), fitted.scores(3 * other, None)])
+    torch.testing.assert_close(both, alone)
 
 
 def test_the_forest_is_scikit_learns_on_the_tokens_under_the_points() -> None:
@@ -169,6 +182,24 @@ def test_a_token_counts_once_for_the_regression() -> None:
         fitted.fit(given)
         scores.append(fitted.scores(grid_of(query), None))
     torch.testing.assert_close(*scores)
+
+
+def test_a_token_counts_for_each_class_by_its_share() -> None:
+    """The same as points that are weighted by one over the number in their token."""
+    random = np.random.default_rng(7)
+    item, query = slices(1, points=300)[0], slices(1, seed=5)[0]
+    labels = np.where(random.uniform(size=300) < 0.2, 1 - item.foreground, item.foreground)
+    fitted = head("logistic")
+    fitted.fit([item._replace(foreground=labels)])
+    cells = (item.points * SIZE).astype(int) @ (SIZE[1], 1)
+    known, place, count = np.unique(cells, return_inverse=True, return_counts=True)
+    flat = item.tokens.reshape(-1, 6)
+    scaler = StandardScaler().fit(flat[known])
+    plain = LogisticRegression(C=0.01, max_iter=1000)
+    plain.fit(scaler.transform(flat[cells]), labels, sample_weight=1 / count[place])
+    wanted = plain.predict_proba(scaler.transform(query.tokens.reshape(-1, 6)))[:, 1]
+    found = fitted.scores(grid_of(query), None)[0, 0].numpy()
+    np.testing.assert_allclose(found, wanted.reshape(SIZE), atol=1e-4)
 
 
 @pytest.mark.parametrize("kind", FITTED_HEADS)
