@@ -31,6 +31,7 @@ from emcache_cli import (
     run,
     runs,
     training,
+    unet,
     warehouse,
     weights,
 )
@@ -68,6 +69,7 @@ app.command("train-head")(training.train_head)
 app.command("few-label")(few_label.few_label)
 app.command("train-lora")(training.train_lora)
 app.command("train-full")(training.train_full)
+app.command("train-unet")(unet.train_unet)
 app.command("evaluate")(evaluate.evaluate)
 app.command("predict")(predict.predict)
 app.command("run")(run.run)

@@ -10,7 +10,8 @@ import typer
 
 from emcache_cli.delivery import OutputOptions, deliver_training
 from emcache_cli.groups import with_groups
-from emcache_cli.training import ComputeOptions, DatasetsArgument, HeadTokensOptions
+from emcache_cli.training import HeadTokensOptions
+from emcache_cli.training_options import ComputeOptions, DatasetsArgument
 
 _METHODS = {"linear": "logistic"}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
@@ -10,23 +9,19 @@ import typer
 
 from emcache_cli.delivery import OutputOptions, deliver_training
 from emcache_cli.groups import with_groups
-from emcache_cli.options import (
-    BackboneOptions,
-    CachedTokensOptions,
-    DeviceOption,
-    PrecisionOption,
+from emcache_cli.options import BackboneOptions, CachedTokensOptions
+from emcache_cli.training_options import (
+    BackboneComputeOptions,
+    ComputeOptions,
+    DatasetsArgument,
+    TrainingOptions,
+    training_request,
 )
 
 if TYPE_CHECKING:
     from emcache.cache.find import FeatureRequest
     from emcache.training.plan import TrainingRequest
     from emcache.training.protocol import Protocol
-
-
-DatasetsArgument = Annotated[
-    list[str],
-    typer.Argument(metavar="DATASET...", help="What to train on; several are one training."),
-]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,58 +39,16 @@ class HeadTokensOptions(CachedTokensOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingOptions:
-    """How to train."""
+class HeadOptions(TrainingOptions):
+    """How to train a head, with or without its backbone."""
 
-    PANEL: ClassVar[str] = "Training"
-
-    seeds: Annotated[str, typer.Option(metavar="LIST", help="One run for each: 0-4, or 0,2,7.")] = (
-        "0-4"
-    )
     protocol: Annotated[str, typer.Option(metavar="NAME", help="Where the settings start.")] = (
         "paper"
     )
-    epochs: Annotated[
-        int | None, typer.Option(min=1, help="Most epochs. (default: the protocol's, 1000)")
-    ] = None
-    patience: Annotated[
-        int | None,
-        typer.Option(min=1, help="Epochs without a better validation loss. (default: 20)"),
-    ] = None
-    learning_rate: Annotated[
-        float | None,
-        typer.Option(
-            help="Of AdamW. (default: 5e-5; 1e-2 where a linear head trains on cached tokens)"
-        ),
-    ] = None
-    batch: Annotated[int | None, typer.Option(min=1, help="Slices a step. (default: 2)")] = None
     head: Annotated[
         Literal["deconv", "deconv-skip", "linear"] | None,
         typer.Option(
             help="The study's head, or batch norm and one 1x1 convolution. (default: deconv)"
-        ),
-    ] = None
-    val_split: Annotated[
-        Literal["random", "block"] | None,
-        typer.Option(help="Validation slices at random, or neighbours. (default: random)"),
-    ] = None
-    train_slices: Annotated[
-        str,
-        typer.Option(
-            metavar="LIST",
-            help="How many training slices of each dataset, as 1,2,4,all: a run for each and each "
-            "seed, on nested subsets.",
-        ),
-    ] = "all"
-    train_subset: Annotated[
-        Literal["random", "block"] | None,
-        typer.Option(help="Such slices at random, or neighbours. (default: random)"),
-    ] = None
-    normalise: Annotated[
-        str | None,
-        typer.Option(
-            metavar="percentile|clahe|histogram:DATASET",
-            help="Bring the greys of all slices to one distribution first. (default: none)",
         ),
     ] = None
     tokens: Annotated[
@@ -133,24 +86,8 @@ class TrainingOptions:
             "--set penalty_weight=. (default: none)"
         ),
     ] = None
-    fields: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", metavar="FIELD=VALUE", help="Any field of the protocol, as weight_decay=1e-3."
-        ),
-    ] = None
-    sampling: Annotated[
-        Literal["natural", "balanced"],
-        typer.Option(help="How steps draw from several datasets: by size, or as many of each."),
-    ] = "natural"
-    accept_audit: Annotated[
-        bool,
-        typer.Option(
-            "--accept-audit", help="Train though the audit failed; every score will carry the mark."
-        ),
-    ] = False
 
-    def changed_protocol(self, further: dict[str, Any], *, head_alone: bool = False) -> Protocol:
+    def head_protocol(self, further: dict[str, Any], *, head_alone: bool = False) -> Protocol:
         """The protocol with every field that was given.
 
         Args:
@@ -160,65 +97,31 @@ class TrainingOptions:
         Raises:
             UsageError: A value that cannot be, or a field given twice.
         """
-        from emcache.errors import UsageError
-        from emcache.training.protocol import LINEAR_LEARNING_RATE, find_protocol, parse_fields
+        from emcache.training.protocol import LINEAR_LEARNING_RATE, parse_fields
 
         given = {
-            "max_epochs": self.epochs,
-            "patience": self.patience,
-            "learning_rate": self.learning_rate,
-            "batch": self.batch,
             "head": self.head,
-            "val_split": self.val_split,
-            "normalise": self.normalise,
             "tokens": self.tokens,
             "layers": self.layers,
             "align": self.align,
             "penalty": self.penalty,
             "align_on": self.align_on,
-            "train_subset": self.train_subset,
             **further,
         }
         set_fields = parse_fields(self.fields or [])
-        twice = [name for name in set_fields if given.get(name) is not None]
-        if twice:
-            raise UsageError(
-                f"{twice[0]} is given by --set and by an option of its own; expected it once.",
-                subject=twice[0],
+        linear = "linear" in (self.head, set_fields.get("head"))
+        if (
+            head_alone
+            and linear
+            and (self.learning_rate, set_fields.get("learning_rate"))
+            == (
+                None,
+                None,
             )
-        given |= set_fields
-        if head_alone and given["head"] == "linear" and given["learning_rate"] is None:
+        ):
             # The study's is for its own head, and far too low for this one.
             given["learning_rate"] = LINEAR_LEARNING_RATE
-        return find_protocol(self.protocol).with_changes(given)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ComputeOptions:
-    """Where and how to compute; the scores differ by rounding alone."""
-
-    PANEL: ClassVar[str] = "Computing"
-
-    device: DeviceOption = "auto"
-    precision: PrecisionOption = "auto"
-    resident: Annotated[
-        Literal["auto", "device", "ram", "disk"],
-        typer.Option(help="Where examples wait between epochs."),
-    ] = "auto"
-
-
-@dataclass(frozen=True, kw_only=True)
-class BackboneComputeOptions(ComputeOptions):
-    """The same for a backbone that runs."""
-
-    accumulate: Annotated[
-        int,
-        typer.Option(min=1, help="Number of parts in which the backbone takes a step's slices."),
-    ] = 1
-    checkpoint: Annotated[
-        bool,
-        typer.Option("--checkpoint", help="Compute activations twice, to need less device memory."),
-    ] = False
+        return self.changed_protocol(self.protocol, given)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -260,13 +163,13 @@ class FineTuningOptions:
 def train_head(
     datasets: DatasetsArgument,
     tokens: HeadTokensOptions,
-    training: TrainingOptions,
+    training: HeadOptions,
     computing: ComputeOptions,
     output: OutputOptions,
 ) -> None:
     """Train a head on cached tokens, once for each seed, and score it on the test slices."""
-    protocol = training.changed_protocol({"pixel_size_nm": tokens.pixel_size}, head_alone=True)
-    request = _request(datasets, tokens.request(), protocol, training, computing, output)
+    protocol = training.head_protocol({"pixel_size_nm": tokens.pixel_size}, head_alone=True)
+    request = training_request(datasets, tokens.request(), protocol, training, computing, output)
     deliver_training(request, output, training.train_slices)
 
 
@@ -275,7 +178,7 @@ def train_lora(
     datasets: DatasetsArgument,
     backbone: BackboneOptions,
     adapters: AdapterOptions,
-    training: TrainingOptions,
+    training: HeadOptions,
     computing: BackboneComputeOptions,
     output: OutputOptions,
 ) -> None:
@@ -284,7 +187,7 @@ def train_lora(
     The backbone runs at every step: nothing is read from the cache.
     """
     targets = adapters.targets
-    protocol = training.changed_protocol(
+    protocol = training.head_protocol(
         {
             "pixel_size_nm": backbone.pixel_size,
             "lora_rank": adapters.rank,
@@ -293,7 +196,7 @@ def train_lora(
             "lora_targets": targets and "+".join(t.strip() for t in targets.split(",")),
         }
     )
-    request = _request(datasets, backbone.request(), protocol, training, computing, output)
+    request = training_request(datasets, backbone.request(), protocol, training, computing, output)
     _train_backbone("lora", request, training, computing, output)
 
 
@@ -302,7 +205,7 @@ def train_full(
     datasets: DatasetsArgument,
     backbone: BackboneOptions,
     fine_tuning: FineTuningOptions,
-    training: TrainingOptions,
+    training: HeadOptions,
     computing: BackboneComputeOptions,
     output: OutputOptions,
 ) -> None:
@@ -310,47 +213,20 @@ def train_full(
 
     The backbone runs at every step: nothing is read from the cache.
     """
-    protocol = training.changed_protocol(
+    protocol = training.head_protocol(
         {
             "pixel_size_nm": backbone.pixel_size,
             "backbone_learning_rate": fine_tuning.backbone_learning_rate,
         }
     )
-    request = _request(datasets, backbone.request(), protocol, training, computing, output)
+    request = training_request(datasets, backbone.request(), protocol, training, computing, output)
     _train_backbone("full", request, training, computing, output)
-
-
-def _request(
-    datasets: Sequence[str],
-    features: FeatureRequest,
-    protocol: Protocol,
-    training: TrainingOptions,
-    computing: ComputeOptions,
-    output: OutputOptions,
-) -> TrainingRequest:
-    from emcache.training.batches import Residency
-    from emcache.training.numbers import parse_seeds
-    from emcache.training.plan import TrainingRequest
-    from emcache.training.sampling import Sampling
-
-    return TrainingRequest(
-        datasets=datasets,
-        features=features,
-        protocol=protocol,
-        seeds=parse_seeds(training.seeds),
-        sampling=Sampling(training.sampling),
-        resident=Residency(computing.resident),
-        device=computing.device,
-        precision=computing.precision,
-        save_predictions=output.save_predictions,
-        accept_audit=training.accept_audit,
-    )
 
 
 def _train_backbone(
     regime: str,
     request: TrainingRequest,
-    training: TrainingOptions,
+    training: HeadOptions,
     computing: BackboneComputeOptions,
     output: OutputOptions,
 ) -> None:

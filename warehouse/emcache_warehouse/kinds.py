@@ -174,6 +174,7 @@ KINDS: Mapping[str, Kind] = {
     "train-lora": _TRAINING,
     "train-full": _TRAINING,
     "few-label": _TRAINING,
+    "train-unet": _TRAINING,
     "audit": Kind(
         required=("dataset", "verdict", "checks", "pairing"),
         rows="tables/audits.sql",

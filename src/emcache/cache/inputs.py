@@ -59,3 +59,13 @@ def normalise(pixels: UInt8[Tensor, "batch row col"]) -> Float32[Tensor, "batch 
         for values in (IMAGENET_MEAN, IMAGENET_STD)
     )
     return (pixels[:, None].float() / 255 - mean) / std
+
+
+def standardise(pixels: UInt8[Tensor, "batch row col"]) -> Float32[Tensor, "batch 1 row col"]:
+    """Grey 0..255 to one channel, of mean 0 and deviation 1 in every slice.
+
+    A slice of one grey becomes 0.
+    """
+    greys = pixels[:, None].float()
+    deviation, mean = torch.std_mean(greys, dim=(2, 3), keepdim=True, correction=0)
+    return (greys - mean) / deviation.clamp(min=1)

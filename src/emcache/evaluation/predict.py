@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Float32, Shaped, UInt8
 
 from emcache.cache.alignment import Transform, fit
-from emcache.cache.inputs import normalise
+from emcache.cache.inputs import normalise, standardise
 from emcache.cache.recipe import Recipe
 from emcache.data.images import outline_overlay, read_image
 from emcache.data.plane import Plane
@@ -30,6 +30,7 @@ from emcache.progress import Reporter
 from emcache.storage.records import Record, new_record
 from emcache.storage.workspace import Workspace
 from emcache.training.reference import Familiarity, compare
+from emcache.training.slice_inputs import PATCH
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +153,7 @@ class Predictor:
         trained: TrainedRun,
         preprocessing: Preprocessing,
         window: GreyWindow | None,
-        backbone: BackboneModule,
+        backbone: BackboneModule | None,
         head: Head,
         transform: Transform | None = None,
     ) -> None:
@@ -163,7 +164,6 @@ class Predictor:
         self._head = head
         self._device = next(head.parameters()).device
         self._transform = transform
-        self._layers = trained.layers
         self._references = trained.references()
 
     @classmethod
@@ -188,11 +188,13 @@ class Predictor:
         """
         device = pick_device(options.device)
         preprocessing = _preprocessing(trained, options)
-        weights = _find_weights(workspace, trained, preprocessing, options)
         if is_untrained(trained.config["weights"]):
             reporter.say(describe_untrained(trained.config["weights"]))
         warn_of_nothing_learned(trained, reporter)
-        backbone = trained.load_backbone(weights, device, reporter)
+        backbone = None
+        if trained.regime.has_backbone:
+            weights = _find_weights(workspace, trained, preprocessing, options)
+            backbone = trained.load_backbone(weights, device, reporter)
         window = options.grey_window or trained.grey_window
         head = trained.load_head(device)
         transform = _align(trained, head, options.align_as)
@@ -233,32 +235,42 @@ class Predictor:
         self._preprocessing.grid_of(height, width)
         greys = self._trained.greys.apply(image)
         pixels = resize_image(greys, self._preprocessing.size_of(height, width))
-        inputs = normalise(torch.from_numpy(pixels)[None].to(self._device))
-        trained = self._trained
+        inputs = torch.from_numpy(pixels)[None].to(self._device)
+        images, familiarity = None, None
         with torch.inference_mode():
-            with autocast(self._device, trained.token_precision):
-                layers = shifted_layers(self._backbone, inputs, self._layers, trained.shift)
-                tokens = torch.cat([layer.tokens.float() for layer in layers], dim=1)
-            # As the head has seen them: tokens from the cache were rounded.
-            tokens = tokens.to(getattr(torch, trained.token_type))
-            familiarity = None
-            if self._references or self._transform is not None:
-                stored = tokens[0].permute(1, 2, 0).cpu().numpy()
-                if self._references:
-                    deepest = stored[..., -trained.spec.dim :]
-                    familiarity = compare(self._references, deepest)
-                if self._transform is not None:
-                    aligned = torch.from_numpy(self._transform(stored)).to(self._device)
-                    tokens = aligned.permute(2, 0, 1)[None]
-            tokens = tokens.float()
-            with autocast(self._device, trained.precision):
+            if self._backbone is None:
+                tokens = standardise(inputs)
+            else:
+                images = normalise(inputs)
+                tokens, familiarity = self._tokens(self._backbone, images)
+            with autocast(self._device, self._trained.precision):
                 logits: Float[torch.Tensor, "1 class row col"] = self._head(
-                    tokens, (height, width), inputs if self._head.takes_images else None
+                    tokens, (height, width), images if self._head.takes_images else None
                 )
             labels = logits[0].argmax(dim=0).to(torch.uint8)
             foreground = 1 - logits.float().softmax(dim=1)[0, 0]
         mask = self._trained.classes.shown(labels.cpu().numpy())
         return Prediction(image, labels.cpu().numpy(), mask, foreground.cpu().numpy(), familiarity)
+
+    def _tokens(
+        self, backbone: BackboneModule, images: Float32[torch.Tensor, "1 3 height width"]
+    ) -> tuple[Float32[torch.Tensor, "1 channel row col"], Familiarity | None]:
+        """What the head has seen of a slice, and how familiar it is."""
+        trained = self._trained
+        with autocast(self._device, trained.token_precision):
+            layers = shifted_layers(backbone, images, trained.layers, trained.shift)
+            tokens = torch.cat([layer.tokens.float() for layer in layers], dim=1)
+        # Tokens from the cache were rounded.
+        tokens = tokens.to(getattr(torch, trained.token_type))
+        familiarity = None
+        if self._references or self._transform is not None:
+            stored = tokens[0].permute(1, 2, 0).cpu().numpy()
+            if self._references:
+                familiarity = compare(self._references, stored[..., -trained.spec.dim :])
+            if self._transform is not None:
+                aligned = torch.from_numpy(self._transform(stored)).to(self._device)
+                tokens = aligned.permute(2, 0, 1)[None]
+        return tokens.float(), familiarity
 
 
 def _align(trained: TrainedRun, head: Head, align_as: str | None) -> Transform | None:
@@ -321,7 +333,7 @@ def _preprocessing(trained: TrainedRun, options: PredictionOptions) -> Preproces
         voxel = (z, y, x)
     config = trained.config
     preprocessing = preprocessing_of(
-        trained.spec.patch,
+        trained.spec.patch if trained.regime.has_backbone else PATCH,
         config["longest_edge"],
         config["pixel_size_nm"],
         voxel,

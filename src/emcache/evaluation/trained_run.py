@@ -209,7 +209,7 @@ class TrainedRun:
             WeightsError: The head's file cannot be read.
         """
         classes, dim = len(self.classes.names), self.config["dim"]
-        expected = self.spec.dim * len(self.layers)
+        expected = self.spec.dim * len(self.layers) if self.regime.has_backbone else dim
         if dim != expected:
             raise _unusable(
                 self.record, f"its tokens have {dim} channels, and {self.spec.name} {expected}"
@@ -226,6 +226,11 @@ class TrainedRun:
 
     def _empty_head(self, dim: int, classes: int, layout: torch.memory_format) -> Head:
         protocol = self.protocol
+        if not self.regime.has_backbone:
+            # MONAI's networks take seconds to import.
+            from emcache.models.unet import build_unet
+
+            return build_unet(classes, 0, protocol.crop, tta=protocol.tta)
         if not self.regime.fits:
             return build_head(protocol.head, dim, 0, classes, layout, len(self.norm_domains))
         # scikit-learn and scikit-image take a second to import.

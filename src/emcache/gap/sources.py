@@ -12,7 +12,7 @@ from emcache.cache.feature_set import FeatureSet, list_feature_sets
 from emcache.cache.find import Donors, FeatureRequest, fits
 from emcache.cache.plan import ExtractOptions, Job
 from emcache.data.dataset import Selection, load_dataset
-from emcache.errors import StoreError
+from emcache.errors import StoreError, UsageError
 from emcache.evaluation.trained_run import TrainedRun
 from emcache.gap.features import SelectedFeatures
 from emcache.models.tuned import find_tuned
@@ -25,6 +25,12 @@ _FACTS = ("backbone", "weights", "longest_edge", "pixel_size_nm", "dtype", "prec
 def options_of_run(trained: TrainedRun, weights: str | None, device: str) -> ExtractOptions:
     """How to make the tokens that a run's head sees; of several layers, those of the last."""
     # Of several layers the deepest: distances are measured on one.
+    if not trained.regime.has_backbone:
+        raise UsageError(
+            f"run {trained.id} is a U-Net and has no tokens to measure distances of; choose the "
+            f"run of a head or of a backbone.",
+            subject=trained.id,
+        )
     features = replace(trained.features(weights), layer=trained.layers[-1])
     adapter = None
     if trained.regime.runs_backbone:

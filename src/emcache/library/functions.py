@@ -39,6 +39,7 @@ from emcache.studies.gaps import run_study_gaps
 from emcache.studies.run import run_study as carry_out
 from emcache.training.plan import TrainingRequest
 from emcache.training.protocol import Protocol, find_protocol
+from emcache.training.regimes import find_regime
 from emcache.training.run import train as train_by_request
 from emcache.training.sampling import Sampling
 
@@ -113,11 +114,12 @@ def train(
     Args:
         datasets: What to train on; their ``test`` splits are scored at the end.
         regime: ``frozen``, a head on cached tokens; ``lora``, adapters in the backbone with it;
-            ``full``, all of the backbone; or ``few-label``, a head that is fitted to a few points.
+            ``full``, all of the backbone; ``few-label``, a head that is fitted to a few points; or
+            ``supervised``, a U-Net that is trained from scratch.
         backbone: Its name; with cached tokens it may be left out where the cache has one kind.
         weights: As :func:`extract`; None for whatever the cache has, else pretrained ones.
         longest_edge: Pixels; None for whatever the cache has, else 1022.
-        protocol: How; by default the study's, or ``few-label`` in the regime of that name.
+        protocol: How; by default the study's, or the one of the regime: ``few-label`` or ``unet``.
         seeds: One run each.
         sampling: Of several datasets: ``natural``, or ``balanced``, as often from each.
         precision: ``float32``, ``bfloat16`` or ``auto``.
@@ -146,7 +148,7 @@ def train(
         datasets=[dataset.name for dataset in chosen],
         regime=regime,
         features=FeatureRequest(backbone, weights, longest_edge),
-        protocol=protocol or find_protocol("few-label" if regime == "few-label" else "paper"),
+        protocol=protocol or find_protocol(find_regime(regime).protocol),
         seeds=tuple(seeds),
         sampling=Sampling(sampling),
         precision=precision,

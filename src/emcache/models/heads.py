@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float
@@ -182,7 +182,12 @@ TrainedKind = Literal["deconv", "deconv-skip", "linear"]
 FittedKind = Literal[
     "prototype", "knn", "forest", "forest-filters", "filters", "boosting", "logistic"
 ]
-HeadKind = TrainedKind | FittedKind
+SliceKind = Literal["unet"]
+HeadKind = TrainedKind | FittedKind | SliceKind
+TRAINED: Sequence[str] = get_args(TrainedKind)
+"""Heads that are trained on tokens."""
+FITTED: Sequence[str] = get_args(FittedKind)
+"""Heads that are fitted to a few labelled tokens (:mod:`emcache.models.fitted`)."""
 _HEADS: Mapping[str, type[DeconvHead | SkipHead | LinearHead]] = {
     "deconv": DeconvHead,
     "deconv-skip": SkipHead,
@@ -193,11 +198,6 @@ _HEADS: Mapping[str, type[DeconvHead | SkipHead | LinearHead]] = {
 def takes_images(kind: HeadKind) -> bool:
     """Whether a head reads the slice itself beside its tokens."""
     return kind in _FITTED_ON_IMAGES or (kind in _HEADS and _HEADS[kind].takes_images)
-
-
-def is_fitted(kind: HeadKind) -> bool:
-    """Whether a head is fitted to a few labelled tokens (:mod:`emcache.models.fitted`)."""
-    return kind not in _HEADS
 
 
 _FITTED_ON_IMAGES = ("forest-filters", "filters")

@@ -10,7 +10,8 @@ bit in a Parquet file can otherwise change a value in silence.
     ``format``                :data:`RECORD_FORMAT`
     ``id``, ``kind``          the folder's name; ``dataset``, ``audit``, ``extract``,
                               ``train-head``, ``train-lora``, ``train-full``, ``few-label``,
-                              ``run-mark``, ``dataset-rename``, ``evaluate`` or ``predict``
+                              ``train-unet``, ``run-mark``, ``dataset-rename``,
+                              ``evaluate`` or ``predict``
     ``status``                ``finished``
     ``started_at``            ISO 8601, UTC; also ``finished_at``
     ``seconds``               wall-clock time between the two

@@ -69,6 +69,7 @@ from emcache.training.plan import TrainingRequest
 from emcache.training.protocol import Protocol, find_protocol
 from emcache.training.regimes import find_regime
 from emcache.training.sampling import Sampling, check_sampling
+from emcache.training.slice_inputs import NO_BACKBONE
 from emcache.validation import Misfit, check
 
 _MOST_CELLS = 10_000
@@ -216,7 +217,7 @@ class _Reader:
 
     def cells(self, grid: GridTable) -> list[Cell]:
         path = self.path
-        axes = (grid.backbones, grid.regimes, grid.train_on, grid.sampling, grid.train_slices)
+        axes = (self._kinds(grid), grid.train_on, grid.sampling, grid.train_slices)
         if (n_cells := prod(len(axis) for axis in axes)) > _MOST_CELLS:
             raise StudyError(
                 f"a [[grid]] of {path} has {n_cells} cells; expected at most {_MOST_CELLS}: make "
@@ -227,11 +228,13 @@ class _Reader:
             find_backbone(name)
         for name in grid.evaluate_on:
             Selection.parse(name)
-        common = self._protocol(grid)
         seeds = tuple(parse_seeds(str(grid.seeds)))
         cells = []
-        for backbone, regime, datasets, sampling, slices in product(*axes):
-            protocol = common.with_changes({"train_slices": None if slices == "all" else slices})
+        protocols = {regime: self._protocol(grid, regime) for regime in grid.regimes}
+        for (backbone, regime), datasets, sampling, slices in product(*axes):
+            protocol = protocols[regime].with_changes(
+                {"train_slices": None if slices == "all" else slices}
+            )
             names = (datasets,) if isinstance(datasets, str) else tuple(datasets)
             check_sampling(Sampling(sampling), len(names), protocol.batch)
             weights = self._weights(grid, backbone)
@@ -260,6 +263,12 @@ class _Reader:
         """The distances that a table asks for: one for each backbone and regime."""
         for name in table.between:
             Selection.parse(name)
+        if without := [name for name in table.regimes if not find_regime(name).has_backbone]:
+            raise StudyError(
+                f"a [[gap]] of {self.path} asks for {without[0]}, which has no tokens to measure; "
+                f"expected another regime.",
+                subject=without[0],
+            )
         trainings = None
         if table.train_on is not None:
             trainings = tuple((t,) if isinstance(t, str) else tuple(t) for t in table.train_on)
@@ -278,10 +287,22 @@ class _Reader:
                 normalise=table.normalise,
                 align=table.align,
             )
-            for backbone, regime in product(table.backbones, table.regimes)
+            for backbone, regime in self._kinds(table)
         ]
 
-    def _protocol(self, grid: GridTable) -> Protocol:
+    def _kinds(self, table: FeaturesTable) -> list[tuple[str, str]]:
+        """Backbones with the regimes of a table; a regime that has none stands once."""
+        own = [name for name in table.regimes if find_regime(name).has_backbone]
+        if own and not table.backbones:
+            raise StudyError(
+                f"a table of {self.path} has no backbones; expected a list of names, which "
+                f"{own[0]} needs.",
+                subject=own[0],
+            )
+        others = [name for name in table.regimes if name not in own]
+        return [*product(table.backbones, own), *((NO_BACKBONE, name) for name in others)]
+
+    def _protocol(self, grid: GridTable, regime: str) -> Protocol:
         known = grid.protocol
         if "pixel_size_nm" in known:
             raise StudyError(
@@ -289,12 +310,14 @@ class _Reader:
                 f"itself, since it sets the size of tokens.",
                 subject="pixel_size_nm",
             )
-        protocol = find_protocol(known.get("name", "paper"))
+        protocol = find_protocol(known.get("name", find_regime(regime).protocol))
         changes = {name: value for name, value in known.items() if name != "name"}
         return protocol.with_changes({**changes, "pixel_size_nm": grid.pixel_size_nm})
 
     def _weights(self, table: FeaturesTable, backbone: str) -> str:
         """The weights of one backbone; a file is named from the study's folder."""
+        if backbone == NO_BACKBONE:
+            return NO_BACKBONE
         own = table.weights
         untrained = isinstance(own, str) and is_untrained(own)
         if self.weights is not None and not untrained:

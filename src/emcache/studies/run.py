@@ -215,6 +215,8 @@ def _selected(workspace: Workspace, text: str) -> tuple[Dataset, str | None]:
 def _request(workspace: Workspace, cell: Cell, device: str) -> TrainingRequest:
     """What a cell asks for, with the very weights and arithmetic of its tokens."""
     request = cell.request
+    if not find_regime(request.regime).has_backbone:
+        return replace(request, device=device)
     weights = find_workspace_weights(workspace, cell.weights, find_backbone(cell.backbone))
     precision = pick_precision(request.precision, pick_device(device))
     features = replace(request.features, precision=precision, weights_sha256=weights.sha256)
@@ -283,7 +285,7 @@ def _check_labelled(workspace: Workspace, name: str, reporter: Reporter) -> None
 def _plan(
     workspace: Workspace, cell: Cell, device: str, records: StudyRecords, planned: set[Any]
 ) -> CellPlan:
-    spec, request = find_backbone(cell.backbone), cell.request
+    request, regime = cell.request, find_regime(cell.request.regime)
     extract, token_bytes, steps = 0, 0, 0
     done: tuple[int, ...] | None = None
     problem = None
@@ -291,20 +293,14 @@ def _plan(
         for name in cell.evaluate_on:
             _check_labelled(workspace, Selection.parse(name).dataset, Quiet())
         sources = training_sources(workspace, request.datasets, Quiet())
-        regime = find_regime(request.regime)
         if not regime.fits:
             learned = split_of(sources, request.protocol, request.seeds[0])
             steps = epoch_steps(learned.train, request.sampling, request.protocol.batch)
-        if are_at_hand(cell.weights, spec, workspace):
+        problem = _missing_weights(workspace, cell) if regime.has_backbone else None
+        if problem is None:
             plan = plan_training(workspace, _request(workspace, cell, device), Quiet())
             done = tuple(s for s in request.seeds if plan.fingerprint(s) in records.runs)
-        elif cell.weights == PRETRAINED and spec.hub is None:
-            problem = f"there are no pretrained weights of {spec.name}"
-        elif is_named(cell.weights):
-            problem = "weights to be downloaded"
-        else:
-            problem = f"no weights file {cell.weights}"
-        cached = not regime.runs_backbone
+        cached = regime.has_backbone and not regime.runs_backbone
         if cached and len(done or ()) < len(request.seeds):
             for source in sources.items:
                 kind = (request.features, request.precision, source.dataset.name)
@@ -321,6 +317,18 @@ def _plan(
         problem = str(error)
     seconds = records.seconds_per_epoch(cell)
     return CellPlan(cell, done, extract, token_bytes, steps, seconds, problem)
+
+
+def _missing_weights(workspace: Workspace, cell: Cell) -> str | None:
+    """Why a cell's weights are not at hand; None where they are."""
+    spec = find_backbone(cell.backbone)
+    if are_at_hand(cell.weights, spec, workspace):
+        return None
+    if cell.weights == PRETRAINED and spec.hub is None:
+        return f"there are no pretrained weights of {spec.name}"
+    if is_named(cell.weights):
+        return "weights to be downloaded"
+    return f"no weights file {cell.weights}"
 
 
 def _cached(

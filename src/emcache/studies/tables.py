@@ -41,7 +41,7 @@ def _different(names: list[str]) -> list[str]:
 class FeaturesTable(Table):
     """What trainings and distances have in common."""
 
-    backbones: Some[Name] = Field(description="a list of names")
+    backbones: list[Name] = Field([], description="a list of names")
     regimes: Some[Annotated[str, _one_of(*REGIMES)]] = Field(
         ["frozen"], description=f"a list of {' and '.join(REGIMES)}"
     )

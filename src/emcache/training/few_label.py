@@ -15,7 +15,7 @@ from emcache.data.dataset import Slice
 from emcache.data.images import read_mask
 from emcache.errors import UsageError
 from emcache.models.fitting import Annotated, FittedHead
-from emcache.models.heads import Head, is_fitted
+from emcache.models.heads import Head
 from emcache.training.annotations import (
     Points,
     annotations_sha256,
@@ -46,17 +46,9 @@ def check_method(regime: Regime, protocol: Protocol, sources: Sources) -> None:
     """Refuse a head that the regime cannot make.
 
     Raises:
-        UsageError: A fitted head is to be trained, or the other way round, or there are more than
-            two classes.
+        UsageError: It is one of another regime, or is to be fitted to more than two classes.
     """
-    if regime.fits != is_fitted(protocol.head):
-        made, other = ("fitted", "trained") if regime.fits else ("trained", "fitted")
-        raise UsageError(
-            f"the head {protocol.head} is {other}, and this regime has one that is {made}; "
-            f"expected prototype, knn, forest or another method of emcache few-label in the regime "
-            f"few-label, and deconv, deconv-skip or linear elsewhere.",
-            subject=protocol.head,
-        )
+    regime.check_head(protocol.head)
     if regime.fits and len(sources.class_names) > 2:
         raise UsageError(
             f"{sources.names} has the classes {', '.join(sources.class_names)}; expected two, "

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, runtime_checkable
 
 import torch
 from safetensors.torch import save_file
@@ -16,7 +16,7 @@ from torch import nn
 from emcache.cache.find import FeatureRequest
 from emcache.errors import UsageError
 from emcache.models.device import Precision
-from emcache.models.heads import Head, count_parameters
+from emcache.models.heads import TRAINED, Head, count_parameters
 from emcache.progress import Reporter
 from emcache.storage.hashing import json_sha256
 from emcache.storage.records import Draft
@@ -26,6 +26,10 @@ from emcache.training.domains import Domains
 from emcache.training.inputs import Inputs, InputsRequest
 from emcache.training.protocol import Protocol
 from emcache.training.sampling import Sampling, Sources, Split, split_of
+
+if TYPE_CHECKING:
+    # Its module imports MONAI's transforms, which take seconds.
+    from emcache.training.augmentation import Augmentation
 
 HEAD_FILE = "head.safetensors"
 """Where a record keeps its head."""
@@ -61,6 +65,8 @@ class Model:
     """What is trained of the backbone, in regimes that do."""
     backbone_rate: float | None = None
     """Learning rate of the backbone's parameters; None for that of the head."""
+    augmentation: Augmentation | None = None
+    """Of the slices that it is trained on."""
 
     def save(self, draft: Draft) -> None:
         """Write into a record what was trained."""
@@ -86,8 +92,8 @@ class TrainingRequest:
     datasets: Sequence[str]
     """What to train on; several are one training."""
     regime: str = "frozen"
-    """``frozen``, a head on cached tokens; ``lora``, adapters in the backbone with it; or ``full``,
-    all of the backbone."""
+    """``frozen``, a head on cached tokens; ``lora``, adapters in the backbone with it; ``full``,
+    all of the backbone; ``few-label``, a head that is fitted; or ``supervised``, a U-Net."""
     features: FeatureRequest = FeatureRequest()  # noqa: RUF009 - frozen
     """Backbone, weights and sizes. Where tokens come from the cache, None means what it holds."""
     protocol: Protocol = Protocol()  # noqa: RUF009 - frozen
@@ -123,8 +129,31 @@ class Regime(ABC):
     runs_backbone: ClassVar[bool]
     """Whether the backbone runs at every step; otherwise its tokens come from the cache."""
 
+    has_backbone: ClassVar[bool] = True
+    """Whether there is one; otherwise a network of its own is trained on slices."""
+
     fits: ClassVar[bool] = False
     """Whether a head is fitted to a few labelled points, and not trained."""
+
+    heads: ClassVar[Sequence[str]] = TRAINED
+    """Heads that it can train or fit."""
+
+    protocol: ClassVar[str] = "paper"
+    """Name of the protocol where none is named."""
+
+    def check_head(self, head: str) -> None:
+        """Refuse a head that the regime cannot make.
+
+        Raises:
+            UsageError: It is one of another regime.
+        """
+        if head not in self.heads:
+            raise UsageError(
+                f"the head {head} is not one of this regime, which has {', '.join(self.heads)}; "
+                f"expected one of these: prototype, knn, forest and others are for emcache "
+                f"few-label, and unet is for emcache train-unet.",
+                subject=head,
+            )
 
     @abstractmethod
     def plan(self, workspace: Workspace, request: InputsRequest, reporter: Reporter) -> Inputs:

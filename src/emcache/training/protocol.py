@@ -7,7 +7,7 @@ never averaged together.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Annotated, Any, Literal, get_args, get_type_hints
 
@@ -25,8 +25,10 @@ LINEAR_LEARNING_RATE = 1e-2
 
 _Trained = Literal["deconv", "deconv-skip", "linear"]
 _Fitted = Literal["prototype", "knn", "forest", "forest-filters", "filters", "boosting", "logistic"]
-Head = _Trained | _Fitted
-_HEADS = f"one of {', '.join((*get_args(_Trained), *get_args(_Fitted)))}"
+_OnSlices = Literal["unet"]
+Head = _Trained | _Fitted | _OnSlices
+_ALL_HEADS: Sequence[str] = (*get_args(_Trained), *get_args(_Fitted), *get_args(_OnSlices))
+_HEADS = f"one of {', '.join(_ALL_HEADS)}"
 _LARGEST = 2**31 - 1
 _Count = Annotated[int, Ge(1), Le(_LARGEST), Field(description="a whole number of at least 1")]
 _Rate = Annotated[float, Gt(0), Lt(1e6), Field(description="a number above 0 and below 1e6")]
@@ -66,8 +68,8 @@ class Protocol:
     """The named protocol this one is, or starts from."""
     head: Annotated[Head, Field(description=_HEADS)] = "deconv"
     """The study's upsampling head, the same with a shallow branch on the slice itself, or batch
-    norm and one 1x1 convolution; or one that is fitted to a few labelled points
-    (:mod:`emcache.models.fitted`)."""
+    norm and one 1x1 convolution; one that is fitted to a few labelled points
+    (:mod:`emcache.models.fitted`); or a U-Net on the slices themselves."""
     loss: Annotated[Literal["dice"], Field(description="dice")] = "dice"
     """MONAI's Dice loss: softmax, one-hot, background included."""
     optimizer: Annotated[Literal["adamw"], Field(description="adamw")] = "adamw"
@@ -91,7 +93,11 @@ class Protocol:
     )
     """Slices drawn at random, or a run of neighbours: in a stack, a random validation slice lies
     between two training slices that look almost the same."""
-    augmentation: Annotated[Literal["none"], Field(description="none")] = "none"
+    augmentation: Annotated[
+        Literal["none", "crops", "full"], Field(description="none, crops or full")
+    ] = "none"
+    """Of slices that a network is trained on: random crops, or crops that are also flipped, rotated
+    and changed in grey (:mod:`emcache.training.augmentation`)."""
     gradient_clip: _Limit = None
     """Largest norm of the gradient, or None."""
     pixel_size_nm: _Limit = None
@@ -176,6 +182,14 @@ class Protocol:
     threshold: Annotated[float, Gt(0), Lt(1), Field(description="a number between 0 and 1")] = 0.5
     """Score above which a fitted head calls a pixel foreground."""
 
+    crop: Annotated[
+        int, Ge(32), Le(_LARGEST), Field(description="a whole number of at least 32")
+    ] = 256
+    """Edge in pixels of the crops that a U-Net is trained on, and of the windows that it predicts
+    in; floored to a multiple of 16."""
+    tta: Annotated[bool, Field(description="true or false")] = False
+    """Whether a U-Net's logits are the mean over the eight flips and quarter turns of a slice."""
+
     def __post_init__(self) -> None:
         # A whole number may stand where a float is meant; fingerprints tell 1 from 1.0.
         for name, value in _checked(asdict(self)).items():
@@ -231,9 +245,7 @@ _MODEL: type[Content] = create_model("_ProtocolFields", __base__=Content, **_DEF
 
 # Heads as records, labels and fingerprints call them. A head called "linear" there is the bare
 # convolution of earlier versions; its runs must share no row with those of today's.
-_RECORDED_HEADS: Mapping[str, str] = {
-    name: name for name in (*get_args(_Trained), *get_args(_Fitted))
-} | {"linear": "bn-linear"}
+_RECORDED_HEADS: Mapping[str, str] = {name: name for name in _ALL_HEADS} | {"linear": "bn-linear"}
 
 
 def _checked(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -275,8 +287,11 @@ def _head_of(recorded: object) -> str:
 PROTOCOLS: Mapping[str, Protocol] = {
     "paper": Protocol(),
     "few-label": Protocol(name="few-label", head="knn", clicks=5),
+    "unet": Protocol(
+        name="unet", head="unet", learning_rate=1e-3, patience=40, augmentation="full"
+    ),
 }
-"""Every protocol by its name: the study's, and one for heads that are fitted."""
+"""Every protocol by its name: the study's, one for heads that are fitted, and one for U-Nets."""
 
 
 def find_protocol(name: object) -> Protocol:

@@ -12,7 +12,7 @@ from emcache.errors import UsageError
 from emcache.models.backbones.base import BackboneModule
 from emcache.models.backbones.registry import find_backbone
 from emcache.models.device import pick_layout
-from emcache.models.heads import Head, Segmenter, build_head
+from emcache.models.heads import FITTED, Head, Segmenter, build_head
 from emcache.models.loading import load_backbone
 from emcache.models.tuned import unfreeze
 from emcache.progress import Quiet, Reporter
@@ -20,6 +20,7 @@ from emcache.storage.workspace import Workspace
 from emcache.training.inputs import Inputs, InputsRequest, plan_cached_tokens, plan_pixels
 from emcache.training.plan import Model, Regime, TrainingPlan, Tuned
 from emcache.training.protocol import Protocol
+from emcache.training.slice_inputs import plan_slices
 
 
 class Frozen(Regime):
@@ -53,6 +54,8 @@ class FewLabel(Frozen):
 
     record_kind = "few-label"
     fits = True
+    heads = FITTED
+    protocol = "few-label"
 
     @override
     def builder(self, plan: TrainingPlan, reporter: Reporter) -> Callable[[int], Model]:
@@ -157,11 +160,50 @@ class Full(_Tuning):
         return protocol.backbone_learning_rate
 
 
+class Supervised(Regime):
+    """A U-Net that is trained on slices from scratch."""
+
+    record_kind = "train-unet"
+    runs_backbone = False
+    has_backbone = False
+    heads = ("unet",)
+    protocol = "unet"
+
+    @override
+    def plan(self, workspace: Workspace, request: InputsRequest, reporter: Reporter) -> Inputs:
+        del workspace, reporter
+        return plan_slices(request)
+
+    @override
+    def builder(self, plan: TrainingPlan, reporter: Reporter) -> Callable[[int], Model]:
+        del reporter
+        # MONAI's networks and transforms take seconds to import.
+        from emcache.models.unet import build_unet
+        from emcache.training.augmentation import Augmentation
+
+        def build(seed: int) -> Model:
+            protocol, classes = plan.protocol, len(plan.sources.class_names)
+            network = build_unet(classes, seed, protocol.crop, tta=protocol.tta)
+            augmentation = None
+            if protocol.augmentation != "none":
+                changes = protocol.augmentation == "full"
+                augmentation = Augmentation(protocol.crop, changes=changes)
+            return Model(network, network, augmentation=augmentation)
+
+        return build
+
+    @override
+    def facts(self, plan: TrainingPlan) -> Mapping[str, Any]:
+        del plan
+        return {}
+
+
 REGIMES: Mapping[str, Regime] = {
     "frozen": Frozen(),
     "lora": Lora(),
     "full": Full(),
     "few-label": FewLabel(),
+    "supervised": Supervised(),
 }
 """Every regime by its name."""
 

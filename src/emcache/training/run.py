@@ -282,6 +282,7 @@ class _Runs:
                 ignores=sources.ignores,
                 penalty=build_penalty(protocol, sources, model.head, seed),
                 backbone_rate=model.backbone_rate,
+                augmentation=model.augmentation,
             )
             learned = self._learn(model, trainer, seed, keeper)
             result = learned.fit
@@ -333,8 +334,8 @@ class _Runs:
 
     def _references(self, trainer: Trainer, learned: Container[int]) -> list[Reference]:
         """What new slices can be compared with: the tokens of the slices that were learned from."""
-        if self.references or self.plan.regime.fits:
-            # A few annotated slices are too few to compare others with.
+        if self.references or self.plan.regime.fits or not self.plan.regime.has_backbone:
+            # A few annotated slices are too few to compare others with; a U-Net has no tokens.
             return self.references
         if isinstance(self.reader, TokenReader):
             tokens_of = self.reader.deepest

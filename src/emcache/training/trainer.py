@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from math import isfinite
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -35,6 +35,10 @@ from emcache.training.parameters import parameter_groups, trained_state
 from emcache.training.penalties import Penalty, hidden_layer
 from emcache.training.protocol import Protocol
 from emcache.training.sampling import Sampling, chunks, epoch_order
+
+if TYPE_CHECKING:
+    # Its module imports MONAI's transforms, which take seconds.
+    from emcache.training.augmentation import Augmentation
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +112,7 @@ class Trainer:
         ignores: bool = False,
         penalty: Penalty | None = None,
         backbone_rate: float | None = None,
+        augmentation: Augmentation | None = None,
     ) -> None:
         self.model = model.to(device)
         # Looked for once, and not in every step.
@@ -117,6 +122,7 @@ class Trainer:
         if self.penalty is not None:
             self._trained += list(self.penalty.parameters())
         self.protocol = protocol
+        self.augmentation = augmentation
         self._device = device
         self._precision = precision
         self._ignores = ignores
@@ -299,7 +305,10 @@ def fit(
         while len(epochs) < protocol.max_epochs and len(epochs) - best < protocol.patience:
             started = time.perf_counter()
             steps = epoch_order(order.train, order.sampling, protocol.batch, generator)
-            losses = trainer.train_epoch(examples.steps(steps))
+            batches: Iterator[Sequence[Batch]] = examples.steps(steps)
+            if trainer.augmentation is not None:
+                batches = trainer.augmentation.batches(batches, generator)
+            losses = trainer.train_epoch(batches)
             val_loss, val_iou = validate(trainer, examples.steps(val_order))
             seconds = time.perf_counter() - started
             number = len(epochs) + 1

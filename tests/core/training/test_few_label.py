@@ -180,9 +180,9 @@ def test_what_cannot_be_fitted(cells: Workspace) -> None:
         fit(cells, from_slices=99)
     with pytest.raises(UsageError, match="clicks were to be drawn there"):
         fit(cells, clicks=100_000)
-    with pytest.raises(UsageError, match="the head knn is fitted, and this regime has one that is"):
+    with pytest.raises(UsageError, match="knn is not one of this regime, which has deconv"):
         fit(cells, regime="frozen")
-    with pytest.raises(UsageError, match="the head deconv is trained, and this regime"):
+    with pytest.raises(UsageError, match="deconv is not one of this regime, which has pro"):
         fit(cells, head="deconv")
     protocol = find_protocol("few-label").with_changes({"annotations": "mine.csv"})
     request = TrainingRequest(

@@ -28,6 +28,8 @@ def test_every_field_can_be_set() -> None:
         "scribbles": "0.1",
         "train_subset": "block",
         "threshold": "0.3",
+        "crop": "64",
+        "tta": "True",
     }
     for field in dataclasses.fields(Protocol):
         if field.name == "name":

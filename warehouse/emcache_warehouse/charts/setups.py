@@ -108,6 +108,7 @@ _REGIMES = {
     "lora": "LoRA",
     "full": "all weights trained",
     "few-label": "few labels",
+    "supervised": "from scratch",
 }
 
 
@@ -118,7 +119,8 @@ def _regime_in_words(regime: str) -> str:
 # In the order of the subtitle.
 _WORDS: Mapping[str, Callable[[Any], str]] = {
     "regime": _regime_in_words,
-    "weights": weights_in_words,
+    # A U-Net that is trained from scratch has none.
+    "weights": lambda weights: "" if weights == "none" else weights_in_words(weights),
     "longest_edge": lambda edge: "" if edge is None else f"longest edge {edge} px",
     "protocol": lambda protocol: f"protocol {protocol}",
     "sampling": lambda sampling: f"{sampling} sampling",

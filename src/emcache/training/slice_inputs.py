@@ -1,0 +1,144 @@
+"""What networks without a backbone read: the slices themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from jaxtyping import Float, Shaped
+from torch import Tensor
+from typing_extensions import override
+
+from emcache.cache.inputs import standardise
+from emcache.cache.labels import label_key
+from emcache.cache.recipe import LAST, Grid
+from emcache.data.resize import Preprocessing, preprocessing_of
+from emcache.errors import UsageError
+from emcache.storage.hashing import json_sha256
+from emcache.training.batches import PixelReader, SizedSlice
+from emcache.training.inputs import Inputs, InputsRequest
+from emcache.training.protocol import Protocol
+from emcache.training.sampling import Source
+
+NO_BACKBONE = "none"
+"""What stands for the backbone of a run that has none, and for its weights."""
+
+PATCH = 14
+"""Slices have whole patches of this edge along each side, as those of DINOv2 have: the same pixels
+are scored."""
+
+_DEFAULT_EDGE = 1022
+_SMALLEST = 32
+
+
+class SliceReader(PixelReader):
+    """Slices at training size, for networks that read them in one channel."""
+
+    @override
+    def inputs(
+        self, values: Shaped[Tensor, "batch row col *channel"]
+    ) -> Float[Tensor, "batch depth row col"]:
+        """One channel of mean 0 and deviation 1 in each slice."""
+        return standardise(values)
+
+
+def plan_slices(request: InputsRequest) -> Inputs:
+    """The slices of every source at their training size; nothing is read from the cache.
+
+    Raises:
+        UsageError: Slices that are too small, or a protocol that speaks of tokens.
+    """
+    _check_protocol(request.protocol)
+    features, sources = request.features, request.sources.items
+    grids: list[tuple[Grid, ...]] = []
+    keys, fingerprints = [], []
+    recipe: dict[str, Any] = {}
+    for source in sources:
+        preprocessing = replace(
+            slice_preprocessing(
+                features.longest_edge, features.pixel_size_nm, source.dataset.voxel_size_nm
+            ),
+            greys=features.greys.identity(),
+        )
+        recipe = slice_recipe(preprocessing)
+        own = tuple(_grid(preprocessing, source, item.height, item.width) for item in source.slices)
+        grids.append(own)
+        keys.append(label_key(source.slices, source.dataset.classes, recipe["preprocessing"], own))
+        hashes = [item.pixel_sha256 for item in source.slices]
+        fingerprints.append(json_sha256({"recipe": recipe, "slices": hashes, "grids": own}))
+    description = {
+        "backbone": NO_BACKBONE,
+        "weights": NO_BACKBONE,
+        "weights_sha256": NO_BACKBONE,
+        "longest_edge": preprocessing.longest_edge,
+        "pixel_size_nm": preprocessing.pixel_size_nm,
+        "patch": PATCH,
+        "dim": 1,
+    }
+    slices = [
+        SizedSlice(item, grid, source.dataset.classes)
+        for source, own in zip(sources, grids, strict=True)
+        for item, grid in zip(source.slices, own, strict=True)
+    ]
+    return Inputs(
+        description,
+        recipe,
+        tuple(fingerprints),
+        tuple(keys),
+        tuple(grids),
+        (),
+        None,
+        lambda _: SliceReader(slices, PATCH, features.greys),
+    )
+
+
+def slice_preprocessing(
+    longest_edge: int | None,
+    pixel_size_nm: float | None,
+    voxel_size_nm: tuple[float, float, float] | None,
+    name: str = "the slices",
+) -> Preprocessing:
+    """What size slices are brought to.
+
+    Raises:
+        UsageError: One physical scale is wanted, and the voxel size is not known.
+    """
+    edge = longest_edge or (_DEFAULT_EDGE if pixel_size_nm is None else None)
+    return preprocessing_of(PATCH, edge, pixel_size_nm, voxel_size_nm, name)
+
+
+def slice_recipe(preprocessing: Preprocessing) -> dict[str, Any]:
+    """How the network's inputs are made of slices, as records and keys hold it."""
+    return {
+        "backbone": NO_BACKBONE,
+        "preprocessing": preprocessing.identity(),
+        "precision": "float32",
+        "dtype": "float32",
+    }
+
+
+def _grid(preprocessing: Preprocessing, source: Source, height: int, width: int) -> Grid:
+    grid = preprocessing.grid_of(height, width)
+    if (edge := min(grid) * PATCH) < _SMALLEST:
+        raise UsageError(
+            f"slices of {source.dataset.name} are {edge} px along their shorter edge when they are "
+            f"trained on, and a U-Net needs {_SMALLEST}; choose a larger --longest-edge.",
+            subject=source.dataset.name,
+        )
+    return grid
+
+
+def _check_protocol(protocol: Protocol) -> None:
+    of_tokens: Sequence[tuple[str, object, object]] = (
+        ("tokens", protocol.tokens, "patch"),
+        ("layers", protocol.layers, LAST),
+        ("align", protocol.align, "none"),
+        ("penalty", protocol.penalty, "none"),
+    )
+    for name, found, default in of_tokens:
+        if found != default:
+            raise UsageError(
+                f"a U-Net reads slices and has no tokens, and {name} is {found}; leave it out.",
+                subject=name,
+            )
