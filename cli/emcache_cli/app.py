@@ -24,6 +24,7 @@ from emcache_cli import (
     few_label,
     gap,
     init,
+    metrics,
     params,
     predict,
     query,
@@ -71,6 +72,7 @@ app.command("train-lora")(training.train_lora)
 app.command("train-full")(training.train_full)
 app.command("train-unet")(unet.train_unet)
 app.command("evaluate")(evaluate.evaluate)
+app.command("metrics")(metrics.metrics)
 app.command("predict")(predict.predict)
 app.command("run")(run.run)
 app.add_typer(runs.app, name="runs")

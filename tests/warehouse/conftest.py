@@ -119,6 +119,26 @@ class MadeUp:
             draft.write_table("slice_metrics.parquet", counts)
         return self._finished(draft.id)
 
+    def measure(self, run: Record, on: str = "vnc", **config: Any) -> Record:
+        """Boundaries and objects of what a run predicted: of two slices, and of both together."""
+        numbers = {"n_true": 4, "n_predicted": 5, "matched_50": 3, "iou_sum_50": 2.4}
+        numbers |= {"matched_75": 1, "iou_sum_75": 0.8, "adapted_rand_error": 0.3}
+        numbers |= {"voi_split": 0.2, "voi_merge": 0.4, "dice": 0.6, "eval_on": on, "split": "test"}
+        rows = [
+            {
+                "dimensions": n,
+                "slice_id": name,
+                "n_slices": n - 1,
+                "boundary_f": f,
+                "hausdorff_95": d,
+            }
+            for n, name, f, d in ((2, "00", 0.5, 9.0), (2, "01", 0.7, None), (3, "00", None, None))
+        ]
+        with new_record(self.runs, "metrics") as draft:
+            draft.config = {"run_id": run.id, "tolerance": 2.0, "smallest_object": 1, **config}
+            draft.write_table("shape_metrics.parquet", pl.DataFrame([r | numbers for r in rows]))
+        return self._finished(draft.id)
+
     def mark(self, run_ids: Sequence[str], *, hidden: bool, why: str | None = None) -> Record:
         """Runs set aside, or taken back."""
         with new_record(self.runs, "run-mark") as draft:
@@ -379,6 +399,7 @@ def filled_once(tmp_path_factory: pytest.TempPathFactory) -> MadeUp:
         made_up.train(("lucchi++", "vnc"), seed)
     run = made_up.train(("vnc",), 2)
     made_up.evaluate(run, "lucchi++")
+    made_up.measure(run)
     made_up.gap()
     made_up.bench()
     made_up.other("benchmark", seconds=1.0)

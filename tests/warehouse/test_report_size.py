@@ -13,6 +13,7 @@ from PIL import Image
 from emcache.storage.records import new_record
 from emcache.storage.workspace import init_workspace
 from emcache_warehouse.report.content import table_of
+from emcache_warehouse.report.lean import drop_unread_columns
 from emcache_warehouse.report.page import write_report
 
 BACKBONES = (
@@ -91,3 +92,17 @@ def test_what_all_rows_share_is_said_once():
     assert table.columns == ["trained on", "IoU"]
     assert table.rows == [["vnc", "0.4"], ["vnc", "0.5"]]
     assert table_of("Scores", frame, headings).columns == list(headings.values())
+
+
+def test_columns_that_a_chart_does_not_speak_of_are_left_out():
+    rows = [{"iou": 0.4, "seed": 1, "run_id": "a", "other": 2, "backbone name": "b"}]
+    encoding = {"x": {"field": "iou"}, "y": {"field": "backbone name"}}
+    spec = {
+        "layer": [{"encoding": encoding, "transform": [{"filter": "datum.seed > 0"}]}],
+        "data": {"name": "rows"},
+        "datasets": {"rows": rows},
+    }
+    lean = drop_unread_columns(spec)
+    assert lean["datasets"] == {"rows": [{"iou": 0.4, "seed": 1, "backbone name": "b"}]}
+    assert lean["layer"] == spec["layer"]
+    assert drop_unread_columns({"data": {"values": [1]}}) == {"data": {"values": [1]}}

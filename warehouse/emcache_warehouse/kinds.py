@@ -184,6 +184,34 @@ KINDS: Mapping[str, Kind] = {
             )
         },
     ),
+    "metrics": Kind(
+        required=("run_id", "tolerance", "smallest_object"),
+        rows="tables/shape_measurements.sql",
+        files={
+            "shape_metrics.parquet": ParquetTable(
+                "tables/shape_metrics.sql",
+                (
+                    "eval_on",
+                    "split",
+                    "dimensions",
+                    "slice_id",
+                    "n_slices",
+                    "dice",
+                    "boundary_f",
+                    "hausdorff_95",
+                    "n_true",
+                    "n_predicted",
+                    "matched_50",
+                    "iou_sum_50",
+                    "matched_75",
+                    "iou_sum_75",
+                    "adapted_rand_error",
+                    "voi_split",
+                    "voi_merge",
+                ),
+            )
+        },
+    ),
     "evaluate": Kind(
         required=("run_id", "eval_on", "data_keys"),
         rows="tables/evaluations.sql",

@@ -16,6 +16,23 @@ from emcache_warehouse.sync import sync
 
 # Columns that only a query has, and no table.
 _OWN = {
+    "adapted_rand_error_mean": "Mean over slices or volumes that have objects.",
+    "boundary_f_mean": "Mean over slices that have foreground.",
+    "dice_mean": "Mean over slices or volumes that have foreground.",
+    "hausdorff_95_mean": "Mean over slices where mask and prediction have foreground, in pixels.",
+    "n_distances": "Slices that the mean distance is of.",
+    "object_f1_50": "Harmonic mean of precision and recall of objects, at an IoU above 0.5.",
+    "object_f1_75": "The same at 0.75.",
+    "object_precision_50": "Share of the predicted objects that match a true one at an IoU above "
+    "0.5.",
+    "object_precision_75": "The same at 0.75.",
+    "object_recall_50": "Share of the true objects that match a predicted one at an IoU above 0.5.",
+    "object_recall_75": "The same at 0.75.",
+    "panoptic_quality_50": "Sum of the IoU of matches, through the mean number of true and "
+    "predicted objects.",
+    "panoptic_quality_75": "The same at 0.75.",
+    "voi_merge_mean": "Mean over slices or volumes that have objects, bits.",
+    "voi_split_mean": "Mean over slices or volumes that have objects, bits.",
     "backbone_seconds_saved": "Seconds that the backbone would have run in training without the "
     "cache.",
     "break_even_epoch": "Epochs of one run on the fly that cost as much as the extraction.",

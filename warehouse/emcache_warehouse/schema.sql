@@ -335,6 +335,61 @@ COMMENT ON COLUMN evaluation_metrics.fn IS 'Pixels labelled as the class and pre
 COMMENT ON COLUMN evaluation_metrics.tn IS 'All other pixels.';
 COMMENT ON COLUMN evaluation_metrics.slices_from_training IS 'Places in its stack to the nearest slice that the run has learned from: 0 where it has seen these pixels; NULL where the stack has none, and in records of older versions.';
 
+CREATE TABLE shape_measurements (
+    measurement_id  VARCHAR PRIMARY KEY,
+    run_id          VARCHAR NOT NULL,
+    tolerance       DOUBLE NOT NULL,
+    smallest_object BIGINT NOT NULL,
+    seconds         DOUBLE
+);
+COMMENT ON TABLE shape_measurements IS 'One row per measurement of the boundaries and objects that a run predicted (emcache metrics).';
+COMMENT ON COLUMN shape_measurements.measurement_id IS 'Record of the measurement.';
+COMMENT ON COLUMN shape_measurements.run_id IS 'Record of the run.';
+COMMENT ON COLUMN shape_measurements.tolerance IS 'Pixels within which two boundaries agree.';
+COMMENT ON COLUMN shape_measurements.smallest_object IS 'Pixels of the smallest object that counts.';
+COMMENT ON COLUMN shape_measurements.seconds IS 'Wall-clock seconds.';
+
+CREATE TABLE shape_metrics (
+    measurement_id     VARCHAR NOT NULL,
+    eval_on            VARCHAR NOT NULL,
+    split              VARCHAR NOT NULL,
+    dimensions         BIGINT NOT NULL,
+    slice_id           VARCHAR NOT NULL,
+    n_slices           BIGINT NOT NULL,
+    dice               DOUBLE,
+    boundary_f         DOUBLE,
+    hausdorff_95       DOUBLE,
+    n_true             BIGINT NOT NULL,
+    n_predicted        BIGINT NOT NULL,
+    matched_50         BIGINT NOT NULL,
+    iou_sum_50         DOUBLE NOT NULL,
+    matched_75         BIGINT NOT NULL,
+    iou_sum_75         DOUBLE NOT NULL,
+    adapted_rand_error DOUBLE,
+    voi_split          DOUBLE,
+    voi_merge          DOUBLE,
+    PRIMARY KEY (measurement_id, eval_on, split, dimensions, slice_id)
+);
+COMMENT ON TABLE shape_metrics IS 'Boundary and object scores of the foreground, per slice and per volume of neighbouring slices; NULL where there is no object to score.';
+COMMENT ON COLUMN shape_metrics.measurement_id IS 'Record of the measurement.';
+COMMENT ON COLUMN shape_metrics.eval_on IS 'Dataset the slice belongs to.';
+COMMENT ON COLUMN shape_metrics.split IS 'Split the slice belongs to.';
+COMMENT ON COLUMN shape_metrics.dimensions IS '2 for a slice, 3 for a volume of slices that follow one another.';
+COMMENT ON COLUMN shape_metrics.slice_id IS 'Name of the slice, or of the first one of the volume.';
+COMMENT ON COLUMN shape_metrics.n_slices IS 'Number of slices.';
+COMMENT ON COLUMN shape_metrics.dice IS 'Dice of the foreground; NULL where the mask has none.';
+COMMENT ON COLUMN shape_metrics.boundary_f IS 'Boundary F-score within the tolerance; NULL where the mask has no foreground, and of volumes.';
+COMMENT ON COLUMN shape_metrics.hausdorff_95 IS '95 % Hausdorff distance between the boundaries in pixels; NULL where there is no mask or no prediction, and of volumes.';
+COMMENT ON COLUMN shape_metrics.n_true IS 'Objects of the mask: connected components.';
+COMMENT ON COLUMN shape_metrics.n_predicted IS 'Objects that were predicted.';
+COMMENT ON COLUMN shape_metrics.matched_50 IS 'Pairs of a true and a predicted object whose IoU is above 0.5.';
+COMMENT ON COLUMN shape_metrics.iou_sum_50 IS 'Sum of their IoU.';
+COMMENT ON COLUMN shape_metrics.matched_75 IS 'Pairs of a true and a predicted object whose IoU is above 0.75.';
+COMMENT ON COLUMN shape_metrics.iou_sum_75 IS 'Sum of their IoU.';
+COMMENT ON COLUMN shape_metrics.adapted_rand_error IS 'Adapted Rand error over the pixels of true objects; NULL where there are none.';
+COMMENT ON COLUMN shape_metrics.voi_split IS 'Variation of information, bits: how far true objects are split.';
+COMMENT ON COLUMN shape_metrics.voi_merge IS 'Variation of information, bits: how far true objects are merged.';
+
 CREATE TABLE audits (
     audit_id      VARCHAR PRIMARY KEY,
     dataset       VARCHAR NOT NULL,

@@ -113,13 +113,23 @@ class ClassRule:
         table = np.arange(256, dtype=np.uint8)
         if self.values is None:
             table[1:IGNORED] = 255
-        elif all(0 <= value <= 255 for values in self.values.values() for value in values):
+        elif self._shows_values:
             for label, name in enumerate(self.names):
                 table[label] = self.values[name][0]
             if self.ignores:
                 table[IGNORED] = self.values[IGNORE][0]
         shown: UInt8[np.ndarray, "row col"] = table[labels.astype(np.uint8)]
         return shown
+
+    def labels_shown(self, picture: UInt8[np.ndarray, "row col"]) -> UInt8[np.ndarray, "row col"]:
+        """The labels of which :meth:`shown` made a picture."""
+        return self.labels(picture) if self.values is None or self._shows_values else picture
+
+    @property
+    def _shows_values(self) -> bool:
+        """Whether named classes are shown by their values: all of these fit into 8 bits."""
+        assert self.values is not None  # noqa: S101 - callers ask where classes are named
+        return all(0 <= value <= 255 for values in self.values.values() for value in values)
 
     def foreground_pixels(self, counts: Mapping[int, int]) -> int:
         """Pixels of all classes but the background, from the number of pixels of each value."""

@@ -11,7 +11,7 @@ bit in a Parquet file can otherwise change a value in silence.
     ``id``, ``kind``          the folder's name; ``dataset``, ``audit``, ``extract``,
                               ``train-head``, ``train-lora``, ``train-full``, ``few-label``,
                               ``train-unet``, ``run-mark``, ``dataset-rename``,
-                              ``evaluate`` or ``predict``
+                              ``evaluate``, ``metrics`` or ``predict``
     ``status``                ``finished``
     ``started_at``            ISO 8601, UTC; also ``finished_at``
     ``seconds``               wall-clock time between the two

@@ -14,6 +14,7 @@ from emcache.storage.workspace import Workspace
 from emcache_warehouse.charts.kinds import CHARTS
 from emcache_warehouse.charts.theme import Whole
 from emcache_warehouse.choice import Choice
+from emcache_warehouse.report.lean import drop_unread_columns
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,8 @@ class Section:
         """Add a chart, or the sentence that says which command fills it."""
         try:
             # Validating thousands of rows takes longer than drawing them.
-            self.figures.append(Figure(name, caption, chart().to_dict(validate=False)))
+            spec = drop_unread_columns(chart().to_dict(validate=False))
+            self.figures.append(Figure(name, caption, spec))
         except WarehouseError as error:
             sentence = str(error)
             self.notes.append(sentence[0].upper() + sentence[1:])

@@ -18,6 +18,8 @@ WHERE evaluation_id < $rename_id AND list_contains(eval_on, $old_name);
 
 UPDATE evaluation_metrics SET eval_on = $new_name WHERE evaluation_id < $rename_id AND eval_on = $old_name;
 
+UPDATE shape_metrics SET eval_on = $new_name WHERE measurement_id < $rename_id AND eval_on = $old_name;
+
 UPDATE feature_sets SET dataset = $new_name WHERE record_id < $rename_id AND dataset = $old_name;
 
 UPDATE audits SET dataset = $new_name WHERE audit_id < $rename_id AND dataset = $old_name;
