@@ -11,6 +11,8 @@ _COLUMNS = {
     "eval_on": "scored on",
     "iou_fg_mean": "IoU, mean",
     "iou_fg_std": "IoU, std",
+    "iou_fg_low": "95 % from",
+    "iou_fg_high": "to",
     "n_runs": "runs",
     "distinct_results": "distinct",
     "n_nothing_learned": "learned nothing",

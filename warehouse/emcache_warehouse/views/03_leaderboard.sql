@@ -1,45 +1,149 @@
+-- The 97.5 % quantile of Student's t for 1 or more degrees of freedom, whole or not, to 0.05 %: its logarithm is
+-- interpolated between 21 values that are equidistant in the inverse of the degrees of freedom.
+CREATE MACRO student_t(freedom) AS (
+    SELECT exp(ln(known[place]) + (20 / freedom - place + 1) * ln(known[place + 1] / known[place]))
+    FROM (
+        SELECT
+            least(floor(20 / freedom)::INTEGER + 1, 20) AS place,
+            [
+                1.9600, 2.0860, 2.2281, 2.3888, 2.5706, 2.7764, 3.0098,
+                3.2744, 3.5747, 3.9155, 4.3027, 4.7425, 5.2423, 5.8105,
+                6.4566, 7.1916, 8.0280, 8.9800, 10.0641, 11.2990, 12.7062
+            ]::DOUBLE[] AS known
+    )
+);
+-- Foreground IoU of every run without each of five blocks of neighbouring slices, for intervals; of ten slices or more.
+CREATE VIEW block_scores AS
+WITH ordered AS (
+    SELECT
+        *,
+        coalesce(slices_from_training = 0, false) AS seen,
+        -- Digits padded, so that slice 10 follows slice 9.
+        array_to_string(
+            list_transform(
+                regexp_extract_all(slice_id, '\d+|\D+'),
+                lambda part: CASE
+                    WHEN regexp_full_match(part, '\d+') THEN lpad(ltrim(part, '0'), greatest(20, len(part))::INTEGER, '0')
+                    ELSE part
+                END
+            ),
+            ''
+        ) AS natural_key
+    FROM slice_counts
+    WHERE class = 'foreground'
+),
+cut AS (
+    SELECT
+        *,
+        ntile(5) OVER (scored ORDER BY natural_key, slice_id) AS block,
+        count(*) OVER scored AS n_slices,
+        sum(tp) OVER scored AS all_tp,
+        sum(tp + fp + fn) OVER scored AS all_pixels
+    FROM ordered
+    WINDOW scored AS (PARTITION BY run_id, eval_on, split, seen)
+)
+SELECT
+    run_id,
+    eval_on,
+    split,
+    seen,
+    block,
+    (any_value(all_tp) - sum(tp)) / (any_value(all_pixels) - sum(tp + fp + fn) + 1e-7) AS iou_fg_without
+FROM cut
+WHERE n_slices >= 10
+GROUP BY run_id, eval_on, split, seen, block;
+COMMENT ON VIEW block_scores IS 'Foreground IoU of every run on all slices but those of one of five blocks of neighbours; of ten slices or more.';
+COMMENT ON COLUMN block_scores.seen IS 'Whether the run has learned from the pixels of these slices.';
+COMMENT ON COLUMN block_scores.block IS 'The block that is left out, 1 to 5.';
+COMMENT ON COLUMN block_scores.iou_fg_without IS 'tp / (tp + fp + fn + 1e-7) on the others.';
 -- Scores over seeds. Weights, sizes, protocols, arithmetic and test sets never share a row, and neither do
 -- slices that runs have learned from and others.
 CREATE VIEW leaderboard AS
+WITH scores AS (
+    SELECT
+        metrics.regime,
+        metrics.backbone,
+        metrics.weights,
+        metrics.longest_edge,
+        metrics.protocol,
+        metrics.train_on,
+        metrics.sampling,
+        metrics."precision",
+        metrics.eval_on,
+        metrics.split,
+        metrics.seen,
+        metrics.audit_accepted,
+        metrics.data,
+        metrics.n_slices,
+        metrics.n_near,
+        count(*) AS n_runs,
+        avg(metrics.iou_fg ORDER BY metrics.run_id) AS iou_fg_mean,
+        stddev_samp(metrics.iou_fg ORDER BY metrics.run_id) AS iou_fg_std,
+        count(DISTINCT totals.source_totals) AS distinct_results,
+        count(metrics.nothing_learned) AS n_nothing_learned,
+        list(metrics.run_id ORDER BY metrics.run_id) AS run_ids
+    FROM run_metrics AS metrics
+    JOIN run_totals AS totals USING (run_id, eval_on, split, seen)
+    GROUP BY
+        metrics.regime,
+        metrics.backbone,
+        metrics.weights,
+        metrics.longest_edge,
+        metrics.protocol,
+        metrics.train_on,
+        metrics.sampling,
+        metrics."precision",
+        metrics.eval_on,
+        metrics.split,
+        metrics.seen,
+        metrics.audit_accepted,
+        metrics.data,
+        metrics.n_slices,
+        metrics.n_near
+),
+members AS (
+    SELECT unnest(run_ids) AS run_id, run_ids, eval_on, split, seen, n_runs, iou_fg_std ** 2 / n_runs AS of_seeds
+    FROM scores
+    WHERE n_runs >= 2
+),
+without_blocks AS (
+    -- The mean over runs without each block.
+    SELECT run_ids, eval_on, split, seen, n_runs, of_seeds, block, avg(iou_fg_without ORDER BY run_id) AS iou_fg
+    FROM members
+    JOIN block_scores USING (run_id, eval_on, split, seen)
+    GROUP BY ALL
+),
+variances AS (
+    -- The delete-a-group jackknife: (5 - 1) / 5 of the sum of squares.
+    SELECT run_ids, eval_on, split, seen, n_runs, of_seeds, 4 * var_pop(iou_fg ORDER BY block) AS of_blocks
+    FROM without_blocks
+    GROUP BY ALL
+),
+reaches AS (
+    SELECT
+        run_ids,
+        eval_on,
+        split,
+        seen,
+        -- Never narrower than over seeds alone: more degrees of freedom could make it so.
+        greatest(
+            student_t((n_runs - 1)::DOUBLE) * sqrt(of_seeds),
+            coalesce(student_t(freedom), 0) * sqrt(of_seeds + of_blocks)
+        ) AS reach
+    FROM (
+        SELECT
+            *,
+            (of_seeds + of_blocks) ** 2
+            / nullif(of_seeds ** 2 / (n_runs - 1) + of_blocks ** 2 / 4, 0) AS freedom
+        FROM variances
+    )
+)
 SELECT
-    metrics.regime,
-    metrics.backbone,
-    metrics.weights,
-    metrics.longest_edge,
-    metrics.protocol,
-    metrics.train_on,
-    metrics.sampling,
-    metrics."precision",
-    metrics.eval_on,
-    metrics.split,
-    metrics.seen,
-    metrics.audit_accepted,
-    metrics.data,
-    metrics.n_slices,
-    metrics.n_near,
-    count(*) AS n_runs,
-    avg(metrics.iou_fg ORDER BY metrics.run_id) AS iou_fg_mean,
-    stddev_samp(metrics.iou_fg ORDER BY metrics.run_id) AS iou_fg_std,
-    count(DISTINCT totals.source_totals) AS distinct_results,
-    count(metrics.nothing_learned) AS n_nothing_learned
-FROM run_metrics AS metrics
-JOIN run_totals AS totals USING (run_id, eval_on, split, seen)
-GROUP BY
-    metrics.regime,
-    metrics.backbone,
-    metrics.weights,
-    metrics.longest_edge,
-    metrics.protocol,
-    metrics.train_on,
-    metrics.sampling,
-    metrics."precision",
-    metrics.eval_on,
-    metrics.split,
-    metrics.seen,
-    metrics.audit_accepted,
-    metrics.data,
-    metrics.n_slices,
-    metrics.n_near;
+    scores.* EXCLUDE (run_ids),
+    iou_fg_mean - reach AS iou_fg_low,
+    iou_fg_mean + reach AS iou_fg_high
+FROM scores
+LEFT JOIN reaches USING (run_ids, eval_on, split, seen);
 COMMENT ON VIEW leaderboard IS 'Mean and spread of the foreground IoU over runs that differ in nothing but the seed.';
 COMMENT ON COLUMN leaderboard.seen IS 'Whether the runs have learned from the pixels of these slices: then the score is no test.';
 COMMENT ON COLUMN leaderboard.data IS 'Where rows would look alike: twelve digits of a hash of slices, splits and masks, in which they differ. NULL elsewhere.';
@@ -49,3 +153,5 @@ COMMENT ON COLUMN leaderboard.iou_fg_mean IS 'Mean foreground IoU over the runs.
 COMMENT ON COLUMN leaderboard.iou_fg_std IS 'Sample standard deviation; NULL for one run.';
 COMMENT ON COLUMN leaderboard.distinct_results IS 'Runs with different pixel totals; fewer than n_runs means identical repeats.';
 COMMENT ON COLUMN leaderboard.n_nothing_learned IS 'Of the runs, those whose training is known to have come to nothing; they are part of the mean.';
+COMMENT ON COLUMN leaderboard.iou_fg_low IS 'Lower end of the 95 % interval of the mean, over seeds and over blocks of neighbouring slices; NULL for one run, for fewer than ten slices, and for macro and pooled.';
+COMMENT ON COLUMN leaderboard.iou_fg_high IS 'Its upper end.';
