@@ -87,4 +87,4 @@ def test_the_report_draws_it_where_there_is_more_than_one_rung(made_up) -> None:
     made_up.train(("vnc",), regime="full", annotated_slices=2)
     made_up.sync()
     found = [figure.name for figure in scores(workspace, EVERYTHING).figures]
-    assert found == ["chart-iou", "chart-ladder", "chart-label-efficiency"]
+    assert found == ["chart-iou", "chart-methods", "chart-ladder", "chart-label-efficiency"]

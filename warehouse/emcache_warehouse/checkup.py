@@ -47,7 +47,7 @@ _TABLES = {
     "benchmarks": "bench_id",
     "benchmark_growth": "bench_id",
 }
-_SEEDS = ("paper_results", "paper_parameters")
+_SEEDS = ("paper_results", "paper_parameters", "literature_results")
 
 # What can be compared. A dataset whose newest record has gone falls back to an older one in the
 # rebuild; neither is wrong.

@@ -48,6 +48,7 @@ _OWN = {
     "margin": "How many times better than the target asks; below 1 it is missed.",
     "margin_high": "The same of the best round.",
     "margin_low": "The same of the worst round.",
+    "kind": "What is trained: nothing, a few labels, a head, an adapter, or all.",
     "memory_gb": "Most memory that the training held, as `peak_memory_bytes` of `runs`.",
     "method": "Regime and head; of a head that was fitted, the head alone.",
     "our_head_only": "Trainable parameters of our frozen runs, in millions.",

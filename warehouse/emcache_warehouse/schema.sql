@@ -272,6 +272,27 @@ COMMENT ON COLUMN paper_results.iou_fg_mean IS 'Mean foreground IoU over the run
 COMMENT ON COLUMN paper_results.iou_fg_std IS 'Standard deviation over the runs.';
 COMMENT ON COLUMN paper_results.n_runs IS 'Number of runs, where the paper states it.';
 
+CREATE TABLE literature_results (
+    kind     VARCHAR NOT NULL,
+    method   VARCHAR NOT NULL,
+    train_on VARCHAR NOT NULL,
+    dataset  VARCHAR NOT NULL,
+    labels   VARCHAR NOT NULL,
+    iou_fg   DOUBLE NOT NULL,
+    note     VARCHAR NOT NULL,
+    citation VARCHAR NOT NULL,
+    PRIMARY KEY (method, train_on, dataset, labels)
+);
+COMMENT ON TABLE literature_results IS 'Published scores of other methods, each read at its source; none of them is of our splits and sizes.';
+COMMENT ON COLUMN literature_results.kind IS 'Kind of method, as the named query methods has it.';
+COMMENT ON COLUMN literature_results.method IS 'Name of the method.';
+COMMENT ON COLUMN literature_results.train_on IS 'Data whose masks it was trained on.';
+COMMENT ON COLUMN literature_results.dataset IS 'Data that it was scored on, by the name of its layout here.';
+COMMENT ON COLUMN literature_results.labels IS 'Which masks: refined ones, as Lucchi++ has them, or the original ones.';
+COMMENT ON COLUMN literature_results.iou_fg IS 'Foreground IoU (Jaccard index).';
+COMMENT ON COLUMN literature_results.note IS 'What to know before it is compared.';
+COMMENT ON COLUMN literature_results.citation IS 'Where it was read.';
+
 CREATE TABLE paper_parameters (
     backbone           VARCHAR PRIMARY KEY,
     timm_or_open_clip  VARCHAR NOT NULL,

@@ -28,6 +28,7 @@ _APART = (
     "benchmark_runs",
     "benchmarks",
     "dataset_renames",
+    "literature_results",
     "made_by",
     "paper_parameters",
     "paper_results",

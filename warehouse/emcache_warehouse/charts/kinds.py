@@ -60,6 +60,7 @@ _QUERIES = {
     "alignment": ("alignment", None),
     "ladder": ("ladder", None),
     "label-efficiency": ("label-efficiency", None),
+    "methods": ("methods", None),
 }
 
 
@@ -68,7 +69,7 @@ def chart_rows(name: str, database: Path, choice: Choice | None = None) -> pl.Da
 
     Args:
         name: ``iou``, ``curves``, ``gap``, ``pca``, ``transfer``, ``cost``,
-            ``alignment``, ``ladder`` or ``label-efficiency``.
+            ``alignment``, ``ladder``, ``label-efficiency`` or ``methods``.
         database: The warehouse's file.
         choice: What of it; None for all that was not set aside.
 
@@ -155,6 +156,15 @@ def _efficiency(workspace: Workspace, choice: Choice) -> Whole:
     from emcache_warehouse.charts.efficiency import efficiency_chart
 
     return efficiency_chart(chart_rows("label-efficiency", workspace.warehouse, choice))
+
+
+@_chart(
+    "methods", "What every method scores, grouped by what is trained, beside published figures."
+)
+def _methods(workspace: Workspace, choice: Choice) -> Whole:
+    from emcache_warehouse.charts.methods import methods_chart
+
+    return methods_chart(chart_rows("methods", workspace.warehouse, choice))
 
 
 @_chart("cost", "Seconds of the backbone spent and saved by the cache, and its size on disk.")

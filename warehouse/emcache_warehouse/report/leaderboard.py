@@ -41,8 +41,9 @@ def scores(workspace: Workspace, choice: Choice) -> Section:
         caption = "Leaderboard: foreground IoU over seeds"
         section.tables.append(table_of(caption, rows, _COLUMNS, always=_ALWAYS))
     section.draw("iou", workspace, choice)
-    for name, column in (("ladder", "rung"), ("label-efficiency", "annotated_slices")):
-        # Of one rung, or one number of slices, there is nothing to compare.
+    several = {"methods": "kind", "ladder": "rung", "label-efficiency": "annotated_slices"}
+    for name, column in several.items():
+        # Of one kind, one rung or one number of slices there is nothing to compare.
         if chosen_rows(workspace.warehouse, name, choice)[column].n_unique() > 1:
             section.draw(name, workspace, choice)
     return section
