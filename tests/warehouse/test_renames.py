@@ -25,7 +25,7 @@ def everything(made_up) -> str:
         "AND column_name IN ('dataset', 'train_on', 'eval_on', 'domain', 'domain_a', 'selections')",
         {},
     )["table_name"]
-    skipped = ("paper_results", "paper_comparison")
+    skipped = ("paper_results", "paper_comparison", "literature_results")
     return "\n".join(
         str(run_query(made_up.database, f'FROM "{name}"', {}).rows())
         for name in tables
