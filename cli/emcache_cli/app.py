@@ -35,6 +35,7 @@ from emcache_cli import (
     unet,
     warehouse,
     weights,
+    zero_shot,
 )
 
 app = typer.Typer(
@@ -71,6 +72,7 @@ app.command("few-label")(few_label.few_label)
 app.command("train-lora")(training.train_lora)
 app.command("train-full")(training.train_full)
 app.command("train-unet")(unet.train_unet)
+app.command("zero-shot")(zero_shot.zero_shot)
 app.command("evaluate")(evaluate.evaluate)
 app.command("metrics")(metrics.metrics)
 app.command("predict")(predict.predict)

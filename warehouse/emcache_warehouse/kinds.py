@@ -175,6 +175,7 @@ KINDS: Mapping[str, Kind] = {
     "train-full": _TRAINING,
     "few-label": _TRAINING,
     "train-unet": _TRAINING,
+    "zero-shot": _TRAINING,
     "audit": Kind(
         required=("dataset", "verdict", "checks", "pairing"),
         rows="tables/audits.sql",

@@ -169,7 +169,7 @@ CREATE TABLE runs (
 );
 COMMENT ON TABLE runs IS 'One row per training run.';
 COMMENT ON COLUMN runs.run_id IS 'Record of the run.';
-COMMENT ON COLUMN runs.regime IS 'frozen: the head alone; lora: adapters with it; full: all of the backbone; few-label: a head fitted to a few points; supervised: a U-Net on the slices.';
+COMMENT ON COLUMN runs.regime IS 'frozen: the head alone; lora: adapters with it; full: all of the backbone; few-label: a head fitted to a few points; supervised: a U-Net on the slices; zero-shot: a text prompt.';
 COMMENT ON COLUMN runs.backbone IS 'Name of the backbone.';
 COMMENT ON COLUMN runs.weights IS 'pretrained, random:SEED (untrained), hf:REPOSITORY@COMMIT, a short name, or file:NAME@HASH.';
 COMMENT ON COLUMN runs.weights_sha256 IS 'Hash of the bytes of the weights.';

@@ -187,7 +187,8 @@ def evaluate_run(
     inputs = trained.regime.plan(workspace, request, reporter)
     read = "the backbone" if inputs.weights else f"the features of {sources.names}"
     trained.check_recipe(inputs.recipe, read)
-    reader, model = inputs.open(reporter), trained.load_model(inputs.weights, device, reporter)
+    reader = inputs.open(reporter)
+    model = trained.load_model(inputs.weights, device, reporter, options.weights)
     failed = _warn_of_failed_audits(workspace, sources, reporter)
     warn_of_nothing_learned(trained, reporter)
     seen = seen_by(trained.record)

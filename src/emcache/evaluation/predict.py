@@ -196,7 +196,7 @@ class Predictor:
             weights = _find_weights(workspace, trained, preprocessing, options)
             backbone = trained.load_backbone(weights, device, reporter)
         window = options.grey_window or trained.grey_window
-        head = trained.load_head(device)
+        head = trained.load_head(device, options.weights)
         transform = _align(trained, head, options.align_as)
         return cls(trained, preprocessing, window, backbone, head, transform)
 
@@ -239,7 +239,8 @@ class Predictor:
         images, familiarity = None, None
         with torch.inference_mode():
             if self._backbone is None:
-                tokens = standardise(inputs)
+                in_colour = self._head.reads == "colour"
+                tokens = normalise(inputs) if in_colour else standardise(inputs)
             else:
                 images = normalise(inputs)
                 tokens, familiarity = self._tokens(self._backbone, images)

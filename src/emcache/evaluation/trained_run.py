@@ -74,6 +74,7 @@ class _RunConfig(Content):
     train_slices: list[str] = Field([])
     nothing_learned: str | None = None
     seed: Annotated[int, Ge(0), Lt(1 << 31)] = Field(0)
+    weights_source: str | None = None
     domains: list[str] = Field([])
     # Pairs of a name and its values, since JSON objects have no order.
     classes: list[Annotated[tuple[str, Annotated[list[int], Len(1)]], Strict(False)]] | None = None
@@ -111,7 +112,7 @@ class TrainedRun:
         config = self.config
         return FeatureRequest(
             config["backbone"],
-            weights or config["weights"],
+            weights or config.get("weights_source") or config["weights"],
             config["longest_edge"],
             self.token_type,
             pixel_size_nm=config["pixel_size_nm"],
@@ -201,13 +202,20 @@ class TrainedRun:
         names: Sequence[str] = self.config.get("domains", ())
         return names
 
-    def load_head(self, device: torch.device) -> Head:
+    def load_head(self, device: torch.device, weights: str | None = None) -> Head:
         """The trained head, ready for inference.
+
+        Args:
+            device: Where it computes.
+            weights: Where the weights of one that the record does not keep are, if not where they
+                were.
 
         Raises:
             RecordError: The record holds no head, or one that is not as it says.
             WeightsError: The head's file cannot be read.
         """
+        if not self.regime.learns:
+            return self._load_prompted(weights).to(device)
         classes, dim = len(self.classes.names), self.config["dim"]
         expected = self.spec.dim * len(self.layers) if self.regime.has_backbone else dim
         if dim != expected:
@@ -223,6 +231,15 @@ class TrainedRun:
                 self.record, f"{HEAD_FILE} is not a head of the kind {self.protocol.head}"
             ) from error
         return head.eval().to(device)
+
+    def _load_prompted(self, weights: str | None) -> Head:
+        # transformers takes seconds to import.
+        from emcache.models.clipseg import find_clipseg, load_clipseg
+
+        files = find_clipseg(weights or self.config.get("weights_source"))
+        if files.sha256 != self.config["weights_sha256"]:
+            raise _unusable(self.record, f"the model in {files.folder} is not the one it had")
+        return load_clipseg(files, self.protocol.prompt, self.protocol.threshold)
 
     def _empty_head(self, dim: int, classes: int, layout: torch.memory_format) -> Head:
         protocol = self.protocol
@@ -261,7 +278,11 @@ class TrainedRun:
         return backbone
 
     def load_model(
-        self, weights: Weights | None, device: torch.device, reporter: Reporter
+        self,
+        weights: Weights | None,
+        device: torch.device,
+        reporter: Reporter,
+        source: str | None = None,
     ) -> nn.Module:
         """What maps the inputs of the run's regime to logits.
 
@@ -269,12 +290,13 @@ class TrainedRun:
             weights: Of the backbone; None for a head that reads tokens.
             device: Where it computes.
             reporter: Receives what the weights' file holds beside the backbone.
+            source: As the weights of :meth:`load_head`.
 
         Raises:
             EmcacheError: As :meth:`load_head` and :meth:`load_backbone`.
         """
         if weights is None:
-            return self.load_head(device)
+            return self.load_head(device, source)
         backbone = self.load_backbone(weights, device, reporter)
         return Segmenter(backbone, self.load_head(device))
 

@@ -27,8 +27,8 @@ def options_of_run(trained: TrainedRun, weights: str | None, device: str) -> Ext
     # Of several layers the deepest: distances are measured on one.
     if not trained.regime.has_backbone:
         raise UsageError(
-            f"run {trained.id} is a U-Net and has no tokens to measure distances of; choose the "
-            f"run of a head or of a backbone.",
+            f"run {trained.id} has no backbone, and so no tokens to measure distances of; choose "
+            f"the run of a head or of a backbone.",
             subject=trained.id,
         )
     features = replace(trained.features(weights), layer=trained.layers[-1])

@@ -38,6 +38,13 @@ class Head(nn.Module, ABC):
     takes_images = False
     """Whether it reads the slice itself beside its tokens."""
 
+    reads: Literal["tokens", "grey", "colour"] = "tokens"
+    """Patch tokens; or slices in place of them, standardised in one channel or normalised in
+    three."""
+
+    is_saved = True
+    """Whether a record keeps its weights; else they are where they were."""
+
     def forward(
         self,
         tokens: Float[Tensor, "batch channel row col"],
@@ -182,7 +189,7 @@ TrainedKind = Literal["deconv", "deconv-skip", "linear"]
 FittedKind = Literal[
     "prototype", "knn", "forest", "forest-filters", "filters", "boosting", "logistic"
 ]
-SliceKind = Literal["unet"]
+SliceKind = Literal["unet", "clipseg"]
 HeadKind = TrainedKind | FittedKind | SliceKind
 TRAINED: Sequence[str] = get_args(TrainedKind)
 """Heads that are trained on tokens."""

@@ -36,6 +36,8 @@ class UNetHead(Head):
         tta: Whether the logits are the mean over the eight flips and quarter turns of a slice.
     """
 
+    reads = "grey"
+
     def __init__(self, classes: int = 2, crop: int = 256, *, tta: bool = False) -> None:
         super().__init__()
         self.network = UNet(2, 1, classes, _WIDTHS, (2,) * (len(_WIDTHS) - 1), num_res_units=2)

@@ -10,7 +10,7 @@ bit in a Parquet file can otherwise change a value in silence.
     ``format``                :data:`RECORD_FORMAT`
     ``id``, ``kind``          the folder's name; ``dataset``, ``audit``, ``extract``,
                               ``train-head``, ``train-lora``, ``train-full``, ``few-label``,
-                              ``train-unet``, ``run-mark``, ``dataset-rename``,
+                              ``train-unet``, ``zero-shot``, ``run-mark``, ``dataset-rename``,
                               ``evaluate``, ``metrics`` or ``predict``
     ``status``                ``finished``
     ``started_at``            ISO 8601, UTC; also ``finished_at``

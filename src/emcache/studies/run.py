@@ -293,7 +293,7 @@ def _plan(
         for name in cell.evaluate_on:
             _check_labelled(workspace, Selection.parse(name).dataset, Quiet())
         sources = training_sources(workspace, request.datasets, Quiet())
-        if not regime.fits:
+        if regime.learns and not regime.fits:
             learned = split_of(sources, request.protocol, request.seeds[0])
             steps = epoch_steps(learned.train, request.sampling, request.protocol.batch)
         problem = _missing_weights(workspace, cell) if regime.has_backbone else None

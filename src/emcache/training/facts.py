@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -11,6 +11,16 @@ import polars as pl
 from emcache.training.plan import TrainingPlan
 from emcache.training.sampling import Sources, Split
 from emcache.training.trainer import Epoch, Fit
+
+NOTHING_GIVEN: Mapping[str, Any] = {
+    "n_train": 0,
+    "n_val": 0,
+    "train_slices": [],
+    "val_slices": [],
+    "annotated_slices": 0,
+    "labelled_pixels": 0,
+}
+"""What a record says of the slices that it learned from where there were none."""
 
 _LOSSES = ("train_loss", "val_loss", "val_iou_fg", "seconds")
 

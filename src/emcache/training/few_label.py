@@ -49,10 +49,10 @@ def check_method(regime: Regime, protocol: Protocol, sources: Sources) -> None:
         UsageError: It is one of another regime, or is to be fitted to more than two classes.
     """
     regime.check_head(protocol.head)
-    if regime.fits and len(sources.class_names) > 2:
+    if (regime.fits or not regime.learns) and len(sources.class_names) > 2:
         raise UsageError(
             f"{sources.names} has the classes {', '.join(sources.class_names)}; expected two, "
-            f"since a few labels tell foreground from background: train a head instead.",
+            f"since foreground is told from background alone: train a head instead.",
             subject=sources.names,
         )
 

@@ -70,8 +70,10 @@ class Model:
 
     def save(self, draft: Draft) -> None:
         """Write into a record what was trained."""
-        state = {name: t.detach().cpu().contiguous() for name, t in self.head.state_dict().items()}
-        save_file(state, draft.path(HEAD_FILE))
+        if self.head.is_saved:
+            tensors = self.head.state_dict().items()
+            state = {name: t.detach().cpu().contiguous() for name, t in tensors}
+            save_file(state, draft.path(HEAD_FILE))
         if self.tuned is not None:
             self.tuned.save(draft.path(self.tuned.folder_name))
 
@@ -93,7 +95,8 @@ class TrainingRequest:
     """What to train on; several are one training."""
     regime: str = "frozen"
     """``frozen``, a head on cached tokens; ``lora``, adapters in the backbone with it; ``full``,
-    all of the backbone; ``few-label``, a head that is fitted; or ``supervised``, a U-Net."""
+    all of the backbone; ``few-label``, a head that is fitted; ``supervised``, a U-Net; or
+    ``zero-shot``, a text prompt."""
     features: FeatureRequest = FeatureRequest()  # noqa: RUF009 - frozen
     """Backbone, weights and sizes. Where tokens come from the cache, None means what it holds."""
     protocol: Protocol = Protocol()  # noqa: RUF009 - frozen
@@ -135,6 +138,9 @@ class Regime(ABC):
     fits: ClassVar[bool] = False
     """Whether a head is fitted to a few labelled points, and not trained."""
 
+    learns: ClassVar[bool] = True
+    """Whether it learns anything from the slices; otherwise the test slices are all it sees."""
+
     heads: ClassVar[Sequence[str]] = TRAINED
     """Heads that it can train or fit."""
 
@@ -151,7 +157,7 @@ class Regime(ABC):
             raise UsageError(
                 f"the head {head} is not one of this regime, which has {', '.join(self.heads)}; "
                 f"expected one of these: prototype, knn, forest and others are for emcache "
-                f"few-label, and unet is for emcache train-unet.",
+                f"few-label, unet is for emcache train-unet, and clipseg for emcache zero-shot.",
                 subject=head,
             )
 

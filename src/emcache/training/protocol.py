@@ -25,7 +25,7 @@ LINEAR_LEARNING_RATE = 1e-2
 
 _Trained = Literal["deconv", "deconv-skip", "linear"]
 _Fitted = Literal["prototype", "knn", "forest", "forest-filters", "filters", "boosting", "logistic"]
-_OnSlices = Literal["unet"]
+_OnSlices = Literal["unet", "clipseg"]
 Head = _Trained | _Fitted | _OnSlices
 _ALL_HEADS: Sequence[str] = (*get_args(_Trained), *get_args(_Fitted), *get_args(_OnSlices))
 _HEADS = f"one of {', '.join(_ALL_HEADS)}"
@@ -69,7 +69,7 @@ class Protocol:
     head: Annotated[Head, Field(description=_HEADS)] = "deconv"
     """The study's upsampling head, the same with a shallow branch on the slice itself, or batch
     norm and one 1x1 convolution; one that is fitted to a few labelled points
-    (:mod:`emcache.models.fitted`); or a U-Net on the slices themselves."""
+    (:mod:`emcache.models.fitted`); or, on the slices themselves, a U-Net or CLIPSeg."""
     loss: Annotated[Literal["dice"], Field(description="dice")] = "dice"
     """MONAI's Dice loss: softmax, one-hot, background included."""
     optimizer: Annotated[Literal["adamw"], Field(description="adamw")] = "adamw"
@@ -180,7 +180,7 @@ class Protocol:
     trees: _Count = 100
     """Of ``forest`` and ``boosting``."""
     threshold: Annotated[float, Gt(0), Lt(1), Field(description="a number between 0 and 1")] = 0.5
-    """Score above which a fitted head calls a pixel foreground."""
+    """Score above which a fitted head, or CLIPSeg, calls a pixel foreground."""
 
     crop: Annotated[
         int, Ge(32), Le(_LARGEST), Field(description="a whole number of at least 32")
@@ -189,6 +189,8 @@ class Protocol:
     in; floored to a multiple of 16."""
     tta: Annotated[bool, Field(description="true or false")] = False
     """Whether a U-Net's logits are the mean over the eight flips and quarter turns of a slice."""
+    prompt: Annotated[str, Field(min_length=1, description="words")] = "none"
+    """What CLIPSeg looks for."""
 
     def __post_init__(self) -> None:
         # A whole number may stand where a float is meant; fingerprints tell 1 from 1.0.
@@ -290,8 +292,10 @@ PROTOCOLS: Mapping[str, Protocol] = {
     "unet": Protocol(
         name="unet", head="unet", learning_rate=1e-3, patience=40, augmentation="full"
     ),
+    "zero-shot": Protocol(name="zero-shot", head="clipseg"),
 }
-"""Every protocol by its name: the study's, one for heads that are fitted, and one for U-Nets."""
+"""Every protocol by its name: the study's, one for heads that are fitted, one for U-Nets, and one
+for text prompts."""
 
 
 def find_protocol(name: object) -> Protocol:

@@ -20,7 +20,7 @@ from emcache.storage.workspace import Workspace
 from emcache.training.inputs import Inputs, InputsRequest, plan_cached_tokens, plan_pixels
 from emcache.training.plan import Model, Regime, TrainingPlan, Tuned
 from emcache.training.protocol import Protocol
-from emcache.training.slice_inputs import plan_slices
+from emcache.training.slice_inputs import SliceNetwork, plan_slices
 
 
 class Frozen(Regime):
@@ -198,12 +198,47 @@ class Supervised(Regime):
         return {}
 
 
+class ZeroShot(Regime):
+    """CLIPSeg, which is told in words what to look for."""
+
+    record_kind = "zero-shot"
+    runs_backbone = False
+    has_backbone = False
+    learns = False
+    heads = ("clipseg",)
+    protocol = "zero-shot"
+
+    @override
+    def plan(self, workspace: Workspace, request: InputsRequest, reporter: Reporter) -> Inputs:
+        from emcache.models.clipseg import NAME, find_clipseg
+
+        del workspace, reporter
+        files = find_clipseg(request.features.weights)
+        return plan_slices(request, SliceNetwork(NAME, files.label, files.sha256, in_colour=True))
+
+    @override
+    def builder(self, plan: TrainingPlan, reporter: Reporter) -> Callable[[int], Model]:
+        # transformers takes seconds to import.
+        from emcache.models.clipseg import find_clipseg, load_clipseg
+
+        del reporter
+        protocol = plan.protocol
+        files = find_clipseg(plan.request.features.weights)
+        head = load_clipseg(files, protocol.prompt, protocol.threshold)
+        return lambda _: Model(head, head)
+
+    @override
+    def facts(self, plan: TrainingPlan) -> Mapping[str, Any]:
+        return {"weights_source": plan.request.features.weights}
+
+
 REGIMES: Mapping[str, Regime] = {
     "frozen": Frozen(),
     "lora": Lora(),
     "full": Full(),
     "few-label": FewLabel(),
     "supervised": Supervised(),
+    "zero-shot": ZeroShot(),
 }
 """Every regime by its name."""
 

@@ -32,7 +32,7 @@ from emcache.storage.workspace import Workspace
 from emcache.training.batches import Examples, Reader, TokenReader, open_examples
 from emcache.training.checkpoints import CheckpointFolder, Keeper, unfinished_command
 from emcache.training.counts import nothing_learned
-from emcache.training.facts import epoch_table, run_config, split_facts
+from emcache.training.facts import NOTHING_GIVEN, epoch_table, run_config, split_facts
 from emcache.training.few_label import Learned, check_method, fit_few_labels, with_annotations
 from emcache.training.inputs import Inputs, InputsRequest
 from emcache.training.penalties import build_penalty, check_penalty
@@ -84,7 +84,7 @@ def train(
     """
     plan = plan_training(workspace, request, reporter)
     sources = plan.sources
-    splits = {seed: plan.split(seed) for seed in request.seeds}
+    splits = {seed: plan.split(seed) for seed in request.seeds} if plan.regime.learns else {}
     audits = _audit(workspace, plan, reporter)
     reader = plan.inputs.open(reporter)
     weights = plan.inputs.description["weights"]
@@ -324,6 +324,8 @@ class _Runs:
 
     def _learn(self, model: Model, trainer: Trainer, seed: int, keeper: Keeper) -> Learned:
         """Train, or fit to a few labels; the model is the best there was then."""
+        if not self.plan.regime.learns:
+            return Learned(Fit({}, (), 0, "nothing to learn", 0.0), [], [], NOTHING_GIVEN)
         split, sources = self.splits[seed], self.plan.sources
         if self.plan.regime.fits:
             return fit_few_labels(model.head, self.reader, self.plan, split.train, seed)
@@ -370,7 +372,9 @@ def _tell(
         f"{name} {iou_of(row for row in rows if row['eval_on'] == name):.4f}" for name in names
     )
     epochs = (
-        f"best epoch {result.best_epoch} of {len(result.epochs)}" if result.epochs else "fitted"
+        f"best epoch {result.best_epoch} of {len(result.epochs)}"
+        if result.epochs
+        else result.stopped_by
     )
     reporter.say(
         f"Seed {seed}: test IoU {scores} on {n_test} slices, {epochs} ({result.seconds:.1f} s); "

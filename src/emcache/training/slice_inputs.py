@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from jaxtyping import Float, Shaped
@@ -43,8 +43,24 @@ class SliceReader(PixelReader):
         return standardise(values)
 
 
-def plan_slices(request: InputsRequest) -> Inputs:
+@dataclass(frozen=True, slots=True)
+class SliceNetwork:
+    """Which network reads the slices."""
+
+    name: str = NO_BACKBONE
+    """What stands for its backbone."""
+    weights: str = NO_BACKBONE
+    weights_sha256: str = NO_BACKBONE
+    in_colour: bool = False
+    """Whether it reads three normalised channels, not one that is standardised."""
+
+
+def plan_slices(request: InputsRequest, network: SliceNetwork = SliceNetwork()) -> Inputs:
     """The slices of every source at their training size; nothing is read from the cache.
+
+    Args:
+        request: Which slices, and at what size.
+        network: What reads them; one that is trained from scratch has neither name nor weights.
 
     Raises:
         UsageError: Slices that are too small, or a protocol that speaks of tokens.
@@ -61,26 +77,27 @@ def plan_slices(request: InputsRequest) -> Inputs:
             ),
             greys=features.greys.identity(),
         )
-        recipe = slice_recipe(preprocessing)
+        recipe = slice_recipe(preprocessing, network)
         own = tuple(_grid(preprocessing, source, item.height, item.width) for item in source.slices)
         grids.append(own)
         keys.append(label_key(source.slices, source.dataset.classes, recipe["preprocessing"], own))
         hashes = [item.pixel_sha256 for item in source.slices]
         fingerprints.append(json_sha256({"recipe": recipe, "slices": hashes, "grids": own}))
     description = {
-        "backbone": NO_BACKBONE,
-        "weights": NO_BACKBONE,
-        "weights_sha256": NO_BACKBONE,
+        "backbone": network.name,
+        "weights": network.weights,
+        "weights_sha256": network.weights_sha256,
         "longest_edge": preprocessing.longest_edge,
         "pixel_size_nm": preprocessing.pixel_size_nm,
         "patch": PATCH,
-        "dim": 1,
+        "dim": 3 if network.in_colour else 1,
     }
     slices = [
         SizedSlice(item, grid, source.dataset.classes)
         for source, own in zip(sources, grids, strict=True)
         for item, grid in zip(source.slices, own, strict=True)
     ]
+    reader = PixelReader if network.in_colour else SliceReader
     return Inputs(
         description,
         recipe,
@@ -89,7 +106,7 @@ def plan_slices(request: InputsRequest) -> Inputs:
         tuple(grids),
         (),
         None,
-        lambda _: SliceReader(slices, PATCH, features.greys),
+        lambda _: reader(slices, PATCH, features.greys),
     )
 
 
@@ -108,10 +125,11 @@ def slice_preprocessing(
     return preprocessing_of(PATCH, edge, pixel_size_nm, voxel_size_nm, name)
 
 
-def slice_recipe(preprocessing: Preprocessing) -> dict[str, Any]:
+def slice_recipe(preprocessing: Preprocessing, network: SliceNetwork) -> dict[str, Any]:
     """How the network's inputs are made of slices, as records and keys hold it."""
     return {
-        "backbone": NO_BACKBONE,
+        "backbone": network.name,
+        **({"weights_sha256": network.weights_sha256} if network.in_colour else {}),
         "preprocessing": preprocessing.identity(),
         "precision": "float32",
         "dtype": "float32",
@@ -123,7 +141,7 @@ def _grid(preprocessing: Preprocessing, source: Source, height: int, width: int)
     if (edge := min(grid) * PATCH) < _SMALLEST:
         raise UsageError(
             f"slices of {source.dataset.name} are {edge} px along their shorter edge when they are "
-            f"trained on, and a U-Net needs {_SMALLEST}; choose a larger --longest-edge.",
+            f"trained on, and the network needs {_SMALLEST}; choose a larger --longest-edge.",
             subject=source.dataset.name,
         )
     return grid
@@ -139,6 +157,7 @@ def _check_protocol(protocol: Protocol) -> None:
     for name, found, default in of_tokens:
         if found != default:
             raise UsageError(
-                f"a U-Net reads slices and has no tokens, and {name} is {found}; leave it out.",
+                f"{protocol.head} reads slices and has no tokens, and {name} is {found}; leave it "
+                f"out.",
                 subject=name,
             )

@@ -66,7 +66,7 @@ class Fit:
     """None of a head that was fitted in one go."""
     best_epoch: int
     stopped_by: str
-    """``patience`` or ``max_epochs``; ``fitted`` where there were no epochs."""
+    """``patience`` or ``max_epochs``; else ``fitted`` or ``nothing to learn``: no epochs."""
     seconds: float
 
     @property

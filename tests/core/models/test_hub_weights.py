@@ -17,6 +17,7 @@ from emcache.data.dataset import Selection
 from emcache.errors import UsageError, WeightsError
 from emcache.models.backbones.base import random_backbone
 from emcache.models.backbones.registry import TINY, BackboneSpec, HubFile, find_backbone
+from emcache.models.clipseg import find_clipseg
 from emcache.models.weights import are_at_hand, find_weights, read_weights_file, state_sha256
 from emcache.progress import Quiet
 from emcache.storage.file_index import FileIndex
@@ -47,6 +48,13 @@ class Hub(BaseHTTPRequestHandler):
             "model.safetensors.index.json": json.dumps({"weight_map": INDEX}).encode(),
             **SHARDS,
         },
+        "org/clipseg": {
+            "config.json": b"{}",
+            "vocab.json": b"{}",
+            "model.safetensors": b"weights",
+            "pytorch_model.bin": b"never asked for",
+        },
+        "org/clipseg-of-old": {"config.json": b"{}", "pytorch_model.bin": b"weights"},
         "org/two": {"student.pth": b"", "teacher.pth": b""},
         "org/none": {"README.md": b""},
     }
@@ -233,3 +241,23 @@ def test_the_commit_is_recorded(hub: type[Hub], cells: Workspace) -> None:
     assert job.description()["weights"] == "hf:org/whole@aaaaaaaa"
     assert job.description()["weights_revision"] == COMMIT
     assert "-hf-org-whole-aaaaaaaa-" in job.name
+
+
+def test_a_clipseg_comes_with_its_small_files_and_its_weights_once(hub: type[Hub]) -> None:
+    found = find_clipseg("hf:org/clipseg")
+    assert {path.name for path in found.folder.iterdir()} == {
+        "config.json",
+        "vocab.json",
+        "model.safetensors",
+    }
+    assert found.label == f"hf:org/clipseg@{COMMIT[:8]}"
+    assert not any("pytorch_model" in request for request in hub.requests)
+    hub.requests.clear()
+    assert find_clipseg("hf:org/clipseg") == found
+    assert hub.requests == [], "a copy in the cache is used without asking"
+    of_old = find_clipseg("hf:org/clipseg-of-old")
+    assert (of_old.folder / "pytorch_model.bin").is_file()
+    with pytest.raises(WeightsError, match="holds no CLIPSeg"):
+        find_clipseg("hf:org/none")
+    with pytest.raises(WeightsError, match="the hub has no repository org/nothing"):
+        find_clipseg("hf:org/nothing")

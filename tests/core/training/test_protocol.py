@@ -29,6 +29,7 @@ def test_every_field_can_be_set() -> None:
         "train_subset": "block",
         "threshold": "0.3",
         "crop": "64",
+        "prompt": "mitochondria",
         "tta": "True",
     }
     for field in dataclasses.fields(Protocol):

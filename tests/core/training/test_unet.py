@@ -201,5 +201,5 @@ def test_slices_that_are_too_small_are_refused(cells: Workspace) -> None:
 
 def test_a_run_has_no_tokens_to_measure(cells: Workspace) -> None:
     run = find_run(cells, train(cells, max_epochs=1).id)
-    with pytest.raises(UsageError, match="is a U-Net and has no tokens"):
+    with pytest.raises(UsageError, match="has no backbone, and so no tokens"):
         options_of_run(run, None, "cpu")

@@ -109,6 +109,7 @@ _REGIMES = {
     "full": "all weights trained",
     "few-label": "few labels",
     "supervised": "from scratch",
+    "zero-shot": "text prompt",
 }
 
 

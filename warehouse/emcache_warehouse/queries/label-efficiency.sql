@@ -41,5 +41,5 @@ JOIN runs USING (run_id)
 WHERE metrics.split = 'test'
     AND metrics.eval_on = metrics.train_on
     AND NOT metrics.seen
-    AND runs.annotated_slices IS NOT NULL
+    AND runs.annotated_slices > 0
 ORDER BY metrics.eval_on, method, protocol, metrics.weights, metrics.longest_edge, runs.annotated_slices, runs.labelled_pixels, metrics.seed, metrics.run_id;

@@ -110,7 +110,7 @@ def find_pretrained(spec: BackboneSpec) -> HubWeights:
     # A cached copy is used without asking the hub.
     file = _cached_file(repository, name)
     if file is None:
-        with _asking(repository, MAIN, f"the weights of {spec.name}", without):
+        with asking_hub(repository, MAIN, f"the weights of {spec.name}", without):
             file = hf_hub_download(repository, name)
     return _cached(repository, Path(file), spec.family)
 
@@ -172,7 +172,7 @@ def _download(repository: str, revision: str, spec: BackboneSpec) -> HubWeights:
         f"download {repository} on a machine with a network and use --weights FOLDER, or try "
         f"things out with --weights random:0"
     )
-    with _asking(repository, revision, f"the weights of {what}", without):
+    with asking_hub(repository, revision, f"the weights of {what}", without):
         api = HfApi(endpoint=constants.ENDPOINT)
         listed = api.model_info(repository, revision=revision).siblings or []
         names = [item.rfilename for item in listed if "/" not in item.rfilename]
@@ -193,7 +193,7 @@ def _cached(repository: str, file: Path, family: str) -> HubWeights:
 
 
 @contextmanager
-def _asking(repository: str, revision: str, what: str, without: str) -> Iterator[None]:
+def asking_hub(repository: str, revision: str, what: str, without: str) -> Iterator[None]:
     """Turn what the hub's client raises into a sentence."""
     try:
         yield
