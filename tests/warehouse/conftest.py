@@ -395,9 +395,9 @@ def filled_once(tmp_path_factory: pytest.TempPathFactory) -> MadeUp:
     made_up.extract("vnc-small")
     made_up.extract("lucchi++-small", dataset="lucchi++")
     for seed in (0, 1):
-        made_up.train(("vnc",), seed)
-        made_up.train(("lucchi++", "vnc"), seed)
-    run = made_up.train(("vnc",), 2)
+        made_up.train(("vnc",), seed, setup_fingerprint="alone")
+        made_up.train(("lucchi++", "vnc"), seed, setup_fingerprint="together")
+    run = made_up.train(("vnc",), 2, setup_fingerprint="alone")
     made_up.evaluate(run, "lucchi++")
     made_up.measure(run)
     made_up.gap()

@@ -7,6 +7,7 @@ import pytest
 from emcache.errors import UsageError
 from emcache.evaluation.intervals import over_seeds_and_blocks
 from emcache_warehouse.compare import compare_runs
+from emcache_warehouse.query import run_named_query
 
 
 def counts(quality: float, seed: int, slices: int = 12, name: str = "vnc") -> pl.DataFrame:
@@ -105,3 +106,39 @@ def test_what_cannot_be_compared(made_up) -> None:
         compare_runs(made_up.database, [one, one])
     with pytest.raises(UsageError, match="has no test score that counts"):
         compare_runs(made_up.database, [one, hidden])
+
+
+def test_the_named_query_has_the_same_differences_uncorrected(made_up) -> None:
+    runs = [trained(made_up, "a", 0.0), trained(made_up, "bb", 0.1), trained(made_up, "ccc", 1.0)]
+    few = trained(made_up, "dddd", 1.0, seeds=2)
+    made_up.sync()
+    rows = {
+        (row["setup_a"], row["setup_b"]): row
+        for row in run_named_query(made_up.database, "differences").to_dicts()
+    }
+    assert len(rows) == 6
+    for row in compare_runs(made_up.database, runs):
+        names = [{runs[0]: "a", runs[1]: "bb", runs[2]: "ccc"}[row[side]] for side in ("a", "b")]
+        found = rows[tuple(names)]
+        assert found["difference"] == pytest.approx(row["difference"], abs=1e-12)
+        reach = row["high"] - row["difference"]
+        assert found["difference_high"] - found["difference"] == pytest.approx(reach, rel=1e-3)
+        assert found["iou_fg_a"] == pytest.approx(row["iou_a"], abs=1e-12)
+        clear = row["p_value"] < 0.05
+        assert (found["answer"] != "not told apart") == clear
+        assert (found["n_seeds"], found["n_slices"]) == (3, 12)
+    assert rows["a", "ccc"]["answer"] == "b is better"
+    assert rows["ccc", "dddd"]["answer"] == "too few seeds in common; it takes 3"
+    assert rows["ccc", "dddd"]["difference_low"] is None
+    assert few
+
+
+def test_the_named_query_pairs_no_other_slices_and_ranks_no_nine(made_up) -> None:
+    trained(made_up, "a", 0.0)
+    trained(made_up, "bb", 1.0, slices=9)
+    trained(made_up, "ccc", 2.0, slices=9)
+    made_up.sync()
+    (row,) = run_named_query(made_up.database, "differences").to_dicts()
+    assert (row["setup_a"], row["setup_b"]) == ("bb", "ccc")
+    assert row["answer"] == "too few slices for 5 blocks; it takes 10"
+    assert row["difference_low"] is None

@@ -38,6 +38,23 @@ _OWN = {
     "break_even_epoch": "Epochs of one run on the fly that cost as much as the extraction.",
     "cache_gb": "Size of the feature sets that the run read, on disk; 0 where the backbone ran "
     "instead.",
+    "answer": "Which of the two is better, if that is clear; else why not.",
+    "difference_high": "Its upper end.",
+    "difference_low": "Lower end of the 95 % interval of the difference.",
+    "iou_fg_a": "Mean foreground IoU of a.",
+    "iou_fg_b": "Mean foreground IoU of b.",
+    "n_seeds": "Seeds that both have.",
+    **{
+        f"{name}_{side}": f"{words} of {side}."
+        for side in "ab"
+        for name, words in (
+            ("regime", "Regime"),
+            ("backbone", "Backbone"),
+            ("protocol", "Protocol"),
+            ("train_on", "Training data"),
+            ("setup", "Twelve digits of the setup's fingerprint"),
+        )
+    },
     "extract_seconds": "Seconds of the backbone, over all extractions of the feature set.",
     "identical_repeat": "Whether another run has the same pixel totals.",
     "iou_drop": "Score on its own test slices less the score on the other dataset.",
