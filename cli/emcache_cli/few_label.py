@@ -10,6 +10,7 @@ import typer
 
 from emcache_cli.delivery import OutputOptions, deliver_training
 from emcache_cli.groups import with_groups
+from emcache_cli.options import AcceptAuditOption
 from emcache_cli.training import HeadTokensOptions
 from emcache_cli.training_options import ComputeOptions, DatasetsArgument
 
@@ -86,10 +87,7 @@ class AnnotationOptions:
     seeds: Annotated[
         str, typer.Option(metavar="LIST", help="One run for each: other slices and points.")
     ] = "0-4"
-    accept_audit: Annotated[
-        bool,
-        typer.Option("--accept-audit", help="Go on though the audit of the masks failed."),
-    ] = False
+    accept_audit: AcceptAuditOption = False
 
 
 @with_groups

@@ -34,6 +34,22 @@ PrecisionOption = Annotated[
 ]
 
 
+NormaliseOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="percentile|clahe|histogram:DATASET",
+        help="Bring the greys of all slices to one distribution first. (default: none)",
+    ),
+]
+
+AcceptAuditOption = Annotated[
+    bool,
+    typer.Option(
+        "--accept-audit", help="Go on though an audit failed; every score will carry the mark."
+    ),
+]
+
+
 class Format(StrEnum):
     """How a result is written."""
 

@@ -9,7 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 import typer
 
 from emcache_cli.delivery import OutputOptions
-from emcache_cli.options import DeviceOption, PrecisionOption
+from emcache_cli.options import (
+    AcceptAuditOption,
+    DeviceOption,
+    NormaliseOption,
+    PrecisionOption,
+)
 
 if TYPE_CHECKING:
     from emcache.cache.find import FeatureRequest
@@ -63,13 +68,7 @@ class TrainingOptions:
         Literal["random", "block"] | None,
         typer.Option(help="Such slices at random, or neighbours. (default: random)"),
     ] = None
-    normalise: Annotated[
-        str | None,
-        typer.Option(
-            metavar="percentile|clahe|histogram:DATASET",
-            help="Bring the greys of all slices to one distribution first. (default: none)",
-        ),
-    ] = None
+    normalise: NormaliseOption = None
     fields: Annotated[
         list[str] | None,
         typer.Option(
@@ -80,12 +79,7 @@ class TrainingOptions:
         Literal["natural", "balanced"],
         typer.Option(help="How steps draw from several datasets: by size, or as many of each."),
     ] = "natural"
-    accept_audit: Annotated[
-        bool,
-        typer.Option(
-            "--accept-audit", help="Train though the audit failed; every score will carry the mark."
-        ),
-    ] = False
+    accept_audit: AcceptAuditOption = False
 
     def changed_protocol(self, name: str, further: dict[str, Any]) -> Protocol:
         """The protocol of a name with every field that was given.

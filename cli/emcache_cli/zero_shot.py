@@ -9,6 +9,7 @@ import typer
 
 from emcache_cli.delivery import OutputOptions, deliver_training
 from emcache_cli.groups import with_groups
+from emcache_cli.options import AcceptAuditOption, NormaliseOption
 from emcache_cli.training_options import ComputeOptions, DatasetsArgument
 from emcache_cli.unet import SizeOptions
 
@@ -30,17 +31,8 @@ class PromptOptions:
         float | None,
         typer.Option(help="Probability above which a pixel is foreground. (default: 0.5)"),
     ] = None
-    normalise: Annotated[
-        str | None,
-        typer.Option(
-            metavar="percentile|clahe|histogram:DATASET",
-            help="Bring the greys of all slices to one distribution first. (default: none)",
-        ),
-    ] = None
-    accept_audit: Annotated[
-        bool,
-        typer.Option("--accept-audit", help="Go on though the audit of the masks failed."),
-    ] = False
+    normalise: NormaliseOption = None
+    accept_audit: AcceptAuditOption = False
 
 
 @with_groups

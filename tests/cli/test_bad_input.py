@@ -81,7 +81,7 @@ ADD_STACK = ("dataset", "add", "n", "--layout", "stack", "--root", ".")
         (("demo", "."), "holds something already"),
         (("demo", "new", "--weights", "gone.pth"), "there is no weights file gone.pth"),
         (("demo", "new", "--backbone", "dinov9"), "there is no backbone 'dinov9'"),
-        (("extrct",), "Did you mean 'extract'?"),
+        (("extrct",), "Did you mean 'extract'"),
         (("extract", "cells", "--backbon", "tiny"), "--backbon"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",

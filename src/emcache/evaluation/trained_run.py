@@ -23,14 +23,14 @@ from emcache.errors import RecordError, UsageError
 from emcache.models.backbones.base import BackboneModule
 from emcache.models.backbones.registry import BackboneSpec, find_backbone
 from emcache.models.device import Precision, pick_layout
-from emcache.models.heads import Head, Segmenter, build_head
+from emcache.models.heads import Head, Segmenter
 from emcache.models.loading import load_backbone
 from emcache.models.tuned import find_tuned, load_tuned
 from emcache.models.weights import Weights, read_weights_file
 from emcache.progress import Reporter
 from emcache.storage.records import Record, list_record_ids, read_record
 from emcache.storage.workspace import Workspace
-from emcache.training.plan import HEAD_FILE, Regime
+from emcache.training.plan import HEAD_FILE, HeadShape, Regime
 from emcache.training.protocol import Protocol, read_protocol
 from emcache.training.reference import REFERENCE_FILE, Reference, load_references
 from emcache.training.regimes import REGIMES
@@ -223,7 +223,9 @@ class TrainedRun:
                 self.record, f"its tokens have {dim} channels, and {self.spec.name} {expected}"
             )
         state = read_weights_file(self.record.file(HEAD_FILE))
-        head = self._empty_head(dim, classes, pick_layout(device))
+        layout, domains = pick_layout(device), len(self.norm_domains)
+        shape = HeadShape(self.protocol, dim, classes, self.config.get("seed", 0), layout, domains)
+        head = self.regime.empty_head(shape)
         try:
             head.load_state_dict(dict(state))
         except RuntimeError as error:
@@ -240,27 +242,6 @@ class TrainedRun:
         if files.sha256 != self.config["weights_sha256"]:
             raise _unusable(self.record, f"the model in {files.folder} is not the one it had")
         return load_clipseg(files, self.protocol.prompt, self.protocol.threshold)
-
-    def _empty_head(self, dim: int, classes: int, layout: torch.memory_format) -> Head:
-        protocol = self.protocol
-        if not self.regime.has_backbone:
-            # MONAI's networks take seconds to import.
-            from emcache.models.unet import build_unet
-
-            return build_unet(classes, 0, protocol.crop, tta=protocol.tta)
-        if not self.regime.fits:
-            return build_head(protocol.head, dim, 0, classes, layout, len(self.norm_domains))
-        # scikit-learn and scikit-image take a second to import.
-        from emcache.models.fitted import build_fitted
-
-        return build_fitted(
-            protocol.head,
-            dim,
-            self.config["seed"],
-            protocol.threshold,
-            protocol.neighbours,
-            protocol.trees,
-        )
 
     def load_backbone(
         self, weights: Weights, device: torch.device, reporter: Reporter

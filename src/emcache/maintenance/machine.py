@@ -122,11 +122,20 @@ _NAMED = ("torch", "torchvision", "timm", "open-clip-torch", "peft", "monai", "z
 _PAIR = ("torchvision", "torch")
 
 
+_EXTRAS = {
+    "clipseg": "text prompts (emcache zero-shot)",
+    "hdf5": "volumes in HDF5",
+    "mrc": "volumes in MRC",
+}
+"""What each extra is for."""
+
+
 def look_at_packages() -> Iterator[Finding]:
-    """Python, every required package, and the libraries of optional formats.
+    """Python, every required package, and the libraries of extras.
 
     Returns:
-        ``emcache``; ``packages``, one for each that does not fit; ``formats``, one for each extra.
+        ``emcache``; ``packages``, one for each that does not fit; ``extras``, one for each package
+        of an extra.
     """
     try:
         facts = metadata("emcache")
@@ -196,19 +205,20 @@ def _pair() -> list[Requirement]:
 
 def _optional(extra: str, wanted: Iterable[Requirement]) -> Iterator[Finding]:
     install = f"`pip install 'emcache[{extra}]'`"
+    purpose = _EXTRAS.get(extra, extra)
     for item in wanted:
         found = _version(item.name)
         if found is None:
             yield Finding(
-                "formats",
+                "extras",
                 Verdict.PASS,
-                f"Volumes that need {item.name} are not read: it is not installed.",
-                f"to read them, {install}",
+                f"There are no {purpose}: {item.name} is not installed.",
+                f"to have them, {install}",
             )
         elif message := _mismatch(item):
-            yield Finding("formats", Verdict.WARN, message, install)
+            yield Finding("extras", Verdict.WARN, message, install)
         else:
-            yield Finding("formats", Verdict.PASS, f"{item.name} {found} reads its volumes.")
+            yield Finding("extras", Verdict.PASS, f"{item.name} {found} is here for {purpose}.")
 
 
 def _mismatch(requirement: Requirement) -> str | None:

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, runtime_checkable
 
 import torch
 from safetensors.torch import save_file
@@ -15,8 +15,8 @@ from torch import nn
 
 from emcache.cache.find import FeatureRequest
 from emcache.errors import UsageError
-from emcache.models.device import Precision
-from emcache.models.heads import TRAINED, Head, count_parameters
+from emcache.models.device import Precision, pick_layout
+from emcache.models.heads import TRAINED, Head, build_head, count_parameters
 from emcache.progress import Reporter
 from emcache.storage.hashing import json_sha256
 from emcache.storage.records import Draft
@@ -124,6 +124,21 @@ class TrainingRequest:
             )
 
 
+class HeadShape(NamedTuple):
+    """Everything that decides the weights of an untrained head."""
+
+    protocol: Protocol
+    dim: int
+    """Channels of a token."""
+    classes: int
+    """Outputs."""
+    seed: int
+    layout: torch.memory_format
+    """How its weights lie in memory."""
+    domains: int
+    """Of how many datasets its batch norms keep statistics; 0 for plain ones."""
+
+
 class Regime(ABC):
     """What is trained, and from what."""
 
@@ -178,9 +193,22 @@ class Regime(ABC):
             reporter: Receives what the weights' file holds beside the backbone, once.
         """
 
-    @abstractmethod
+    def empty_head(self, shape: HeadShape) -> Head:
+        """An untrained head: a training starts from it, and weights are loaded into it."""
+        protocol = shape.protocol
+        return build_head(
+            protocol.head,
+            shape.dim,
+            shape.seed,
+            shape.classes,
+            shape.layout,
+            shape.domains,
+        )
+
     def facts(self, plan: TrainingPlan) -> Mapping[str, Any]:
         """What records say of the training beside what those of every regime say."""
+        del plan
+        return {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +228,12 @@ class TrainingPlan:
     def domains(self) -> Domains:
         """Whose statistics the head's batch norms keep."""
         return Domains.of(self.sources, self.protocol.align)
+
+    def head_shape(self, seed: int) -> HeadShape:
+        """Of the head of a seed's run."""
+        classes, dim = len(self.sources.class_names), self.inputs.description["dim"]
+        layout, domains = pick_layout(self.device), len(self.domains.names)
+        return HeadShape(self.protocol, dim, classes, seed, layout, domains)
 
     def split(self, seed: int) -> Split:
         """What the run of a seed learns from.

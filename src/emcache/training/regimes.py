@@ -11,14 +11,13 @@ from typing_extensions import override
 from emcache.errors import UsageError
 from emcache.models.backbones.base import BackboneModule
 from emcache.models.backbones.registry import find_backbone
-from emcache.models.device import pick_layout
-from emcache.models.heads import FITTED, Head, Segmenter, build_head
+from emcache.models.heads import FITTED, Head, Segmenter
 from emcache.models.loading import load_backbone
 from emcache.models.tuned import unfreeze
 from emcache.progress import Quiet, Reporter
 from emcache.storage.workspace import Workspace
 from emcache.training.inputs import Inputs, InputsRequest, plan_cached_tokens, plan_pixels
-from emcache.training.plan import Model, Regime, TrainingPlan, Tuned
+from emcache.training.plan import HeadShape, Model, Regime, TrainingPlan, Tuned
 from emcache.training.protocol import Protocol
 from emcache.training.slice_inputs import SliceNetwork, plan_slices
 
@@ -38,15 +37,10 @@ class Frozen(Regime):
         del reporter
 
         def build(seed: int) -> Model:
-            head = _head(plan, seed)
+            head = self.empty_head(plan.head_shape(seed))
             return Model(head, head)
 
         return build
-
-    @override
-    def facts(self, plan: TrainingPlan) -> Mapping[str, Any]:
-        del plan
-        return {}
 
 
 class FewLabel(Frozen):
@@ -58,24 +52,19 @@ class FewLabel(Frozen):
     protocol = "few-label"
 
     @override
-    def builder(self, plan: TrainingPlan, reporter: Reporter) -> Callable[[int], Model]:
-        del reporter
+    def empty_head(self, shape: HeadShape) -> Head:
         # scikit-learn and scikit-image take a second to import.
         from emcache.models.fitted import build_fitted
 
-        def build(seed: int) -> Model:
-            protocol = plan.protocol
-            head = build_fitted(
-                protocol.head,
-                plan.inputs.description["dim"],
-                seed,
-                protocol.threshold,
-                protocol.neighbours,
-                protocol.trees,
-            )
-            return Model(head, head)
-
-        return build
+        protocol = shape.protocol
+        return build_fitted(
+            protocol.head,
+            shape.dim,
+            shape.seed,
+            protocol.threshold,
+            protocol.neighbours,
+            protocol.trees,
+        )
 
 
 class _Tuning(Regime):
@@ -109,7 +98,7 @@ class _Tuning(Regime):
             tuned = self.tune(backbone, protocol, seed)
             if request.checkpoint:
                 backbone.checkpoint_activations()
-            head = _head(plan, seed)
+            head = self.empty_head(plan.head_shape(seed))
             segmenter = Segmenter(backbone, head, request.accumulate)
             return Model(segmenter, head, tuned, self.backbone_rate(protocol))
 
@@ -177,25 +166,27 @@ class Supervised(Regime):
     @override
     def builder(self, plan: TrainingPlan, reporter: Reporter) -> Callable[[int], Model]:
         del reporter
-        # MONAI's networks and transforms take seconds to import.
-        from emcache.models.unet import build_unet
+        # MONAI's transforms take seconds to import.
         from emcache.training.augmentation import Augmentation
 
+        protocol, augmentation = plan.protocol, None
+        if protocol.augmentation != "none":
+            changes = protocol.augmentation == "full"
+            augmentation = Augmentation(protocol.crop, changes=changes)
+
         def build(seed: int) -> Model:
-            protocol, classes = plan.protocol, len(plan.sources.class_names)
-            network = build_unet(classes, seed, protocol.crop, tta=protocol.tta)
-            augmentation = None
-            if protocol.augmentation != "none":
-                changes = protocol.augmentation == "full"
-                augmentation = Augmentation(protocol.crop, changes=changes)
+            network = self.empty_head(plan.head_shape(seed))
             return Model(network, network, augmentation=augmentation)
 
         return build
 
     @override
-    def facts(self, plan: TrainingPlan) -> Mapping[str, Any]:
-        del plan
-        return {}
+    def empty_head(self, shape: HeadShape) -> Head:
+        # MONAI's networks take seconds to import.
+        from emcache.models.unet import build_unet
+
+        protocol = shape.protocol
+        return build_unet(shape.classes, shape.seed, protocol.crop, tta=protocol.tta)
 
 
 class ZeroShot(Regime):
@@ -254,9 +245,3 @@ def find_regime(name: str) -> Regime:
             f"there is no regime {name!r:.100}; known: {', '.join(REGIMES)}.", subject=name
         )
     return REGIMES[name]
-
-
-def _head(plan: TrainingPlan, seed: int) -> Head:
-    classes, dim = len(plan.sources.class_names), plan.inputs.description["dim"]
-    domains = len(plan.domains.names)
-    return build_head(plan.protocol.head, dim, seed, classes, pick_layout(plan.device), domains)

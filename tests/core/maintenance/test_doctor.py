@@ -111,9 +111,10 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
 
 def test_the_packages_here_fit() -> None:
     findings = list(look_at_packages())
-    assert {finding.name for finding in findings} == {"emcache", "packages", "formats"}
+    assert {finding.name for finding in findings} == {"emcache", "packages", "extras"}
     assert {finding.verdict for finding in findings} == {PASS}
-    assert [f.message.split()[0] for f in findings if f.name == "formats"] == ["h5py", "mrcfile"]
+    extras = [f.message.split()[0] for f in findings if f.name == "extras"]
+    assert extras == ["transformers", "h5py", "mrcfile"]
     assert f"torch {torch.__version__.partition('+')[0]}" in only(findings, "packages").message
 
 
@@ -143,7 +144,7 @@ def test_torch_and_torchvision_must_be_a_pair(installed: Callable[..., None]) ->
 def test_a_format_may_be_left_out(installed: Callable[..., None]) -> None:
     lines = ("Provides-Extra: odd", "Requires-Dist: no-such-reader>=1; extra == 'odd'")
     installed("emcache", "0.0.1", *lines)
-    found = only(look_at_packages(), "formats")
+    found = only(look_at_packages(), "extras")
     assert found.verdict is PASS
     assert "no-such-reader" in found.message
     assert "`pip install 'emcache[odd]'`" in found.remedy
@@ -152,7 +153,7 @@ def test_a_format_may_be_left_out(installed: Callable[..., None]) -> None:
 def test_a_format_of_another_version_is_a_warning(installed: Callable[..., None]) -> None:
     installed("h5py", "2.0")
     found = next(f for f in look_at_packages() if "h5py" in f.message)
-    assert (found.name, found.verdict) == ("formats", WARN)
+    assert (found.name, found.verdict) == ("extras", WARN)
     assert found.remedy == "`pip install 'emcache[hdf5]'`"
 
 
@@ -598,7 +599,7 @@ def test_everything_is_looked_at_and_nothing_changed(
     machine = [finding.name for finding in findings]
     place = [finding.name for finding in examine_workspace(extracted, thorough=True)]
     assert machine[:2] == ["emcache", "packages"]
-    assert {"formats", "device", "bfloat16", "memory", "hub", "weights"} <= set(machine)
+    assert {"extras", "device", "bfloat16", "memory", "hub", "weights"} <= set(machine)
     assert place == ["disk", "folders", "datasets", "locks", "leftovers", "cache"]
     assert {p: p.read_bytes() for p in extracted.root.rglob("*") if p.is_file()} == before
     assert [finding.name for finding in examine_workspace(None)] == ["disk"]

@@ -84,22 +84,7 @@ WITH scores AS (
         list(metrics.run_id ORDER BY metrics.run_id) AS run_ids
     FROM run_metrics AS metrics
     JOIN run_totals AS totals USING (run_id, eval_on, split, seen)
-    GROUP BY
-        metrics.regime,
-        metrics.backbone,
-        metrics.weights,
-        metrics.longest_edge,
-        metrics.protocol,
-        metrics.train_on,
-        metrics.sampling,
-        metrics."precision",
-        metrics.eval_on,
-        metrics.split,
-        metrics.seen,
-        metrics.audit_accepted,
-        metrics.data,
-        metrics.n_slices,
-        metrics.n_near
+    GROUP BY ALL
 ),
 members AS (
     SELECT unnest(run_ids) AS run_id, run_ids, eval_on, split, seen, n_runs, iou_fg_std ** 2 / n_runs AS of_seeds
