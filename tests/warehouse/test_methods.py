@@ -8,7 +8,7 @@ from emcache.storage.workspace import init_workspace
 from emcache_warehouse.charts.kinds import chart_rows
 from emcache_warehouse.charts.methods import PUBLISHED, methods_chart
 from emcache_warehouse.charts.render import save_chart
-from emcache_warehouse.choice import EVERYTHING
+from emcache_warehouse.choice import EVERYTHING, Choice
 from emcache_warehouse.query import run_named_query, run_query
 from emcache_warehouse.report.leaderboard import scores
 
@@ -91,6 +91,12 @@ def test_a_bar_for_each_method_and_setup_and_a_panel_for_each_kind(tried, tmp_pa
     save_chart(chart, tmp_path / "methods.svg")
     drawing = (tmp_path / "methods.svg").read_text()
     assert drawing.count("symbol") >= 2 * len(SETUPS) + 1
+
+
+def test_a_u_net_alone_is_drawn_too(tried) -> None:
+    chart = methods_chart(chart_rows("methods", tried.database, Choice(regimes=["supervised"])))
+    drawn = pl.DataFrame(chart.datasets["rows"], infer_schema_length=None)
+    assert drawn.filter(pl.col("run_id").is_not_null())["bar"].to_list() == ["unet", "unet"]
 
 
 def test_without_a_run_there_is_nothing_to_draw(made_up) -> None:

@@ -188,7 +188,7 @@ def _kept_slices(workspace: Workspace, trained: TrainedRun) -> list[_Kept]:
         if "-evaluate-" in record_id:
             record = read_record(workspace.runs / record_id, verify_files=False)
             if record.config.get("run_id") == trained.id:
-                records.append(record)
+                records.append(read_record(record.folder))
     kept: dict[tuple[str, str], list[_Kept]] = {}
     for record in records:
         found: dict[tuple[str, str], list[_Kept]] = {}

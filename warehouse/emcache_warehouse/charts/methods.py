@@ -88,8 +88,6 @@ def _labelled(own: pl.DataFrame) -> tuple[pl.DataFrame, str]:
     apart.
     """
     parts = []
-    # Of backbone and weights a U-Net has none, so the others may have these in common.
-    common = describe_setups(own.filter(pl.col("backbone") != "none").drop("regime", "protocol"))
     for _, group in own.group_by("eval_on", "kind", "method", maintain_order=True):
         setups = describe_setups(group.drop("regime"))
         several = len(setups.order) > 1
@@ -98,8 +96,10 @@ def _labelled(own: pl.DataFrame) -> tuple[pl.DataFrame, str]:
             for method, setup in zip(group["method"], setups.labels, strict=True)
         ]
         parts.append(group.with_columns(bar=pl.Series(labels, dtype=pl.String)))
-    backboned = own.filter(pl.col("backbone") != "none").height
-    return pl.concat(parts), common.common if backboned else ""
+    # A U-Net has neither backbone nor weights, which the others may have in common.
+    others = own.filter(pl.col("backbone") != "none").drop("regime", "protocol")
+    common = "" if others.is_empty() else describe_setups(others).common
+    return pl.concat(parts), common
 
 
 def _short(setup: str) -> str:
