@@ -46,9 +46,11 @@ def check_method(regime: Regime, protocol: Protocol, sources: Sources) -> None:
     """Refuse a head that the regime cannot make.
 
     Raises:
-        UsageError: It is one of another regime, or is to be fitted to more than two classes.
+        UsageError: It is one of another regime, or has a field of one, or is to be fitted to more
+            than two classes.
     """
     regime.check_head(protocol.head)
+    regime.check_fields(protocol)
     if (regime.fits or not regime.learns) and len(sources.class_names) > 2:
         raise UsageError(
             f"{sources.names} has the classes {', '.join(sources.class_names)}; expected two, "

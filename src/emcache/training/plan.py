@@ -124,6 +124,16 @@ class TrainingRequest:
             )
 
 
+FITTING_FIELDS = ("clicks", "scribbles", "annotations", "from_slices", "neighbours", "trees")
+"""What a protocol says of a head that is fitted."""
+SLICE_FIELDS = ("augmentation", "crop", "tta")
+"""What it says of a network that is trained on slices."""
+OWN_FIELDS = (*FITTING_FIELDS, "threshold", *SLICE_FIELDS, "prompt")
+"""Fields of a protocol that only some regimes read."""
+
+_PLAIN = Protocol()
+
+
 class HeadShape(NamedTuple):
     """Everything that decides the weights of an untrained head."""
 
@@ -161,6 +171,23 @@ class Regime(ABC):
 
     protocol: ClassVar[str] = "paper"
     """Name of the protocol where none is named."""
+
+    own_fields: ClassVar[Sequence[str]] = ()
+    """Of the fields of a protocol that few regimes read (:data:`OWN_FIELDS`), those of this one."""
+
+    def check_fields(self, protocol: Protocol) -> None:
+        """Refuse a field that would stand in the protocol's name and do nothing.
+
+        Raises:
+            UsageError: It is one of other regimes.
+        """
+        for name in OWN_FIELDS:
+            if name not in self.own_fields and getattr(protocol, name) != getattr(_PLAIN, name):
+                raise UsageError(
+                    f"{name} is {getattr(protocol, name)}, which nothing in this regime reads; "
+                    f"leave it out (--set in a command, [grid.protocol] in a study).",
+                    subject=name,
+                )
 
     def check_head(self, head: str) -> None:
         """Refuse a head that the regime cannot make.

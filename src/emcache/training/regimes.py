@@ -17,7 +17,15 @@ from emcache.models.tuned import unfreeze
 from emcache.progress import Quiet, Reporter
 from emcache.storage.workspace import Workspace
 from emcache.training.inputs import Inputs, InputsRequest, plan_cached_tokens, plan_pixels
-from emcache.training.plan import HeadShape, Model, Regime, TrainingPlan, Tuned
+from emcache.training.plan import (
+    FITTING_FIELDS,
+    SLICE_FIELDS,
+    HeadShape,
+    Model,
+    Regime,
+    TrainingPlan,
+    Tuned,
+)
 from emcache.training.protocol import Protocol
 from emcache.training.slice_inputs import SliceNetwork, plan_slices
 
@@ -50,6 +58,7 @@ class FewLabel(Frozen):
     fits = True
     heads = FITTED
     protocol = "few-label"
+    own_fields = (*FITTING_FIELDS, "threshold")
 
     @override
     def empty_head(self, shape: HeadShape) -> Head:
@@ -157,6 +166,7 @@ class Supervised(Regime):
     has_backbone = False
     heads = ("unet",)
     protocol = "unet"
+    own_fields = SLICE_FIELDS
 
     @override
     def plan(self, workspace: Workspace, request: InputsRequest, reporter: Reporter) -> Inputs:
@@ -198,6 +208,7 @@ class ZeroShot(Regime):
     learns = False
     heads = ("clipseg",)
     protocol = "zero-shot"
+    own_fields = ("prompt", "threshold")
 
     @override
     def plan(self, workspace: Workspace, request: InputsRequest, reporter: Reporter) -> Inputs:

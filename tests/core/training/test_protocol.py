@@ -6,6 +6,7 @@ import pytest
 
 from emcache.errors import UsageError
 from emcache.training.protocol import Protocol, find_protocol, parse_fields
+from emcache.training.regimes import find_regime
 
 
 def test_every_field_can_be_set() -> None:
@@ -63,3 +64,23 @@ def test_what_no_field_can_be(texts: list[str], message: str) -> None:
 
 def test_a_limit_can_be_taken_away() -> None:
     assert parse_fields(["gradient_clip=none"]) == {"gradient_clip": None}
+
+
+@pytest.mark.parametrize(
+    ("regime", "fields", "name"),
+    [
+        ("frozen", {"clicks": 9}, "clicks"),
+        ("frozen", {"crop": 64}, "crop"),
+        ("lora", {"threshold": 0.4}, "threshold"),
+        ("few-label", {"augmentation": "full"}, "augmentation"),
+        ("supervised", {"prompt": "cell"}, "prompt"),
+        ("supervised", {"neighbours": 3}, "neighbours"),
+        ("zero-shot", {"tta": True}, "tta"),
+    ],
+)
+def test_a_field_that_would_do_nothing_is_refused(regime: str, fields: dict, name: str) -> None:
+    known = find_regime(regime)
+    plain = find_protocol(known.protocol)
+    known.check_fields(plain)
+    with pytest.raises(UsageError, match=f"{name} is .* which nothing in this regime reads"):
+        known.check_fields(plain.with_changes(fields))
