@@ -10,6 +10,7 @@ from PIL import Image
 
 import emcache.training.checkpoints
 from emcache.cache.find import FeatureRequest
+from emcache.cache.inputs import standardise
 from emcache.data.classes import IGNORED
 from emcache.data.dataset import load_dataset
 from emcache.errors import TrainingError, UsageError
@@ -203,3 +204,16 @@ def test_a_run_has_no_tokens_to_measure(cells: Workspace) -> None:
     run = find_run(cells, train(cells, max_epochs=1).id)
     with pytest.raises(UsageError, match="has no backbone, and so no tokens"):
         options_of_run(run, None, "cpu")
+
+
+def test_slices_are_standardised_each_by_itself() -> None:
+    random = torch.Generator().manual_seed(0)
+    pixels = torch.randint(20, 120, (2, 30, 40), generator=random, dtype=torch.uint8)
+    pixels[1] = pixels[0] * 2
+    made = standardise(pixels)
+    assert made.shape == (2, 1, 30, 40)
+    assert torch.allclose(made.mean(dim=(2, 3)), torch.zeros(2, 1), atol=1e-5)
+    assert torch.allclose(made.std(dim=(2, 3), correction=0), torch.ones(2, 1), atol=1e-5)
+    assert torch.allclose(made[0], made[1], atol=1e-5)
+    plain = standardise(torch.full((1, 8, 8), 77, dtype=torch.uint8))
+    assert torch.equal(plain, torch.zeros(1, 1, 8, 8))
