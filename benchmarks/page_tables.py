@@ -5,8 +5,8 @@
 
 ``alignment.csv`` and ``tokens.csv`` are rows of the named query ``alignment`` over the records of
 the studies of the same names, and ``ladder.csv`` is of the query ``ladder``; a new run of one
-replaces its file. ``few_label.csv`` is of ``label-efficiency``, and ``alignment_differences.py``
-writes the file of its name.
+replaces its file. ``few_label.csv`` is of ``label-efficiency``, ``methods.csv`` of ``methods``, and
+``alignment_differences.py`` writes the file of its name.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ import polars as pl
 
 HERE = Path(__file__).parent
 PAGES = tuple(
-    HERE.parent / "docs" / f"{name}.md" for name in ("alignment", "tokens", "ladder", "few-label")
+    HERE.parent / "docs" / f"{name}.md"
+    for name in ("alignment", "tokens", "ladder", "few-label", "methods")
 )
 _CELLS = {
     "VNC alone": ("vnc", "alone"),
@@ -51,6 +52,7 @@ def tables() -> dict[str, str]:
     found["tokens"] = _tokens(_described(pl.read_csv(HERE / "tokens.csv")))
     found["few-label"] = _few_label(pl.read_csv(HERE / "few_label.csv"))
     found["ladder"] = _ladder(pl.read_csv(HERE / "ladder.csv"))
+    found["methods"] = _methods(pl.read_csv(HERE / "methods.csv"))
     return found
 
 
@@ -145,6 +147,44 @@ def _ladder(rows: pl.DataFrame) -> str:
         ]
         lines.append(f"| {' | '.join([rung, millions, *took, *cells])} |")
     return "\n".join(lines) + "\n"
+
+
+_KINDS = ("few labels", "from scratch", "frozen backbone", "LoRA", "all weights")
+
+
+def _methods(rows: pl.DataFrame) -> str:
+    """Scores of every method on two datasets, and what each was given and took."""
+    given = "labelled pixels | seconds"
+    lines = [
+        f"| what is trained | method | VNC: IoU | {given} | Lucchi++: IoU | {given} |",
+        f"|{' --- |' * 8}",
+    ]
+    order = rows.group_by("kind", "method", "protocol").agg(pl.col("iou_fg").mean())
+    for kind in _KINDS:
+        for row in order.filter(kind=kind).sort("iou_fg").iter_rows(named=True):
+            own = rows.filter(kind=kind, method=row["method"], protocol=row["protocol"])
+            cells = []
+            for name in ("vnc", "lucchi"):
+                part = own.filter(eval_on=name)
+                cells.append(_cell(part["iou_fg"]))
+                if part.is_empty():
+                    cells += ["", ""]
+                else:
+                    cells.append(f"{part['labelled_pixels'].mean():,.0f}")
+                    seconds = part["train_seconds"].mean()
+                    cells.append(f"{seconds:,.0f}" if seconds >= 10 else f"{seconds:.1g}")
+            lines.append(
+                f"| {kind} | {_words(row['method'], row['protocol'])} | {' | '.join(cells)} |"
+            )
+    return "\n".join(lines) + "\n"
+
+
+def _words(method: str, protocol: str) -> str:
+    """A method, and of one that is fitted what it was given."""
+    if not protocol.startswith("few-label"):
+        return {"deconv": "the study's head", "bn-linear": "linear head", "unet": "U-Net"}[method]
+    given = re.sub(r"head=[\w-]+(, )?", "", protocol.removeprefix("few-label").strip("[]"))
+    return f"`{method}`, {given.replace('_', ' ').replace('=', ' ')}"
 
 
 _SIZES = (1, 2, 4, 8)

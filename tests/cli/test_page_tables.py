@@ -12,7 +12,7 @@ def test_the_pages_have_the_tables_of_their_rows(checkout: Path) -> None:
         [sys.executable, "benchmarks/page_tables.py"], cwd=checkout, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    for name in ("alignment", "tokens", "ladder", "few-label"):
+    for name in ("alignment", "tokens", "ladder", "few-label", "methods"):
         page = (checkout / "docs" / f"{name}.md").read_text()
         assert "<!-- table: " in page
         assert " ± " in page

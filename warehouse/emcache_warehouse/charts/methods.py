@@ -139,7 +139,7 @@ def _panel(name: str, kind: str, rows: pl.DataFrame, *, first: bool) -> tuple[th
     )
     scale, title = alt.Scale(domain=[0, 1]), "foreground IoU" if first else None
     score = alt.Y("iou_fg:Q", title=title, scale=scale, axis=axis)
-    bar = own.mark_bar(color=colour, opacity=0.85).encode(
+    bar = own.mark_bar(color=colour, opacity=0.85, size=_BAR * 0.75).encode(
         y=alt.Y("mean(iou_fg):Q", title=title, scale=scale, axis=axis),
         tooltip=[
             alt.Tooltip("method:N"),
