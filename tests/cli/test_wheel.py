@@ -37,6 +37,7 @@ def installed(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return environment / "bin"
 
 
+@pytest.mark.slow
 def test_demo_runs_from_the_wheel(installed: Path, tmp_path: Path, checkout: Path) -> None:
     environment = {**os.environ, "PATH": f"{installed}:/usr/bin:/bin", "HOME": str(tmp_path)}
     environment.pop("PYTHONPATH", None)

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 import emcache.training.checkpoints
-import emcache.training.regimes
+import emcache.training.plan
 from emcache.cache.find import FeatureRequest
 from emcache.storage.records import Record, list_record_ids
 from emcache.storage.workspace import Workspace
@@ -57,7 +57,7 @@ def result(record: Record) -> tuple[object, ...]:
 @pytest.mark.parametrize("regime", ["frozen", "lora"])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 def test_to_the_same_bits(regime, layout, cells, listener, monkeypatch):
-    monkeypatch.setattr(emcache.training.regimes, "pick_layout", lambda device: layout)
+    monkeypatch.setattr(emcache.training.plan, "pick_layout", lambda device: layout)
     monkeypatch.setattr(emcache.training.checkpoints, "_LEAST_PAUSE", 0)
     whole = list(map(result, train(cells, listener, regime)))
     before = list_record_ids(cells.runs)

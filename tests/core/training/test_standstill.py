@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import emcache.training.regimes
+import emcache.training.plan
 from emcache.cache.find import FeatureRequest
 from emcache.data.register import add_dataset
 from emcache.models.heads import Head
@@ -95,7 +95,7 @@ def test_on_tokens_of_a_pretrained_backbone(
         listener,
     )
     assert not [line for line in listener.lines if SAID in line]
-    monkeypatch.setattr(emcache.training.regimes, "build_head", build_bare)
+    monkeypatch.setattr(emcache.training.plan, "build_head", build_bare)
     run_training(
         workspace,
         TrainingRequest(datasets=["vnc"], features=request, seeds=[1, 2], protocol=protocol),
