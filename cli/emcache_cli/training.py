@@ -110,15 +110,8 @@ class HeadOptions(TrainingOptions):
         }
         set_fields = parse_fields(self.fields or [])
         linear = "linear" in (self.head, set_fields.get("head"))
-        if (
-            head_alone
-            and linear
-            and (self.learning_rate, set_fields.get("learning_rate"))
-            == (
-                None,
-                None,
-            )
-        ):
+        rates = (self.learning_rate, set_fields.get("learning_rate"))
+        if head_alone and linear and rates == (None, None):
             # The study's is for its own head, and far too low for this one.
             given["learning_rate"] = LINEAR_LEARNING_RATE
         return self.changed_protocol(self.protocol, given)

@@ -37,8 +37,10 @@ def test_they_equal_the_function(made_up, seeds, slices, between_seeds):
     expected = over_seeds_and_blocks(values)
     assert row["iou_fg_mean"] == pytest.approx(expected.value, rel=1e-9)
     reach = expected.high - expected.value
-    assert row["iou_fg_high"] - row["iou_fg_mean"] == pytest.approx(reach, rel=1e-3)
-    assert row["iou_fg_mean"] - row["iou_fg_low"] == pytest.approx(reach, rel=1e-3)
+    tolerance = 1e-3 * reach
+    # No IoU lies below 0 or above 1.
+    assert row["iou_fg_high"] == pytest.approx(min(expected.high, 1), abs=tolerance)
+    assert row["iou_fg_low"] == pytest.approx(max(expected.low, 0), abs=tolerance)
 
 
 def test_few_slices_and_one_run_have_none(made_up):

@@ -241,7 +241,7 @@ class TrainedRun:
         files = find_clipseg(weights or self.config.get("weights_source"))
         if files.sha256 != self.config["weights_sha256"]:
             raise _unusable(self.record, f"the model in {files.folder} is not the one it had")
-        return load_clipseg(files, self.protocol.prompt, self.protocol.threshold)
+        return load_clipseg(files.folder, self.protocol.prompt, self.protocol.threshold)
 
     def load_backbone(
         self, weights: Weights, device: torch.device, reporter: Reporter

@@ -24,13 +24,13 @@ _FACTS = ("backbone", "weights", "longest_edge", "pixel_size_nm", "dtype", "prec
 
 def options_of_run(trained: TrainedRun, weights: str | None, device: str) -> ExtractOptions:
     """How to make the tokens that a run's head sees; of several layers, those of the last."""
-    # Of several layers the deepest: distances are measured on one.
     if not trained.regime.has_backbone:
         raise UsageError(
             f"run {trained.id} has no backbone, and so no tokens to measure distances of; choose "
             f"the run of a head or of a backbone.",
             subject=trained.id,
         )
+    # Of several layers the deepest: distances are measured on one.
     features = replace(trained.features(weights), layer=trained.layers[-1])
     adapter = None
     if trained.regime.runs_backbone:

@@ -114,8 +114,9 @@ def train(
     Args:
         datasets: What to train on; their ``test`` splits are scored at the end.
         regime: ``frozen``, a head on cached tokens; ``lora``, adapters in the backbone with it;
-            ``full``, all of the backbone; ``few-label``, a head that is fitted to a few points; or
-            ``supervised``, a U-Net that is trained from scratch.
+            ``full``, all of the backbone; ``few-label``, a head that is fitted to a few points;
+            ``supervised``, a U-Net that is trained from scratch; or ``zero-shot``, CLIPSeg with the
+            protocol's ``prompt``.
         backbone: Its name; with cached tokens it may be left out where the cache has one kind.
         weights: As :func:`extract`; None for whatever the cache has, else pretrained ones.
         longest_edge: Pixels; None for whatever the cache has, else 1022.

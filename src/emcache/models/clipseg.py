@@ -88,34 +88,55 @@ class CLIPSegHead(Head):
 
 
 def find_clipseg(text: str | None) -> CLIPSegFiles:
-    """Find a model: a folder that ``transformers`` saved, or a repository of the hub.
+    """Find and hash a model.
 
     Args:
-        text: The folder, or ``hf:REPOSITORY[@REVISION]``; None or ``pretrained`` for what its
-            authors published.
+        text: As for :func:`clipseg_folder`.
 
     Raises:
         WeightsError: There is no such folder, it is no CLIPSeg, or the hub cannot be reached.
     """
-    text = PUBLISHED if text in (None, "pretrained", "none") else text
+    folder = clipseg_folder(text)
+    sha256 = _folder_sha256(folder)
+    source = clipseg_source(text)
+    if source.startswith(HUB):
+        label = hub_label(parse_hub(source)[0], folder.name)
+    else:
+        label = file_label(folder.name, sha256)
+    return CLIPSegFiles(folder, label, sha256)
+
+
+def clipseg_source(text: str | None) -> str:
+    """Where a model comes from, in words that mean the same in every working directory."""
+    if text in (None, "pretrained", "none"):
+        return PUBLISHED
     assert text is not None  # noqa: S101 - the line above
-    if text.startswith(HUB):
-        repository, revision = parse_hub(text)
-        folder = _download(repository, revision)
-        sha256 = _folder_sha256(folder)
-        return CLIPSegFiles(folder, hub_label(repository, folder.name), sha256)
-    folder = Path(text).expanduser().resolve()
-    if not folder.is_dir():
+    return text if text.startswith(HUB) else str(Path(text).expanduser().resolve())
+
+
+def clipseg_folder(text: str | None) -> Path:
+    """The folder of a model; one of the hub is downloaded.
+
+    Args:
+        text: A folder that ``transformers`` saved, or ``hf:REPOSITORY[@REVISION]``; None or
+            ``pretrained`` for what its authors published.
+
+    Raises:
+        WeightsError: There is no such folder, or the hub cannot be reached.
+    """
+    source = clipseg_source(text)
+    if source.startswith(HUB):
+        return _download(*parse_hub(source))
+    if not Path(source).is_dir():
         raise WeightsError(
             f"there is no folder {text}; expected one that holds a CLIPSeg of transformers, or "
             f"hf:REPOSITORY as {PUBLISHED}.",
             subject=text,
         )
-    sha256 = _folder_sha256(folder)
-    return CLIPSegFiles(folder, file_label(folder.name, sha256), sha256)
+    return Path(source)
 
 
-def load_clipseg(files: CLIPSegFiles, prompt: str, threshold: float) -> CLIPSegHead:
+def load_clipseg(folder: Path, prompt: str, threshold: float) -> CLIPSegHead:
     """The model with a prompt, ready to predict.
 
     Raises:
@@ -137,15 +158,26 @@ def load_clipseg(files: CLIPSegFiles, prompt: str, threshold: float) -> CLIPSegH
             subject="transformers",
         ) from error
     try:
-        network = CLIPSegForImageSegmentation.from_pretrained(files.folder, local_files_only=True)
-        tokenizer: Any = AutoTokenizer.from_pretrained(files.folder, local_files_only=True)
+        # Typed as the model alone, whatever the options.
+        both: Any = CLIPSegForImageSegmentation.from_pretrained(
+            folder, local_files_only=True, output_loading_info=True
+        )
+        network, loaded = both
+        tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except Exception as error:
         raise WeightsError(
-            f"{files.folder} cannot be read as a CLIPSeg of transformers "
+            f"{folder} cannot be read as a CLIPSeg of transformers "
             f"({type(error).__name__}: {str(error).strip().splitlines()[0]:.200}); expected its "
             f"weights, config.json and tokenizer, as {PUBLISHED} has them.",
-            subject=str(files.folder),
+            subject=str(folder),
         ) from error
+    if missing := sorted(loaded["missing_keys"]):
+        # transformers fills them with random numbers, and a mask of these means nothing.
+        raise WeightsError(
+            f"{folder} lacks {len(missing)} of the model's tensors ({missing[0]} ...); expected "
+            f"all of a CLIPSeg's, its decoder's too, as {PUBLISHED} has them.",
+            subject=str(folder),
+        )
     tokens = tokenizer(prompt, return_tensors="pt")["input_ids"]
     settings: Any = network.config.text_config
     longest = settings.max_position_embeddings

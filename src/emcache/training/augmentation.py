@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from math import pi
 
 import torch
 from monai.transforms import (
@@ -24,7 +25,8 @@ from emcache.training.batches import Batch
 
 _LARGEST_SEED = 2**32 - 1
 _BOTH = ("image", "mask")
-_HALF_TURN = 3.14159
+_EIGHTH = pi / 4
+"""Of a turn, in radians; with quarter turns that makes any angle."""
 
 
 class Augmentation:
@@ -80,7 +82,7 @@ def _transforms(edge: int, *, changes: bool) -> list[object]:
         RandRotate90d(_BOTH, prob=0.5),
         RandRotated(
             _BOTH,
-            range_x=_HALF_TURN / 4,
+            range_x=_EIGHTH,
             prob=0.5,
             mode=("bilinear", "nearest"),
             padding_mode="reflection",

@@ -221,17 +221,19 @@ class ZeroShot(Regime):
     @override
     def builder(self, plan: TrainingPlan, reporter: Reporter) -> Callable[[int], Model]:
         # transformers takes seconds to import.
-        from emcache.models.clipseg import find_clipseg, load_clipseg
+        from emcache.models.clipseg import clipseg_folder, load_clipseg
 
         del reporter
         protocol = plan.protocol
-        files = find_clipseg(plan.request.features.weights)
-        head = load_clipseg(files, protocol.prompt, protocol.threshold)
+        folder = clipseg_folder(plan.request.features.weights)
+        head = load_clipseg(folder, protocol.prompt, protocol.threshold)
         return lambda _: Model(head, head)
 
     @override
     def facts(self, plan: TrainingPlan) -> Mapping[str, Any]:
-        return {"weights_source": plan.request.features.weights}
+        from emcache.models.clipseg import clipseg_source
+
+        return {"weights_source": clipseg_source(plan.request.features.weights)}
 
 
 REGIMES: Mapping[str, Regime] = {

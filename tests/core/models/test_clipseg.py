@@ -1,6 +1,7 @@
 """CLIPSeg through transformers: found, loaded, and the same map as the library's own."""
 
 import math
+import shutil
 import sys
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import polars as pl
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from transformers import CLIPSegConfig, CLIPSegForImageSegmentation, CLIPTokenizer
 
 from emcache.cache.find import FeatureRequest
@@ -70,7 +72,7 @@ def run(workspace: Workspace, folder: Path, **fields: object) -> Record:
 
 
 def test_the_map_is_that_of_transformers(folder: Path) -> None:
-    head = load_clipseg(find_clipseg(str(folder)), "cell", 0.5)
+    head = load_clipseg(folder, "cell", 0.5)
     theirs = CLIPSegForImageSegmentation.from_pretrained(folder).eval()
     tokenizer = CLIPTokenizer.from_pretrained(folder)
     images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
@@ -87,10 +89,9 @@ def test_the_map_is_that_of_transformers(folder: Path) -> None:
 
 def test_other_prompts_and_thresholds_give_other_masks(folder: Path) -> None:
     images = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(1))
-    files = find_clipseg(str(folder))
     with torch.inference_mode():
         half, high, other = (
-            load_clipseg(files, prompt, threshold)(images, (64, 64))
+            load_clipseg(folder, prompt, threshold)(images, (64, 64))
             for prompt, threshold in (("cell", 0.5), ("cell", 0.8), ("nucleus", 0.5))
         )
     assert torch.allclose(half[:, 1] - high[:, 1], torch.tensor(math.log(4.0)), atol=1e-5)
@@ -148,7 +149,7 @@ def test_a_model_that_moved_is_named_and_another_is_refused(
 )
 def test_prompts_that_cannot_be(folder: Path, prompt: str, words: str) -> None:
     with pytest.raises(UsageError, match=words):
-        load_clipseg(find_clipseg(str(folder)), prompt, 0.5)
+        load_clipseg(folder, prompt, 0.5)
 
 
 def test_folders_that_are_no_model(folder: Path, tmp_path: Path) -> None:
@@ -159,7 +160,7 @@ def test_folders_that_are_no_model(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "model.safetensors").write_bytes(b"not tensors")
     with pytest.raises(WeightsError, match="cannot be read as a CLIPSeg"):
-        load_clipseg(find_clipseg(str(tmp_path)), "cell", 0.5)
+        load_clipseg(tmp_path, "cell", 0.5)
     assert find_clipseg(str(folder)).sha256 == find_clipseg(str(folder)).sha256
 
 
@@ -168,4 +169,24 @@ def test_without_transformers_the_extra_is_named(
 ) -> None:
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(EmcacheError, match=r"pip install 'emcache\[clipseg\]'"):
-        load_clipseg(find_clipseg(str(folder)), "cell", 0.5)
+        load_clipseg(folder, "cell", 0.5)
+
+
+def test_a_model_without_its_decoder_is_refused(folder: Path, tmp_path: Path) -> None:
+    """As a plain CLIP has none, and transformers would fill it with random numbers."""
+    shutil.copytree(folder, tmp_path / "part")
+    state = load_file(folder / "model.safetensors")
+    rest = {name: tensor for name, tensor in state.items() if not name.startswith("decoder.")}
+    assert 0 < len(rest) < len(state)
+    save_file(rest, tmp_path / "part" / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(WeightsError, match=r"lacks \d+ of the model's tensors \(decoder\."):
+        load_clipseg(tmp_path / "part", "cell", 0.5)
+
+
+def test_a_folder_that_was_named_from_elsewhere_is_found_again(
+    cells: Workspace, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder.parent)
+    record = run(cells, Path(folder.name))
+    monkeypatch.chdir(tmp_path)
+    evaluate_run(cells, record.id, ["cells:test"], EvaluationOptions(), Quiet())

@@ -69,18 +69,7 @@ reaches AS (
     SELECT
         compared.*,
         CASE
-            WHEN n_seeds >= 3 AND of_blocks IS NOT NULL
-                THEN greatest(
-                    student_t(greatest(n_seeds - 1, 1)::DOUBLE) * sqrt(of_seeds),
-                    coalesce(
-                        student_t(
-                            (of_seeds + of_blocks) ** 2
-                            / nullif(of_seeds ** 2 / greatest(n_seeds - 1, 1) + of_blocks ** 2 / 4, 0)
-                        ),
-                        0
-                    )
-                    * sqrt(of_seeds + of_blocks)
-                )
+            WHEN n_seeds >= 3 AND of_blocks IS NOT NULL THEN interval_reach(n_seeds, of_seeds, of_blocks)
         END AS reach
     FROM compared
     LEFT JOIN variances USING (eval_on, setup_a, setup_b)

@@ -12,6 +12,20 @@ CREATE MACRO student_t(freedom) AS (
             ]::DOUBLE[] AS known
     )
 );
+-- Half the 95 % interval of a mean over seeds and blocks of slices, whose variances add up (Satterthwaite's degrees of
+-- freedom); never narrower than over seeds alone, which more degrees of freedom could make it.
+CREATE MACRO interval_reach(n_seeds, of_seeds, of_blocks) AS
+    greatest(
+        student_t(greatest(n_seeds - 1, 1)::DOUBLE) * sqrt(of_seeds),
+        coalesce(
+            student_t(
+                (of_seeds + of_blocks) ** 2
+                / nullif(of_seeds ** 2 / greatest(n_seeds - 1, 1) + of_blocks ** 2 / 4, 0)
+            ),
+            0
+        )
+        * sqrt(of_seeds + of_blocks)
+    );
 -- Foreground IoU of every run without each of five blocks of neighbouring slices, for intervals; of ten slices or more.
 CREATE VIEW block_scores AS
 WITH ordered AS (
@@ -105,28 +119,14 @@ variances AS (
     GROUP BY ALL
 ),
 reaches AS (
-    SELECT
-        run_ids,
-        eval_on,
-        split,
-        seen,
-        -- Never narrower than over seeds alone: more degrees of freedom could make it so.
-        greatest(
-            student_t((n_runs - 1)::DOUBLE) * sqrt(of_seeds),
-            coalesce(student_t(freedom), 0) * sqrt(of_seeds + of_blocks)
-        ) AS reach
-    FROM (
-        SELECT
-            *,
-            (of_seeds + of_blocks) ** 2
-            / nullif(of_seeds ** 2 / (n_runs - 1) + of_blocks ** 2 / 4, 0) AS freedom
-        FROM variances
-    )
+    SELECT run_ids, eval_on, split, seen, interval_reach(n_runs, of_seeds, of_blocks) AS reach
+    FROM variances
 )
 SELECT
     scores.* EXCLUDE (run_ids),
-    iou_fg_mean - reach AS iou_fg_low,
-    iou_fg_mean + reach AS iou_fg_high
+    -- Without a reach there is no interval; greatest and least would leave out the NULL.
+    CASE WHEN reach IS NOT NULL THEN greatest(iou_fg_mean - reach, 0) END AS iou_fg_low,
+    CASE WHEN reach IS NOT NULL THEN least(iou_fg_mean + reach, 1) END AS iou_fg_high
 FROM scores
 LEFT JOIN reaches USING (run_ids, eval_on, split, seen);
 COMMENT ON VIEW leaderboard IS 'Mean and spread of the foreground IoU over runs that differ in nothing but the seed.';
