@@ -116,6 +116,7 @@ def test_a_chart_says_which_figures_are_quick(measured, quick, said):
     assert said in json.dumps(bench_chart(BenchRows(ratios, rows.growth)).to_dict())
 
 
+@pytest.mark.slow
 def test_the_warehouse_measures_itself(tmp_path):
     setting = Setting(tmp_path, torch.device("cpu"), quick=True, reporter=Quiet())
     (found,) = measure_ingest(setting)
