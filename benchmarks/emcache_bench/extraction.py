@@ -8,7 +8,8 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from emcache.cache.compute import Layer, compute_layers
+from emcache.cache.blocks import Layer
+from emcache.cache.compute import compute_layers
 from emcache.cache.find import Donors
 from emcache.cache.inputs import normalise, training_image
 from emcache.models.device import Precision, autocast, kept_memory

@@ -13,6 +13,7 @@ import torch
 
 from emcache.cache.labels import ensure_labels
 from emcache.cache.recipe import place_slices
+from emcache.cache.shards import ShardTokens
 from emcache.cache.writer import FeatureSetWriter
 from emcache.data.dataset import Slice
 from emcache.progress import Quiet
@@ -118,7 +119,7 @@ def oversized_features(folder: Path, limit: int, edge: int, dim: int) -> Labelle
     pooled = tokens.mean(axis=(1, 2), dtype=np.float32)
     for shard in writer.pending:
         n = len(shard.positions)
-        writer.write(shard, tokens[:n], pooled[:n], pooled[:n], 0.0)
+        writer.write(shard, ShardTokens(tokens[:n], pooled[:n], pooled[:n], 0.0))
     feature_set = writer.finish(
         folder / "made-up",
         {

@@ -9,6 +9,7 @@ import typer
 from emcache_cli.groups import with_groups
 from emcache_cli.options import (
     BackboneOptions,
+    ClusterOption,
     DeviceOption,
     FormatOption,
     PrecisionOption,
@@ -49,6 +50,7 @@ def extract(
     batch: Annotated[int, typer.Option(min=1, help="Slices in one forward pass.")] = 4,
     device: DeviceOption = "auto",
     precision: PrecisionOption = "auto",
+    cluster: ClusterOption = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be made, and make nothing.")
     ] = False,
@@ -56,8 +58,11 @@ def extract(
     workspace: WorkspaceOption = None,
 ) -> None:
     """Compute the patch tokens of every slice, once."""
+    from dataclasses import replace
+
     from emcache.cache.extract import run_extractions
     from emcache.cache.plan import ExtractOptions, parse_shift, plan_layers
+    from emcache.cluster.pool import open_pool
     from emcache.data.dataset import Selection
     from emcache.data.greys import find_grey_rule
     from emcache.storage.workspace import find_workspace
@@ -78,16 +83,24 @@ def extract(
         greys=find_grey_rule(place, normalise, console),
         shift=parse_shift(tokens),
     )
-    # Every dataset is checked before the first is extracted.
-    passes = [plan_layers(place, Selection.parse(d), options, layers, console) for d in datasets]
-    if dry_run:
-        show_rows([row for jobs in passes for job in jobs for row in job_rows(job)], output_format)
-        return
-    show_rows(
-        [
-            extraction_row(job, extraction, console)
-            for jobs in passes
-            for job, extraction in zip(jobs, run_extractions(jobs, console), strict=True)
-        ],
-        output_format,
-    )
+    with open_pool(place, "none" if dry_run else cluster, console, device, precision) as pool:
+        if pool is not None:
+            options = replace(
+                options,
+                device=pool.identity.device,
+                precision=pool.identity.precision,
+                elsewhere=True,
+            )
+        # Every dataset is checked before the first is extracted.
+        passes = [
+            plan_layers(place, Selection.parse(d), options, layers, console) for d in datasets
+        ]
+        if dry_run:
+            rows = [row for jobs in passes for job in jobs for row in job_rows(job)]
+        else:
+            rows = [
+                extraction_row(job, extraction, console)
+                for jobs in passes
+                for job, extraction in zip(jobs, run_extractions(jobs, console, pool), strict=True)
+            ]
+    show_rows(rows, output_format)

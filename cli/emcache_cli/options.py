@@ -25,6 +25,16 @@ WorkspaceOption = Annotated[
 
 DeviceOption = Annotated[str, typer.Option(metavar="auto|cpu|cuda|mps", help="Where to compute.")]
 
+ClusterOption = Annotated[
+    str | None,
+    typer.Option(
+        "--cluster",
+        metavar="local:N|slurm:NAME|tcp://HOST:PORT|none",
+        help="Workers that compute, by Dask. (default: what emcache.toml says, else none)",
+        show_default=False,
+    ),
+]
+
 PrecisionOption = Annotated[
     str,
     typer.Option(

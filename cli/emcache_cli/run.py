@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from emcache_cli.options import DeviceOption, FormatOption, WorkspaceOption
+from emcache_cli.options import ClusterOption, DeviceOption, FormatOption, WorkspaceOption
 
 
 def run(
@@ -29,6 +29,7 @@ def run(
         ),
     ] = None,
     device: DeviceOption = "auto",
+    cluster: ClusterOption = None,
     output_format: FormatOption = None,
     workspace: WorkspaceOption = None,
 ) -> None:
@@ -36,11 +37,13 @@ def run(
 
     Exit code 1 where some of it failed.
     """
+    from emcache.cluster.pool import open_pool
     from emcache.models.weights.short_names import read_short_names
     from emcache.storage.workspace import find_workspace
     from emcache.studies.file import read_study
     from emcache.studies.gaps import find_gap_problems, run_study_gaps
     from emcache.studies.run import plan_study, run_study
+    from emcache.studies.sharing import share_gaps, share_study
     from emcache_cli.console import Console, show_rows
     from emcache_cli.study_summaries import (
         gaps_in_words,
@@ -59,8 +62,13 @@ def run(
         for gap, problem in find_gap_problems(place, grid, data):
             console.say(f"Problem: {gap.words}: {problem}")
         return
-    results = list(run_study(place, grid, device, console, data))
-    gaps = list(run_study_gaps(place, grid, device, console))
+    with open_pool(place, cluster, console, device) as pool:
+        if pool is None:
+            results = list(run_study(place, grid, device, console, data))
+            gaps = list(run_study_gaps(place, grid, device, console))
+        else:
+            results = share_study(place, grid, device, console, pool, data)
+            gaps = share_gaps(place, grid, device, console, pool)
     show_rows(result_rows(results), output_format)
     if gaps:
         console.say(gaps_in_words(gaps))

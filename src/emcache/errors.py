@@ -15,6 +15,7 @@
     ├── StoreError               a feature set that is damaged, incomplete or not to be found
     │   └── FormatVersionError   written by a newer emcache
     ├── TrainingError            a training that cannot go on
+    ├── ClusterError             workers that are not there, or not what they should be
     ├── StudyError               a study file that cannot be read or carried out
     ├── RecordError              a record that is damaged or not to be found
     └── WarehouseError           a database or query that DuckDB refuses
@@ -102,6 +103,10 @@ class FormatVersionError(StoreError):
 
 class TrainingError(EmcacheError):
     """A training that cannot go on."""
+
+
+class ClusterError(EmcacheError):
+    """Workers that are not there, or that compute with something else."""
 
 
 class StudyError(EmcacheError):

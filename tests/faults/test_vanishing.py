@@ -13,10 +13,12 @@ from emcache_bench.synthetic import STYLES, write_domain
 from PIL import Image
 
 import emcache.cache.writer
-from emcache.cache.compute import Layer, compute_layers
-from emcache.cache.extract import load_job_backbone, run_extraction
+from emcache.cache.blocks import Layer
+from emcache.cache.compute import compute_layers
+from emcache.cache.extract import run_extraction
 from emcache.cache.feature_set import FeatureSet
 from emcache.cache.find import Donors, FeatureRequest
+from emcache.cache.job_backbone import load_job_backbone
 from emcache.cache.labels import LABEL_FOLDER, ensure_labels
 from emcache.cache.plan import ExtractOptions, Job, plan_extraction
 from emcache.cache.writer import FeatureSetWriter

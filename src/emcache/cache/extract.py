@@ -13,17 +13,17 @@ import polars as pl
 from jaxtyping import Float32
 
 from emcache.auditing.run import ensure_audited
-from emcache.cache.compute import Layer, compute_layers
+from emcache.cache.blocks import Layer
+from emcache.cache.compute import compute_layers
 from emcache.cache.feature_set import RECEIPTS, FeatureSet, find_feature_set
 from emcache.cache.find import Donors
+from emcache.cache.job_backbone import load_job_backbone
 from emcache.cache.labels import ensure_labels
 from emcache.cache.plan import Job
+from emcache.cluster.pool import Pool
 from emcache.data.dataset import slice_table_rows
 from emcache.errors import StoreError
-from emcache.models.backbones.base import BackboneModule
 from emcache.models.device import advise_on_memory, kept_memory
-from emcache.models.loading import load_backbone
-from emcache.models.tuned import load_tuned
 from emcache.models.weights import describe_untrained, is_untrained
 from emcache.progress import Reporter
 from emcache.storage.locks import held
@@ -105,16 +105,20 @@ def run_extraction(job: Job, reporter: Reporter) -> Extraction:
     return run_extractions([job], reporter)[0]
 
 
-def run_extractions(jobs: Sequence[Job], reporter: Reporter) -> list[Extraction]:
+def run_extractions(
+    jobs: Sequence[Job], reporter: Reporter, pool: Pool | None = None
+) -> list[Extraction]:
     """Make the feature sets of several layers of the same slices, in one pass of the backbone.
 
     Args:
         jobs: They differ in the recipe's layer alone.
         reporter: Receives progress.
+        pool: Workers that compute; None for this process.
 
     Raises:
         StoreError: A slice changed while it was being read, or its tokens are not finite.
         WeightsError: The weights do not fit, or changed since they were hashed.
+        ClusterError: Workers are gone.
     """
     first = jobs[0]
     ensure_audited(first.workspace, first.dataset, reporter)
@@ -126,7 +130,7 @@ def run_extractions(jobs: Sequence[Job], reporter: Reporter) -> list[Extraction]
             locks.enter_context(held(cache / f".{name}.lock", f"extracting {name}", reporter))
         found = [_find(job, reporter) for job in jobs]
         missing = [job for job, one in zip(jobs, found, strict=True) if one is None]
-        made = iter(_extract(missing, reporter) if missing else ())
+        made = iter(_extract(missing, reporter, pool) if missing else ())
         extractions = [next(made) if one is None else one for one in found]
     if all(item.mask is not None for item in first.slices):
         # Beside the first layer, where trainings look for them; the others have the same.
@@ -160,7 +164,7 @@ def _find(job: Job, reporter: Reporter) -> Extraction | None:
     return Extraction(found, 0, 0, None)
 
 
-def _extract(jobs: Sequence[Job], reporter: Reporter) -> list[Extraction]:
+def _extract(jobs: Sequence[Job], reporter: Reporter, pool: Pool | None) -> list[Extraction]:
     started = time.perf_counter()
     if is_untrained(jobs[0].weights.label):
         reporter.say(describe_untrained(jobs[0].weights.label))
@@ -168,10 +172,12 @@ def _extract(jobs: Sequence[Job], reporter: Reporter) -> list[Extraction]:
     layers = [Layer(job, donors) for job, donors in zip(jobs, found, strict=True)]
     donated = all(item in layer.donors for layer in layers for item in layer.job.places)
     # Before anything is written, so that weights that do not fit leave nothing behind.
-    backbone = None if donated else load_job_backbone(jobs[0], reporter)
+    backbone = None
+    if not donated and pool is None:
+        backbone = load_job_backbone(jobs[0], reporter)
     advice = "use a smaller --batch or --longest-edge"
     with kept_memory(), advise_on_memory(StoreError, "the backbone", advice):
-        feature_sets = compute_layers(layers, backbone, reporter)
+        feature_sets = compute_layers(layers, backbone, reporter, pool=pool)
     extractions = []
     seconds = time.perf_counter() - started
     for layer, feature_set in zip(layers, feature_sets, strict=True):
@@ -183,20 +189,6 @@ def _extract(jobs: Sequence[Job], reporter: Reporter) -> list[Extraction]:
         )
         extractions.append(Extraction(feature_set, count, layer.copied, record))
     return extractions
-
-
-def load_job_backbone(job: Job, reporter: Reporter) -> BackboneModule:
-    """The backbone of a job, with what a run changed in it if it is one's, on the job's device.
-
-    Raises:
-        WeightsError: The weights do not fit, or changed since they were hashed.
-        AdapterError: An adapter does not fit, or changed since it was hashed.
-    """
-    backbone = load_backbone(job.spec, job.weights, job.device, reporter)
-    if job.adapter is not None:
-        load_tuned(backbone, job.adapter)
-        backbone.to(job.device)
-    return backbone
 
 
 def _seconds(value: object) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -57,6 +58,8 @@ class ExtractOptions:
     """What is done to the greys of a slice first."""
     shift: int = 1
     """Tokens along the edge of a patch, from as many shifted passes."""
+    elsewhere: bool = False
+    """Whether workers compute: ``device`` and ``precision`` are theirs, and may not be here."""
 
     def __post_init__(self) -> None:
         if self.batch < 1:
@@ -116,6 +119,25 @@ class Job:
         """How many files the feature set will have, labels left out."""
         shards = plan_shards(self.places, self.spec.dim, self.recipe.dtype)
         return len(shards) + 2 * len({shard.grid for shard in shards}) + _FIXED_FILES
+
+    def part(self, positions: Sequence[int]) -> Job:
+        """The job of some of the slices alone, which goes on in their feature set's name.
+
+        Args:
+            positions: Of slices of one grid, in order.
+        """
+        slices = tuple(self.slices[position] for position in positions)
+        places = [self.places[position] for position in positions]
+        return replace(
+            self,
+            dataset=replace(self.dataset, slices=slices),
+            slices=slices,
+            places=place_slices(
+                [item.id for item in places],
+                [item.pixel_sha256 for item in places],
+                [item.grid for item in places],
+            ),
+        )
 
     def description(self) -> dict[str, Any]:
         """What the feature set's manifest and every record say of it."""
@@ -191,7 +213,7 @@ def plan_extraction(
         EmcacheError: Of the dataset, backbone, weights, size or device.
     """
     spec = find_backbone(options.backbone)
-    device = pick_device(options.device)
+    device = torch.device(options.device) if options.elsewhere else pick_device(options.device)
     precision = pick_precision(options.precision, device)
     dataset = load_dataset(workspace, selection.dataset, reporter)
     preprocessing = preprocessing_of(

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from emcache.cache.compute import Layer, compute_layers
-from emcache.cache.extract import load_job_backbone
+from emcache.cache.blocks import Layer
+from emcache.cache.compute import compute_layers
 from emcache.cache.feature_jobs import job_of
 from emcache.cache.feature_set import (
     PARTIAL_SUFFIX,
@@ -22,6 +22,7 @@ from emcache.cache.feature_set import (
     load_feature_manifest,
 )
 from emcache.cache.find import Donors
+from emcache.cache.job_backbone import load_job_backbone
 from emcache.cache.labels import LABEL_FOLDER, LABEL_FORMAT, ensure_labels
 from emcache.cache.plan import Job
 from emcache.cache.recipe import (

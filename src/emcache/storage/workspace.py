@@ -194,7 +194,15 @@ class Workspace:
         Raises:
             WorkspaceError: The file cannot be read, or ``weights`` is not a table.
         """
-        return self._weights(self._read())
+        return self._section(self._read(), "weights")
+
+    def cluster_tables(self) -> dict[str, Any]:
+        """What ``emcache.toml`` says under ``[clusters]``; unchecked plain values.
+
+        Raises:
+            WorkspaceError: The file cannot be read, or ``clusters`` is not a table.
+        """
+        return self._section(self._read(), "clusters")
 
     def add_weights(self, name: str, options: Mapping[str, Any]) -> None:
         """Write the table of a short name of weights, in place of one that is there.
@@ -203,7 +211,7 @@ class Workspace:
             WorkspaceError: As above.
         """
         with self._editing() as document:
-            self._weights(document)
+            self._section(document, "weights")
             _add_table(document, "weights", name, options)
 
     def remove_weights(self, name: str) -> None:
@@ -213,7 +221,7 @@ class Workspace:
             WorkspaceError: As above.
         """
         with self._editing() as document:
-            if name in self._weights(document):
+            if name in self._section(document, "weights"):
                 section: Any = document["weights"]
                 del section[name]
 
@@ -262,12 +270,12 @@ class Workspace:
             check_dataset_name(name)
         return tables
 
-    def _weights(self, document: tomlkit.TOMLDocument) -> dict[str, Any]:
-        tables = document.unwrap().get("weights", {})
+    def _section(self, document: tomlkit.TOMLDocument, name: str) -> dict[str, Any]:
+        tables = document.unwrap().get(name, {})
         if not isinstance(tables, dict):
             raise WorkspaceError(
-                f"`weights` in {self.config_path} is not a table; expected [weights.NAME] "
-                f"sections: fix it.",
+                f"`{name}` in {self.config_path} is not a table; expected [{name}.NAME] sections: "
+                f"fix it.",
                 subject=self.config_path,
             )
         return tables

@@ -129,10 +129,10 @@ def run_study(
         StudyError: A dataset is not there, cannot be trained on, or failed its audit without
             being accepted; nothing has been trained.
     """
-    _check_datasets(workspace, study, data or study.folder, reporter)
+    check_datasets(workspace, study, data or study.folder, reporter)
     for number, cell in enumerate(study.cells, start=1):
         reporter.say(f"{study.name}, cell {number} of {len(study.cells)}: {cell.words}.")
-        yield _run(workspace, cell, device, reporter)
+        yield run_cell(workspace, cell, device, reporter)
 
 
 def trained_runs_of(
@@ -143,18 +143,26 @@ def trained_runs_of(
     Raises:
         EmcacheError: Its data or its weights are not there.
     """
-    plan = plan_training(workspace, _request(workspace, cell, device), reporter)
+    plan = plan_training(workspace, request_of(workspace, cell, device), reporter)
     runs = records.runs
     fingerprints = [plan.fingerprint(seed) for seed in cell.request.seeds]
     return [runs[fingerprint] for fingerprint in fingerprints if fingerprint in runs]
 
 
-def _run(workspace: Workspace, cell: Cell, device: str, reporter: Reporter) -> CellResult:
+def run_cell(workspace: Workspace, cell: Cell, device: str, reporter: Reporter) -> CellResult:
+    """Train what is left of a cell, and score it where the study says.
+
+    Args:
+        workspace: Where.
+        cell: What.
+        device: To train on.
+        reporter: Receives progress.
+    """
     before = trained = evaluated = 0
     problems: list[str] = []
     records = StudyRecords(workspace)
     try:
-        plan = plan_training(workspace, _request(workspace, cell, device), reporter)
+        plan = plan_training(workspace, request_of(workspace, cell, device), reporter)
     except EmcacheError as error:
         return _failed(cell, error, reporter)
     for seed in cell.request.seeds:
@@ -212,8 +220,17 @@ def _selected(workspace: Workspace, text: str) -> tuple[Dataset, str | None]:
     return load_dataset(workspace, selection.dataset), selection.split
 
 
-def _request(workspace: Workspace, cell: Cell, device: str) -> TrainingRequest:
-    """What a cell asks for, with the very weights and arithmetic of its tokens."""
+def request_of(workspace: Workspace, cell: Cell, device: str) -> TrainingRequest:
+    """What a cell asks for, with the very weights and arithmetic of its tokens.
+
+    Args:
+        workspace: Where.
+        cell: What.
+        device: To train on.
+
+    Raises:
+        EmcacheError: Its weights or the device are not there.
+    """
     request = cell.request
     if not find_regime(request.regime).has_backbone:
         return replace(request, device=device)
@@ -223,8 +240,19 @@ def _request(workspace: Workspace, cell: Cell, device: str) -> TrainingRequest:
     return replace(request, features=features, device=device)
 
 
-def _check_datasets(workspace: Workspace, study: Study, data: Path, reporter: Reporter) -> None:
-    """Every dataset is checked and audited before the first training, not hours after it."""
+def check_datasets(workspace: Workspace, study: Study, data: Path, reporter: Reporter) -> None:
+    """Check and audit every dataset before the first training, not hours after it.
+
+    Args:
+        workspace: Where.
+        study: Whose datasets.
+        data: Folder of the study's own ones.
+        reporter: Receives progress.
+
+    Raises:
+        StudyError: One is not there, cannot be trained on, or failed its audit without being
+            accepted.
+    """
     try:
         add_study_datasets(workspace, study.own_datasets, data, reporter)
         for name in study.datasets:
@@ -298,7 +326,7 @@ def _plan(
             steps = epoch_steps(learned.train, request.sampling, request.protocol.batch)
         problem = _missing_weights(workspace, cell) if regime.has_backbone else None
         if problem is None:
-            plan = plan_training(workspace, _request(workspace, cell, device), Quiet())
+            plan = plan_training(workspace, request_of(workspace, cell, device), Quiet())
             done = tuple(s for s in request.seeds if plan.fingerprint(s) in records.runs)
         cached = regime.has_backbone and not regime.runs_backbone
         if cached and len(done or ()) < len(request.seeds):
@@ -337,7 +365,7 @@ def _cached(
     """Whether the dataset's tokens are there; False where the weights are not known."""
     if problem is not None:
         return False
-    features = _request(workspace, cell, device).features
+    features = request_of(workspace, cell, device).features
     return choose_feature_set(workspace, dataset, features) is not None
 
 

@@ -84,6 +84,8 @@ class Inputs:
     """Of a backbone that runs at every step; None where tokens come from the cache."""
     open: Callable[[Reporter], Reader]
     """Makes what is missing."""
+    missing: tuple[tuple[Job, ...], ...] = ()
+    """The extractions that are to be made first, of all layers of a source at once."""
 
 
 def plan_cached_tokens(workspace: Workspace, request: InputsRequest, reporter: Reporter) -> Inputs:
@@ -110,6 +112,7 @@ def plan_cached_tokens(workspace: Workspace, request: InputsRequest, reporter: R
         tuple(known.name for item in planned for known in item.known),
         None,
         lambda reporter: _open_tokens([item.make(reporter) for item in planned], request, pixels),
+        tuple(item.missing for item in planned if item.missing),
     )
 
 
@@ -236,10 +239,15 @@ class _PlannedFeatures:
         places = known.places if isinstance(known, Job) else known.slices
         return tuple(place.grid for place in places)
 
+    @property
+    def missing(self) -> tuple[Job, ...]:
+        """What is to be extracted."""
+        return tuple(known for known in self.known if isinstance(known, Job))
+
     def make(self, reporter: Reporter) -> LabelledFeatures:
         """Extract what is missing in one pass, and open features and labels."""
         dataset = self.source.dataset
-        jobs = [known for known in self.known if isinstance(known, Job)]
+        jobs = self.missing
         made: Iterator[Extraction] = iter(())
         if jobs:
             reporter.say(
