@@ -10,7 +10,7 @@ SOURCES := src warehouse cli tests benchmarks
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test faults test-slow bench bench-quick audit-table check format docs lock clean
+.PHONY: help setup demo test faults test-cluster test-slow bench bench-quick audit-table check format docs lock clean
 
 help: ## Show this list.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-11s %s\n", $$1, $$2}'
@@ -32,12 +32,16 @@ demo: setup ## Run the main job on made-up data into ./demo (removed first).
 
 # One thread a worker: two workers with two threads each spend their time waiting for each other.
 test: setup ## Run the tests.
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not cluster"
 
 # Other kills, flips and files each time; SEED=123 tries those again of which a run has said so.
-faults: setup ## Kill, flip, crowd and fuzz as often as it takes to believe it (about 15 minutes).
+faults: setup ## Kill, flip, crowd and fuzz as often as it takes to believe it (about half an hour).
 	EMCACHE_FAULTS=full OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal \
 	  $(if $(SEED),--hypothesis-seed=$(SEED)) tests/faults
+
+# One after the other: each starts workers of its own.
+test-cluster: setup ## Run the tests that start workers, on this machine and by SLURM where it is there.
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "cluster and not slow"
 
 test-slow: setup ## Run the slow tests.
 	$(BIN)/python -m pytest -m slow

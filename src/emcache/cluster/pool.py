@@ -40,8 +40,6 @@ Value = TypeVar("Value")
 
 _POLL_SECONDS = 1.0
 _NO_WORKER_SECONDS = 120.0
-# Pieces that wait at each worker, so that none is idle while this process is asked for more.
-_AHEAD = 2
 _MOST_TRIES = 3
 
 
@@ -80,10 +78,11 @@ class Pool:
     @property
     def workers(self) -> list[str]:
         """Addresses of the workers that take work."""
+        found = self.client.scheduler_info(n_workers=-1)["workers"]
         return [
             address
-            for address in self.client.scheduler_info(n_workers=-1)["workers"]
-            if address not in self._refused
+            for address, facts in found.items()
+            if address not in self._refused and facts.get("status") != "paused"
         ]
 
     def run(
@@ -115,7 +114,7 @@ class Pool:
                 workers = self.workers
                 if workers:
                     lonely = time.monotonic()
-                room = max(0, max(1, _AHEAD * len(workers)) - len(active))
+                room = max(0, max(1, len(workers)) - len(active))
                 new = ((item, 0) for item in waiting)
                 for item, tries in islice(chain(again, new), room):
                     active[self._submit(function, item)] = (item, tries + 1)
@@ -160,11 +159,15 @@ class Pool:
             return answer
         error = future.exception() if future.status == "error" else None
         match error:
+            case KilledWorker() if tries < _MOST_TRIES:
+                # It may only have waited at workers that another piece has ended.
+                return None
             case KilledWorker():
                 return _Answer(
                     problem=ClusterError(
-                        f"{error.allowed_failures + 1} workers ended while they were at the same "
-                        f"piece of work, the last one at {error.last_worker.address}; often their "
+                        f"{tries * (error.allowed_failures + 1)} workers ended while they were at "
+                        f"the same piece of work, the last one at {error.last_worker.address}; "
+                        f"often their "
                         f"memory is too small: use a smaller --batch, or more memory a worker."
                     )
                 )
@@ -197,8 +200,9 @@ class Pool:
         alone = time.monotonic() - lonely
         if isinstance(self.choice, Scheduler) and alone > _NO_WORKER_SECONDS:
             raise ClusterError(
-                f"the scheduler at {self.choice.address} has had no worker for {alone:.0f} s; what "
-                f"is done is kept: start workers, and run the command again."
+                f"the scheduler at {self.choice.address} has had no worker that takes work for "
+                f"{alone:.0f} s; what is done is kept: start some with `dask worker ADDRESS "
+                f"--nthreads 1 --memory-limit 0`, and run the command again."
             )
 
     def _lost(self) -> ClusterError:
@@ -272,22 +276,35 @@ def _common_identity(client: Client, workspace: Workspace, device: str, precisio
 
 
 def _ask(client: Client, function: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
-    try:
-        answers: dict[str, Any] = client.run(function, *arguments, on_error="return")
-    except ImportError as error:
-        answers = {"": error}
-    for worker, answer in answers.items():
-        if isinstance(answer, EmcacheError):
+    """What each worker answers; one that ends meanwhile is left out, and the next is waited for."""
+    until = time.monotonic() + _NO_WORKER_SECONDS
+    while time.monotonic() < until:
+        found: dict[str, Any] = client.run(function, *arguments, on_error="return")
+        answers = {worker: _checked(worker, answer) for worker, answer in found.items()}
+        # Where the connection to a worker breaks, Dask answers with an error of the system.
+        there = {w: answer for w, answer in answers.items() if not isinstance(answer, OSError)}
+        if there:
+            return there
+        time.sleep(_POLL_SECONDS)
+    raise ClusterError(
+        f"no worker has stayed for {_NO_WORKER_SECONDS:.0f} s; look at what they print."
+    )
+
+
+def _checked(worker: str, answer: Any) -> Any:
+    """A worker's answer, or the error that it answered with."""
+    match answer:
+        case EmcacheError():
             raise ClusterError(f"worker {worker}: {answer}", subject=worker) from answer
-        if isinstance(answer, ImportError):
+        case ImportError():
             raise ClusterError(
                 f"worker {worker} cannot import emcache ({answer!s:.200}); expected the same "
                 f"environment as this process has: install it there.",
                 subject=worker,
             ) from answer
-        if isinstance(answer, BaseException):
+        case BaseException() if not isinstance(answer, OSError):
             raise answer
-    return answers
+    return answer
 
 
 def _see(marker: Any, content: str, dask_worker: Any) -> None:

@@ -21,8 +21,8 @@ from emcache.progress import Reporter
 if TYPE_CHECKING:
     from distributed import Client
 
-# Dask calls a task bad after so many of its workers have died. Nodes are taken away more often.
-_MOST_DEATHS = 10
+# Dask calls a task bad after so many of its workers have died; it is then tried again, twice.
+_MOST_DEATHS = 4
 _CONNECT_SECONDS = 10.0
 _WAIT_SECONDS = 60.0
 _POLL_SECONDS = 0.5
@@ -148,8 +148,13 @@ def _slurm(jobs: SlurmJobs, folder: Path) -> Any:
         log_directory=str(logs),
         death_timeout=_DEATH_SECONDS,
         job_name="emcache",
-        # One task at a time and worker: it has one model, and all the cores of its share.
-        worker_extra_args=["--nthreads", "1", "--preload", "emcache.cluster.preload"],
+        worker_extra_args=[
+            # One piece of work at a time: it has one model, and all the cores of its share.
+            *("--nthreads", "1"),
+            # SLURM's own limit holds; Dask's would stop a worker for the memory of its backbone.
+            *("--memory-limit", "0"),
+            *("--preload", "emcache.cluster.preload"),
+        ],
         scheduler_options={
             "dashboard_address": None,
             **({"host": jobs.host} if jobs.host else {}),
