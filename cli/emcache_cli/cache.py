@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from emcache_cli.options import FormatOption, WorkspaceOption
+from emcache_cli.options import ClusterOption, FormatOption, WorkspaceOption
 
 app = typer.Typer(
     help="The feature sets on the disk: what is there, whether it is whole, what can go.",
@@ -29,6 +29,7 @@ def verify(
     repair: Annotated[
         bool, typer.Option("--repair", help="Compute again what is damaged or missing.")
     ] = False,
+    cluster: ClusterOption = None,
     output_format: FormatOption = None,
     workspace: WorkspaceOption = None,
 ) -> None:
@@ -36,11 +37,14 @@ def verify(
 
     Exits with 1 where something is damaged and not repaired.
     """
+    from emcache.cluster.pool import open_pool
     from emcache.storage.workspace import find_workspace
     from emcache_cli.cache_tables import verify_and_repair
     from emcache_cli.console import Console, show_rows
 
-    rows, sound = verify_and_repair(find_workspace(workspace), repair, Console())
+    console, place = Console(), find_workspace(workspace)
+    with open_pool(place, cluster, console) as pool:
+        rows, sound = verify_and_repair(place, repair, console, pool)
     show_rows(rows, output_format)
     if not sound:
         raise typer.Exit(1)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from emcache.cache.feature_set import FeatureSet, feature_set_folders
+from emcache.cluster.pool import Pool
 from emcache.errors import EmcacheError
 from emcache.maintenance.prune import prune_cache
 from emcache.maintenance.repair import repair_feature_set, verify_feature_set
@@ -44,7 +45,7 @@ def feature_set_rows(workspace: Workspace) -> list[dict[str, Any]]:
 
 
 def verify_and_repair(
-    workspace: Workspace, repair: bool, reporter: Reporter
+    workspace: Workspace, repair: bool, reporter: Reporter, pool: Pool | None
 ) -> tuple[list[dict[str, Any]], bool]:
     """One row a feature set that is whole, one a damaged file; and whether all is whole now."""
     rows: list[dict[str, Any]] = []
@@ -52,7 +53,7 @@ def verify_and_repair(
     folders = feature_set_folders(workspace.cache)
     with reporter.task("Verifying the cache", len(folders), "feature sets") as task:
         for folder in folders:
-            damages = verify_feature_set(folder)
+            damages = verify_feature_set(folder, pool=pool)
             found = [
                 {
                     "feature_set": item.feature_set,

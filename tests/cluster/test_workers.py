@@ -116,7 +116,16 @@ def test_no_scheduler(workspace):
 def test_workers_that_somebody_started(workspace):
     with scheduler() as address, worker(address), worker(address):
         run(workspace, "extract", "cells", *TINY, "--cluster", address)
-    assert '"slices": 140' in run(workspace, "cache", "list").stdout
+        assert '"slices": 140' in run(workspace, "cache", "list").stdout
+        assert '"fail"' not in run(workspace, "cache", "verify", "--cluster", address).stdout
+        shards = sorted((workspace / "cache").glob("cells*/grids/*/tokens/c/*/0/0/0"))
+        data = shards[1].read_bytes()
+        shards[1].write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+        shards[2].unlink()
+        alone = run(workspace, "cache", "verify", code=1).stdout
+        assert alone == run(workspace, "cache", "verify", "--cluster", address, code=1).stdout
+    assert "has another checksum" in alone
+    assert "is missing" in alone
 
 
 def test_a_worker_with_other_versions(workspace, tmp_path):

@@ -33,6 +33,7 @@ from emcache.cache.recipe import (
     slices_per_shard,
 )
 from emcache.cache.writer import write_receipts
+from emcache.cluster.pool import Pool
 from emcache.errors import EmcacheError, FormatVersionError, StoreError
 from emcache.maintenance.prune import entries, labels_aside, remove
 from emcache.progress import Reporter
@@ -40,6 +41,9 @@ from emcache.storage.hashing import file_sha256
 from emcache.storage.locks import held
 from emcache.storage.manifest import MANIFEST_NAME, load_manifest
 from emcache.storage.workspace import Workspace
+
+# Shards are large; a few of them are seconds of reading.
+_FILES_AT_ONCE = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +84,19 @@ def verify_cache(cache: Path, *, thorough: bool = True) -> list[Damage]:
     ]
 
 
-def verify_feature_set(folder: Path, *, thorough: bool = True) -> list[Damage]:
-    """The damage of one feature set, its label sets included."""
+def verify_feature_set(
+    folder: Path, *, thorough: bool = True, pool: Pool | None = None
+) -> list[Damage]:
+    """The damage of one feature set, its label sets included.
+
+    Args:
+        folder: The feature set.
+        thorough: Compare checksums, not sizes alone.
+        pool: Workers that compare; None for this process.
+
+    Raises:
+        ClusterError: The workers are gone.
+    """
     try:
         manifest, slices = load_feature_manifest(folder)
         shards = plan_shards(
@@ -93,12 +108,12 @@ def verify_feature_set(folder: Path, *, thorough: bool = True) -> list[Damage]:
     held = {shard.token_file: shard.positions for shard in shards}
     damages = [
         Damage(folder.name, name, why, _damaged_slices(found, held.get(name, ())), certain)
-        for name, why, certain in _wrong_files(folder, manifest, thorough)
+        for name, why, certain in _wrong_files(folder, manifest, thorough, pool)
     ]
     patch = manifest["description"]["patch"]
     for own in entries(folder / LABEL_FOLDER):
         if own.is_dir() and own.name[0] != ".":
-            damages += _verify_labels(folder, own, slices, patch, thorough)
+            damages += _verify_labels(folder, own, slices, patch, thorough, pool)
     if labels_aside(folder).is_dir():
         why = "were put aside by a repair that was not finished"
         damages.append(Damage(folder.name, LABEL_FOLDER, why, ()))
@@ -134,7 +149,12 @@ def _damaged_slices(found: FeatureSet, positions: Sequence[int]) -> tuple[str, .
 
 
 def _verify_labels(
-    folder: Path, own: Path, slices: tuple[StoredSlice, ...], patch: int, thorough: bool
+    folder: Path,
+    own: Path,
+    slices: tuple[StoredSlice, ...],
+    patch: int,
+    thorough: bool,
+    pool: Pool | None,
 ) -> Iterator[Damage]:
     place = own.relative_to(folder).as_posix()
     try:
@@ -149,25 +169,58 @@ def _verify_labels(
             names = tuple(slices[position].id for position in positions[start : start + step])
             for array in ("mask", "occupancy"):
                 held[f"grids/{grid_name(grid)}/{array}/c/{number}/0/0"] = names
-    for name, why, certain in _wrong_files(own, manifest, thorough):
+    for name, why, certain in _wrong_files(own, manifest, thorough, pool):
         yield Damage(folder.name, f"{place}/{name}", why, held.get(name, ()), certain)
 
 
+_Wrong = tuple[str, str, bool]
+"""Name of a file that is wrong, why, and whether that is certain."""
+
+
+@dataclass(frozen=True, slots=True)
+class _FilesWork:
+    folder: Path
+    files: Sequence[tuple[str, Mapping[str, Any]]]
+    """Names, and what the manifest states of each."""
+    thorough: bool
+
+
 def _wrong_files(
-    folder: Path, manifest: Mapping[str, Any], thorough: bool
-) -> Iterator[tuple[str, str, bool]]:
-    """Name of each file that is wrong, why, and whether that is certain."""
-    for name, facts in manifest["files"].items():
+    folder: Path, manifest: Mapping[str, Any], thorough: bool, pool: Pool | None
+) -> Iterator[_Wrong]:
+    files = list(manifest["files"].items())
+    if pool is None:
+        yield from _compare(_FilesWork(folder, files, thorough))
+        return
+    works = (
+        _FilesWork(folder, files[start : start + _FILES_AT_ONCE], thorough)
+        for start in range(0, len(files), _FILES_AT_ONCE)
+    )
+    found: list[_Wrong] = []
+    for outcome in pool.run(_compare, works):
+        if outcome.problem is not None:
+            raise outcome.problem
+        found += outcome.value or []
+    order = {name: number for number, (name, _) in enumerate(files)}
+    yield from sorted(found, key=lambda wrong: order[wrong[0]])
+
+
+def _compare(work: _FilesWork) -> list[_Wrong]:
+    """Those of some files that are not what the manifest states; in a worker, or here."""
+    wrong: list[_Wrong] = []
+    for name, facts in work.files:
+        path = work.folder / name
         try:
-            size = (folder / name).stat().st_size
+            size = path.stat().st_size
             if size != facts["bytes"]:
-                yield name, f"has {size} bytes instead of {facts['bytes']}", True
-            elif thorough and file_sha256(folder / name) != facts["sha256"]:
-                yield name, "has another checksum", True
+                wrong.append((name, f"has {size} bytes instead of {facts['bytes']}", True))
+            elif work.thorough and file_sha256(path) != facts["sha256"]:
+                wrong.append((name, "has another checksum", True))
         except FileNotFoundError:
-            yield name, "is missing", True
+            wrong.append((name, "is missing", True))
         except OSError as error:
-            yield name, _unreadable(error), False
+            wrong.append((name, _unreadable(error), False))
+    return wrong
 
 
 @dataclass(frozen=True, slots=True)
