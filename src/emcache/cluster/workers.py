@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 # Dask calls a task bad after so many of its workers have died; it is then tried again, twice.
 _MOST_DEATHS = 4
+_STARTS = 3
 _CONNECT_SECONDS = 10.0
 _WAIT_SECONDS = 60.0
 _POLL_SECONDS = 0.5
@@ -101,6 +102,21 @@ def threads_of(choice: ClusterChoice) -> int | None:
 
 
 def _local(count: int, scratch: str) -> Any:
+    attempt = 1
+    while True:
+        try:
+            return _start_local(count, scratch)
+        except (OSError, RuntimeError) as error:
+            # A process that is killed while it starts takes the whole attempt with it.
+            if attempt == _STARTS:
+                raise ClusterError(
+                    f"{count} workers could not be started on this machine ({error!s:.200}); "
+                    f"expected memory for as many: start fewer, as --cluster local:1."
+                ) from error
+            attempt += 1
+
+
+def _start_local(count: int, scratch: str) -> Any:
     from distributed import LocalCluster
 
     return LocalCluster(
