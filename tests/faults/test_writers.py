@@ -11,15 +11,18 @@ from pathlib import Path
 import pytest
 from emcache_bench.made_up_records import write_training_records
 from emcache_bench.synthetic import STYLES, write_domain
+from filelock import FileLock
 
 from emcache.cache.extract import run_extraction
+from emcache.cache.job_backbone import load_job_backbone
 from emcache.cache.plan import ExtractOptions, plan_extraction
 from emcache.cache.writer import FeatureSetWriter
 from emcache.data.dataset import Selection
 from emcache.data.register import add_dataset
+from emcache.maintenance.repair import verify_cache
 from emcache.progress import Quiet
 from emcache.storage.locks import held, held_if_free, lock_holders
-from emcache.storage.records import list_record_ids
+from emcache.storage.records import list_record_ids, read_record
 from emcache.storage.workspace import init_workspace
 from emcache_warehouse.database import open_readonly
 from emcache_warehouse.query import run_query
@@ -133,6 +136,53 @@ class Lines(Quiet):
         self.lines.append(message)
         if "waiting for it" in message:
             self._waits.set()
+
+
+@pytest.mark.parametrize("meet_at", ["write", "finish", "not at all"])
+def test_without_locks_two_extractions_leave_one_sound_feature_set(job, monkeypatch, meet_at):
+    """Side by side, both at the end at once, and one that is overtaken before it writes."""
+    # As on a file system whose locks everybody gets.
+    monkeypatch.setattr(FileLock, "acquire", lambda self, timeout=-1: None)
+    monkeypatch.setattr(FileLock, "release", lambda self: None)
+    # Threads would draw random weights from one generator; processes do not.
+    backbone = load_job_backbone(job, Quiet())
+    monkeypatch.setattr("emcache.cache.extract.load_job_backbone", lambda *_: backbone)
+    both, overtaken = threading.Barrier(2), threading.Event()
+    real = {name: getattr(FeatureSetWriter, name) for name in ("write", "finish")}
+
+    def wrapped(name):
+        def method(self, *rest):
+            if name == meet_at:
+                both.wait(60)
+            if meet_at == "not at all" and threading.current_thread().name == "slow":
+                assert overtaken.wait(60)
+            return real[name](self, *rest)
+
+        return method
+
+    for name in real:
+        monkeypatch.setattr(FeatureSetWriter, name, wrapped(name))
+    found: dict[str, object] = {}
+
+    def extract() -> None:
+        name = threading.current_thread().name
+        try:
+            found[name] = run_extraction(job, Quiet()).feature_set.name
+        except BaseException as error:  # noqa: BLE001 - a thread's error would be lost
+            found[name] = error
+        if name == "quick":
+            overtaken.set()
+
+    threads = [threading.Thread(target=extract, name=name) for name in ("slow", "quick")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(120)
+    assert found == {"slow": job.name, "quick": job.name}
+    assert verify_cache(job.workspace.cache) == []
+    assert [path.name for path in job.workspace.cache.iterdir() if path.is_dir()] == [job.name]
+    (record,) = [name for name in list_record_ids(job.workspace.runs) if "-extract-" in name]
+    read_record(job.workspace.runs / record)
 
 
 def test_of_two_extractions_one_works_and_the_other_finds(job, monkeypatch):

@@ -94,7 +94,7 @@ class Block:
     """A shard of slices, in several layers."""
 
     def __init__(self, layers: Sequence[Layer], shard: Shard) -> None:
-        self._shard = shard
+        self.shard = shard
         self._layers = layers
         self._missing = [
             place
@@ -105,7 +105,7 @@ class Block:
     @property
     def to_compute(self) -> list[int]:
         """Positions of the slices that must go through the backbone."""
-        return [self._shard.positions[place] for place in self._missing]
+        return [self.shard.positions[place] for place in self._missing]
 
     def gather(
         self,
@@ -124,13 +124,13 @@ class Block:
             StoreError: A slice changed, or its tokens are not finite.
         """
         started = time.perf_counter()
-        parts = [_Part(layer, self._shard) for layer in self._layers]
+        parts = [_Part(layer, self.shard) for layer in self._layers]
         missing = set(self._missing)
-        for place in range(len(self._shard.positions)):
+        for place in range(len(self.shard.positions)):
             if place not in missing:
                 for part in parts:
                     part.copy(place)
-        advance(len(self._shard.positions) - len(missing))
+        advance(len(self.shard.positions) - len(missing))
         if backbone is not None:
             self._compute(parts, backbone, images, advance)
         seconds = (time.perf_counter() - started) / len(parts)

@@ -15,20 +15,22 @@ from jaxtyping import Float32
 from emcache.auditing.run import ensure_audited
 from emcache.cache.blocks import Layer
 from emcache.cache.compute import compute_layers
-from emcache.cache.feature_set import RECEIPTS, FeatureSet, find_feature_set
+from emcache.cache.feature_set import PARTIAL_SUFFIX, RECEIPTS, FeatureSet, find_feature_set
 from emcache.cache.find import Donors
 from emcache.cache.job_backbone import load_job_backbone
 from emcache.cache.labels import ensure_labels
 from emcache.cache.plan import Job
 from emcache.cluster.pool import Pool
 from emcache.data.dataset import slice_table_rows
-from emcache.errors import StoreError
+from emcache.errors import EmcacheError, StoreError
 from emcache.models.device import advise_on_memory, kept_memory
 from emcache.models.weights import describe_untrained, is_untrained
 from emcache.progress import Reporter
 from emcache.storage.locks import held
 from emcache.storage.manifest import MANIFEST_NAME
 from emcache.storage.records import Record, new_record
+
+_ATTEMPTS = 3
 
 
 def embedding_table(
@@ -130,7 +132,7 @@ def run_extractions(
             locks.enter_context(held(cache / f".{name}.lock", f"extracting {name}", reporter))
         found = [_find(job, reporter) for job in jobs]
         missing = [job for job, one in zip(jobs, found, strict=True) if one is None]
-        made = iter(_extract(missing, reporter, pool) if missing else ())
+        made = iter(_extract_or_find(missing, reporter, pool) if missing else ())
         extractions = [next(made) if one is None else one for one in found]
     if all(item.mask is not None for item in first.slices):
         # Beside the first layer, where trainings look for them; the others have the same.
@@ -162,6 +164,29 @@ def _find(job: Job, reporter: Reporter) -> Extraction | None:
             if not record.is_dir():
                 write_record(job, found)
     return Extraction(found, 0, 0, None)
+
+
+def _extract_or_find(
+    jobs: Sequence[Job], reporter: Reporter, pool: Pool | None
+) -> list[Extraction]:
+    """Extract, though another process may be at it too: on some file systems locks do nothing."""
+    attempt = 1
+    while True:
+        try:
+            return _extract(jobs, reporter, pool)
+        except (OSError, EmcacheError) as error:
+            found = [one for job in jobs if (one := _find(job, reporter)) is not None]
+            if len(found) == len(jobs):
+                # It has completed what this one was writing.
+                for job in jobs:
+                    partial = job.workspace.cache / (job.name + PARTIAL_SUFFIX)
+                    shutil.rmtree(partial, ignore_errors=True)
+                return found
+            if not isinstance(error, FileNotFoundError) or attempt == _ATTEMPTS:
+                raise
+            # It may be about to: both go on from the same shards.
+            attempt += 1
+            time.sleep(1)
 
 
 def _extract(jobs: Sequence[Job], reporter: Reporter, pool: Pool | None) -> list[Extraction]:

@@ -7,16 +7,21 @@ The set grows in ``<name>.partial``. A shard of tokens counts once its *receipt*
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
+from contextlib import suppress
+from errno import ENOENT
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import zarr
 from zarr.codecs import Crc32cCodec
+from zarr.errors import ContainsArrayError, ContainsGroupError
 from zarr.storage import LocalStore
 
 from emcache.cache.feature_set import RECEIPTS, FeatureSet
@@ -44,6 +49,7 @@ from emcache.storage.hashing import file_sha256
 from emcache.storage.manifest import write_manifest
 from emcache.storage.zarr_arrays import PLAIN, open_whole
 
+_VECTORS = ("pooled", "cls")
 _POOLED_CHUNK = 4096
 # A shared file system may show what another machine has written so late.
 _LATE_SECONDS = 90.0
@@ -104,8 +110,12 @@ class FeatureSetWriter:
         # stands in the folder now becomes part of the feature set.
         for pattern in _TEMPORARY:
             for left in list(self.folder.rglob(pattern)):
-                left.unlink(missing_ok=True)
+                if RECEIPTS not in left.parts:
+                    left.unlink(missing_ok=True)
         self._write_vectors()
+        for shard in self.shards:
+            if not (self.folder / shard.token_file).is_file():
+                raise FileNotFoundError(ENOENT, os.strerror(ENOENT), shard.token_file)
         write_manifest(
             self.folder,
             {
@@ -140,21 +150,7 @@ class FeatureSetWriter:
     def _write_vectors(self) -> None:
         """Make arrays of what the receipts hold, a chunk at a time, however many there are."""
         count = len(self.slices)
-        arrays = [
-            zarr.create_array(
-                LocalStore(self.folder),
-                name=name,
-                shape=(count, self._dim),
-                chunks=(min(count, _POOLED_CHUNK), self._dim),
-                dtype=np.float32,
-                filters=None,
-                compressors=[Crc32cCodec()],
-                dimension_names=("slice", "channel"),
-                config={"write_empty_chunks": True},
-                overwrite=True,
-            )
-            for name in ("pooled", "cls")
-        ]
+        arrays = [self._described(name, partial(self._create_vectors, name)) for name in _VECTORS]
         shard_of = {position: shard for shard in self.shards for position in shard.positions}
         for start in range(0, count, _POOLED_CHUNK):
             chunk = range(start, min(start + _POOLED_CHUNK, count))
@@ -186,25 +182,45 @@ class FeatureSetWriter:
         """Describe the token arrays, where an earlier attempt has not."""
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / RECEIPTS).mkdir(exist_ok=True)
-        store = LocalStore(self.folder)
-        if not (self.folder / "zarr.json").exists():
-            zarr.create_group(store)
         for grid in {shard.grid: None for shard in self.shards}:
             path = f"grids/{grid_name(grid)}/tokens"
-            for parent in ("grids", f"grids/{grid_name(grid)}"):
-                # Creating an array describes the groups above it; one that stands already does not.
-                if (self.folder / path).is_dir() and not (
-                    self.folder / parent / "zarr.json"
-                ).exists():
-                    zarr.create_group(store, path=parent)
-            try:
-                zarr.open_array(LocalStore(self.folder / path), mode="r+")
-                continue
-            except (OSError, ValueError, KeyError, TypeError):
-                # Not there yet, or damaged: made anew, and its shards with it.
-                shutil.rmtree(self.folder / path, ignore_errors=True)
             count = sum(len(shard.positions) for shard in self.shards if shard.grid == grid)
-            create_tokens(self.folder, path, (count, *grid, self._dim), self._dtype)
+            shape = (count, *grid, self._dim)
+            self._described(path, partial(create_tokens, self.folder, path, shape, self._dtype))
+            for group in ("", "grids", f"grids/{grid_name(grid)}"):
+                # Creating an array describes the groups above it; one that stands already does not.
+                if not (self.folder / group / "zarr.json").exists():
+                    with suppress(ContainsGroupError):
+                        zarr.create_group(LocalStore(self.folder), path=group)
+
+    def _create_vectors(self, name: str) -> zarr.Array[Any]:
+        count = len(self.slices)
+        return zarr.create_array(
+            LocalStore(self.folder),
+            name=name,
+            shape=(count, self._dim),
+            chunks=(min(count, _POOLED_CHUNK), self._dim),
+            dtype=np.float32,
+            filters=None,
+            compressors=[Crc32cCodec()],
+            dimension_names=("slice", "channel"),
+            config={"write_empty_chunks": True},
+        )
+
+    def _described(self, path: str, create: Callable[[], zarr.Array[Any]]) -> zarr.Array[Any]:
+        """An array of the folder, created where it is not there.
+
+        Where locks do nothing, another process may be at it too: nothing of its is removed.
+        """
+        if (self.folder / path / "zarr.json").exists():
+            try:
+                return zarr.open_array(LocalStore(self.folder / path), mode="r+")
+            except (OSError, ValueError, KeyError, TypeError):
+                # Damaged: made anew, and what it describes with it.
+                shutil.rmtree(self.folder / path, ignore_errors=True)
+        with suppress(ContainsArrayError):
+            return create()
+        return zarr.open_array(LocalStore(self.folder / path), mode="r+")
 
 
 def _sha256(path: Path) -> str | None:
@@ -225,10 +241,11 @@ def write_receipts(folder: Path, manifest: Mapping[str, Any], wrong: AbstractSet
     """
     slices = stored_slices(manifest["slices"])
     facts = manifest["description"]
-    vectors = ("pooled", "cls")
-    if any(name.partition("/")[0] in vectors for name in wrong):
+    if any(name.partition("/")[0] in _VECTORS for name in wrong):
         return
-    values = {name: np.asarray(open_whole(folder / name, PLAIN)[:], np.float32) for name in vectors}
+    values = {
+        name: np.asarray(open_whole(folder / name, PLAIN)[:], np.float32) for name in _VECTORS
+    }
     for shard in plan_shards(slices, facts["dim"], facts["dtype"]):
         described = f"grids/{grid_name(shard.grid)}/tokens/zarr.json"
         if wrong.isdisjoint({shard.token_file, described}):

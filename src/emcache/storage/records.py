@@ -144,7 +144,8 @@ class Draft:
         self.kind = kind
         self.config: dict[str, Any] = {}
         # Made with the first file, so that a command that is killed while it works leaves nothing.
-        self.folder = runs / f"{DRAFT_PREFIX}{self.id}"
+        # Where locks do nothing, two processes may write the same record.
+        self.folder = runs / f"{DRAFT_PREFIX}{self.id}-{secrets.token_hex(3)}"
         if record_id is not None:
             # What a process that was killed left of the same record.
             shutil.rmtree(self.folder, ignore_errors=True)

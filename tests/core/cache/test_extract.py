@@ -11,8 +11,9 @@ import pytest
 import torch
 from PIL import Image
 
-import emcache.cache.compute
+import emcache.cache.blocks
 import emcache.cache.extract
+import emcache.cache.job_backbone
 import emcache.cache.labels
 import emcache.cache.recipe
 import emcache.cache.writer
@@ -58,7 +59,7 @@ def forbid_backbone(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
         def fail(job: object) -> None:
             pytest.fail("the backbone was built")
 
-        monkeypatch.setattr(emcache.cache.extract, "load_backbone", fail)
+        monkeypatch.setattr(emcache.cache.job_backbone, "load_backbone", fail)
 
     return forbid
 
@@ -69,7 +70,7 @@ def forbid_computing(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
         def fail(*_: object) -> None:
             pytest.fail("slices went through the backbone")
 
-        monkeypatch.setattr(emcache.cache.compute._Block, "compute", fail)
+        monkeypatch.setattr(emcache.cache.blocks.Block, "_compute", fail)
 
     return forbid
 
@@ -246,14 +247,14 @@ class TestDamage:
     def test_tokens_that_are_not_finite_name_the_slice(
         self, cells: Workspace, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        real = emcache.cache.compute.normalise
+        real = emcache.cache.blocks.normalise
 
         def poisoned(pixels: torch.Tensor) -> torch.Tensor:
             images = real(pixels)
             images[1] = float("nan")
             return images
 
-        monkeypatch.setattr(emcache.cache.compute, "normalise", poisoned)
+        monkeypatch.setattr(emcache.cache.blocks, "normalise", poisoned)
         with pytest.raises(StoreError, match="tokens of slice 1 are not finite"):
             extract(cells)
 
@@ -342,16 +343,16 @@ def test_a_resumed_extraction_keeps_finished_shards(
     monkeypatch.setattr(emcache.cache.recipe, "_FEWEST_SLICES", 4)
     monkeypatch.setattr(emcache.cache.recipe, "_MOST_SLICES", 4)
     job = plan_extraction(cells, Selection.parse("cells"), OPTIONS, Quiet())
-    real = emcache.cache.compute._Block.compute
+    real = emcache.cache.blocks.Block._compute
     seen: list[int] = []
 
-    def compute(self, backbone, images, advance) -> None:
+    def compute(self, parts, backbone, images, advance) -> None:
         seen.append(self.shard.number)
         if len(seen) == 2:
             raise KeyboardInterrupt
-        real(self, backbone, images, advance)
+        real(self, parts, backbone, images, advance)
 
-    monkeypatch.setattr(emcache.cache.compute._Block, "compute", compute)
+    monkeypatch.setattr(emcache.cache.blocks.Block, "_compute", compute)
     with pytest.raises(KeyboardInterrupt):
         run_extraction(job, Quiet())
     done = run_extraction(job, listener)

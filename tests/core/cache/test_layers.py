@@ -10,8 +10,8 @@ import polars as pl
 import pytest
 import torch
 
-import emcache.cache.compute
 import emcache.cache.recipe
+import emcache.cache.writer
 from emcache.cache.extract import run_extraction, run_extractions
 from emcache.cache.feature_set import list_feature_sets
 from emcache.cache.find import FeatureRequest
@@ -152,20 +152,20 @@ def test_a_kill_between_two_layers_loses_nothing(
     monkeypatch.setattr(emcache.cache.recipe, "_FEWEST_SLICES", 4)
     monkeypatch.setattr(emcache.cache.recipe, "_MOST_SLICES", 4)
     jobs = plan_layers(cells, CELLS, OPTIONS, "last2", Quiet())
-    real = emcache.cache.compute._Part.write
+    real = emcache.cache.writer.FeatureSetWriter.write
     written: list[str] = []
 
-    def write(self, seconds: float) -> None:
+    def write(self, shard, content) -> None:
         if len(written) == 3:
             raise KeyboardInterrupt
-        real(self, seconds)
-        written.append(self.job.recipe.layer)
+        real(self, shard, content)
+        written.append("1" if "-layer1-" in self.folder.name else "last")
 
-    monkeypatch.setattr(emcache.cache.compute._Part, "write", write)
+    monkeypatch.setattr(emcache.cache.writer.FeatureSetWriter, "write", write)
     with pytest.raises(KeyboardInterrupt):
         run_extractions(jobs, Quiet())
     assert written == ["1", "last", "1"]
-    monkeypatch.setattr(emcache.cache.compute._Part, "write", real)
+    monkeypatch.setattr(emcache.cache.writer.FeatureSetWriter, "write", real)
     done = run_extractions(jobs, Quiet())
     tokens = [item.feature_set.tokens(7) for item in done]
     for item in list_feature_sets(cells.cache):

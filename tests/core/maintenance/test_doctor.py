@@ -114,7 +114,7 @@ def test_the_packages_here_fit() -> None:
     assert {finding.name for finding in findings} == {"emcache", "packages", "extras"}
     assert {finding.verdict for finding in findings} == {PASS}
     extras = [f.message.split()[0] for f in findings if f.name == "extras"]
-    assert extras == ["transformers", "h5py", "mrcfile"]
+    assert extras == ["transformers", "dask-jobqueue", "distributed", "h5py", "mrcfile"]
     assert f"torch {torch.__version__.partition('+')[0]}" in only(findings, "packages").message
 
 
