@@ -8,6 +8,7 @@ more. An error of emcache's own is the same everywhere, and comes back.
 from __future__ import annotations
 
 import socket
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
@@ -30,7 +31,7 @@ from emcache.cluster.workers import started_workers, threads_of
 from emcache.errors import ClusterError, EmcacheError
 from emcache.progress import Reporter
 from emcache.storage import atomic
-from emcache.storage.workspace import Workspace
+from emcache.storage.workspace import CONFIG_NAME, Workspace
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -41,6 +42,8 @@ Value = TypeVar("Value")
 _POLL_SECONDS = 1.0
 _NO_WORKER_SECONDS = 120.0
 _MOST_TRIES = 3
+# A worker of several threads would draw random numbers for two trainings from one generator.
+_one_at_a_time = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,7 +258,8 @@ def open_pool(
 
 def _common_identity(client: Client, workspace: Workspace, device: str, precision: str) -> Identity:
     """What all workers compute with, once they were found to be alike and to see the workspace."""
-    marker = workspace.root / f".emcache-{uuid.uuid4().hex}.seen"
+    # A name by which `cache prune` knows what a kill left.
+    marker = workspace.root / f".{CONFIG_NAME}.{uuid.uuid4().hex}.seen"
     content = uuid.uuid4().hex
     atomic.write_bytes(marker, content.encode(), durable=False)
     try:
@@ -324,7 +328,8 @@ def _perform(
     if threads is not None and torch.get_num_threads() != threads:
         torch.set_num_threads(threads)
     try:
-        return _Answer(function(item))
+        with _one_at_a_time:
+            return _Answer(function(item))
     except EmcacheError as error:
         return _Answer(problem=error)
     except OSError as error:
