@@ -1,8 +1,10 @@
 """What two workers bring over one process, each computing with one thread.
 
-    python benchmarks/two_workers.py LUCCHI++ WEIGHTS 518 [ROUNDS]
+    python benchmarks/two_workers.py FOLDER WEIGHTS 392 [ROUNDS]
 
-Real slices and a DINOv2 ViT-S/14, in pairs of whole commands on empty caches. Two ratios: of the
+The slices are all PNG and TIFF files of a folder. With a DINOv2 ViT-S/14, whole commands on empty
+caches run in pairs. A shard of up to 64 slices is a piece of work, so few slices cannot be shared
+evenly. Two ratios are printed: of the
 commands as a user starts them, and of the extraction alone, as each command says it, which leaves
 out the starting of processes but not the loading of a backbone by each.
 """
@@ -44,14 +46,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         place = Path(name)
         run(place, "init", ".")
-        run(place, "dataset", "add", "lucchi", "--layout", "lucchi++", "--root", root)
-        run(place, "dataset", "audit", "lucchi")
+        run(place, "dataset", "add", "slices", "--root", root, "--images", "*.[pt][ni][gf]*")
         for number in range(int(rounds)):
             seconds: dict[str, tuple[float, float]] = {}
             for cluster in ("none", "local:2"):
-                for folder in (place / "cache").glob("lucchi-*"):
+                for folder in (place / "cache").glob("slices-*"):
                     shutil.rmtree(folder)
-                whole, said = run(place, "extract", "lucchi", *options, "--cluster", cluster)
+                whole, said = run(place, "extract", "slices", *options, "--cluster", cluster)
                 alone = re.search(r"of tokens, ([\d.]+) s\.", said)
                 if alone is None:
                     raise SystemExit(said)
