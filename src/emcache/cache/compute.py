@@ -103,6 +103,12 @@ class _Pending:
     outputs: Sequence[_Output]
     shard: Shard
 
+    @property
+    def tokens(self) -> int:
+        """Of all its slices."""
+        rows, columns = self.shard.grid
+        return rows * columns * len(self.shard.positions)
+
     def block(self) -> Block:
         """The shard, to be gathered."""
         return Block([output.layer for output in self.outputs], self.shard)
@@ -153,7 +159,8 @@ def _fill(
 
 
 def _share(pending: Sequence[_Pending], pool: Pool, task: Task) -> None:
-    """Have workers write pending shards."""
+    """Have workers write pending shards, those first that take longest: all end at about once."""
+    pending = sorted(pending, key=lambda each: each.tokens, reverse=True)
     outputs = {each.shard: each.outputs for each in pending}
     works = (shard_work([o.layer for o in each.outputs], each.shard) for each in pending)
     for outcome in pool.run(compute_shard, works):
