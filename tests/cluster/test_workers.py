@@ -128,6 +128,19 @@ def test_workers_that_somebody_started(workspace):
     assert "is missing" in alone
 
 
+def test_a_scheduler_that_goes_away(workspace):
+    (workspace / "study.toml").write_text(STUDY)
+    with scheduler() as address, worker(address):
+        study = start(workspace, "run", "study.toml", "--cluster", address)
+        until = time.monotonic() + 120
+        while not _trained(workspace) and time.monotonic() < until:
+            time.sleep(0.1)
+    said, _ = study.communicate(timeout=120)
+    assert study.returncode == 2, said
+    assert "Traceback" not in said
+    assert "the scheduler is gone; what is done is kept" in said.splitlines()[-1]
+
+
 def test_a_worker_with_other_versions(workspace, tmp_path):
     for name, version in (("torch", "1.2.3"), ("zarr", "9.9")):
         facts = tmp_path / "other" / f"{name}-{version}.dist-info"

@@ -107,6 +107,7 @@ class Pool:
                 versions.
         """
         from distributed import wait
+        from distributed.client import FuturesCancelledError
 
         waiting = iter(items)
         again: list[tuple[Item, int]] = []
@@ -124,7 +125,8 @@ class Pool:
                 del again[:room]
                 if not active:
                     return
-                with suppress(TimeoutError):
+                # Futures are cancelled where the scheduler is lost, which their status tells below.
+                with suppress(TimeoutError, FuturesCancelledError):
                     wait(list(active), timeout=_POLL_SECONDS, return_when="FIRST_COMPLETED")
                 if watch is not None:
                     watch(min(len(active), len(workers)))
@@ -137,6 +139,8 @@ class Pool:
                     yield Outcome(item, answer.value, answer.problem)
                 self.keep()
                 self._check_alive(lonely)
+        except OSError as error:
+            raise self._lost() from error
         finally:
             with suppress(Exception):
                 self.client.cancel(list(active), force=True)
@@ -151,6 +155,8 @@ class Pool:
             pure=False,
             key=f"emcache-{uuid.uuid4().hex}",
             workers=self.workers if self._refused else None,
+            # Those may end, too.
+            allow_other_workers=bool(self._refused),
         )
 
     def _answer(self, future: Future, tries: int) -> _Answer | None:
@@ -170,8 +176,8 @@ class Pool:
                     problem=ClusterError(
                         f"{tries * (error.allowed_failures + 1)} workers ended while they were at "
                         f"the same piece of work, the last one at {error.last_worker.address}; "
-                        f"often their "
-                        f"memory is too small: use a smaller --batch, or more memory a worker."
+                        f"often their memory is too small: use a smaller --batch, or more memory "
+                        f"a worker."
                     )
                 )
             case _OutOfOrder():

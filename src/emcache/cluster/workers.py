@@ -64,8 +64,9 @@ def started_workers(
             "'emcache[cluster]'`."
         ) from error
     # What the engine says of workers that come and go is not for users.
-    for name in ("distributed", "tornado.application", "asyncio"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
+    for name in (*logging.root.manager.loggerDict, "tornado.application", "asyncio"):
+        if name.partition(".")[0] in ("distributed", "tornado", "asyncio"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
     with dask.config.set(_CALM), tempfile.TemporaryDirectory(prefix="emcache-") as scratch:
         match choice:
             case LocalWorkers(count):
