@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from safetensors.torch import load_file
 
-import emcache.cache.extract
+import emcache.cache.job_backbone
 import emcache.data.dataset
 import emcache.models.weights.finding
 import emcache.storage.file_index
@@ -81,7 +81,7 @@ def test_no_image_is_decoded_and_no_backbone_built(
     for module in ("emcache.data.images", "emcache.cache.inputs"):
         monkeypatch.setattr(f"{module}.read_image", fail)
         monkeypatch.setattr(f"{module}.read_mask", fail)
-    monkeypatch.setattr(emcache.cache.extract, "load_backbone", fail)
+    monkeypatch.setattr(emcache.cache.job_backbone, "load_backbone", fail)
     monkeypatch.setattr(emcache.models.weights.finding, "random_backbone", fail)
     request = FeatureRequest(backbone="tiny", weights="random:0", longest_edge=70)
     run_training(cells, TrainingRequest(datasets=["cells"], features=request, **options()), Quiet())
@@ -119,7 +119,7 @@ def test_a_corrected_mask_is_trained_on_without_the_backbone(
     (before,) = run_training(cells, TrainingRequest(datasets=["cells"], **options()), Quiet())
     for path in (cells_root / "masks").iterdir():
         Image.fromarray(255 - np.asarray(Image.open(path))).save(path)
-    monkeypatch.setattr(emcache.cache.extract, "load_backbone", lambda *_: pytest.fail("built"))
+    monkeypatch.setattr(emcache.cache.job_backbone, "load_backbone", lambda *_: pytest.fail("built"))
     # The audit fails: the masks are inverted.
     (after,) = run_training(
         cells, TrainingRequest(datasets=["cells"], **options(accept_audit=True)), Quiet()
