@@ -119,7 +119,9 @@ def test_a_corrected_mask_is_trained_on_without_the_backbone(
     (before,) = run_training(cells, TrainingRequest(datasets=["cells"], **options()), Quiet())
     for path in (cells_root / "masks").iterdir():
         Image.fromarray(255 - np.asarray(Image.open(path))).save(path)
-    monkeypatch.setattr(emcache.cache.job_backbone, "load_backbone", lambda *_: pytest.fail("built"))
+    monkeypatch.setattr(
+        emcache.cache.job_backbone, "load_backbone", lambda *_: pytest.fail("built")
+    )
     # The audit fails: the masks are inverted.
     (after,) = run_training(
         cells, TrainingRequest(datasets=["cells"], **options(accept_audit=True)), Quiet()
