@@ -63,8 +63,11 @@ def extract(
     from emcache.cache.extract import run_extractions
     from emcache.cache.plan import ExtractOptions, parse_shift, plan_layers
     from emcache.cluster.pool import open_pool
-    from emcache.data.dataset import Selection
+    from emcache.cluster.spec import find_cluster
+    from emcache.data.dataset import Selection, load_dataset
     from emcache.data.greys import find_grey_rule
+    from emcache.models.backbones.registry import find_backbone
+    from emcache.models.weights import find_workspace_weights
     from emcache.storage.workspace import find_workspace
     from emcache_cli.console import Console, show_rows
     from emcache_cli.summaries import extraction_row, job_rows
@@ -83,6 +86,11 @@ def extract(
         greys=find_grey_rule(place, normalise, console),
         shift=parse_shift(tokens),
     )
+    if not dry_run and find_cluster(place, cluster) is not None:
+        # A typing mistake is told before workers are waited for.
+        for name in datasets:
+            load_dataset(place, Selection.parse(name).dataset, console)
+        find_workspace_weights(place, backbone.weights, find_backbone(backbone.backbone))
     with open_pool(place, "none" if dry_run else cluster, console, device, precision) as pool:
         if pool is not None:
             options = replace(

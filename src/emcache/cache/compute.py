@@ -61,8 +61,10 @@ def compute_layers(
             alone = pending
             if pool is not None:
                 # What older feature sets hold is quicker to copy than to ask for.
-                alone = [each for each in pending if not each.block().to_compute]
-                _share([each for each in pending if each.block().to_compute], pool, task)
+                shared = [each for each in pending if each.block().to_compute]
+                asked = {each.shard for each in shared}
+                alone = [each for each in pending if each.shard not in asked]
+                _share(shared, pool, task)
             if alone:
                 _fill(outputs, alone, backbone, task)
     return [output.finish(extraction) for output in outputs]

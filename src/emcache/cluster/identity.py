@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import socket
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -49,8 +50,14 @@ def own_identity(device: str = "auto", precision: str = "auto") -> Identity:
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
         chosen.type,
         str(pick_precision(precision, chosen)),
-        {name: _public(text) for name, text in package_versions().items()},
+        dict(_versions()),
     )
+
+
+@cache
+def _versions() -> dict[str, str]:
+    """Asked before every piece of work, and the same as long as a process lives."""
+    return {name: _public(text) for name, text in package_versions().items()}
 
 
 def _public(text: str) -> str:

@@ -190,8 +190,6 @@ class Pool:
                     f"a worker cannot import emcache ({error!s:.200}); expected the same "
                     f"environment as this process has: install it there."
                 ) from error
-            case EmcacheError():
-                raise error
             case BaseException():
                 raise error
         if self.client.status != "running":
@@ -270,8 +268,9 @@ def _common_identity(client: Client, workspace: Workspace, device: str, precisio
     atomic.write_bytes(marker, content.encode(), durable=False)
     try:
         found: dict[str, Identity] = _ask(client, own_identity, device, precision)
+        own = own_identity("cpu", "float32")
         for worker, identity in found.items():
-            check_versions(worker, identity, own_identity())
+            check_versions(worker, identity, own)
         _ask(client, _see, marker, content)
     finally:
         marker.unlink(missing_ok=True)
@@ -282,7 +281,7 @@ def _common_identity(client: Client, workspace: Workspace, device: str, precisio
             f"the workers compute on {words}; expected one kind, since tokens depend on it: choose "
             f"one with --device and --precision."
         )
-    return own_identity("cpu", "float32").on(*kinds[0])
+    return own.on(*kinds[0])
 
 
 def _ask(client: Client, function: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
