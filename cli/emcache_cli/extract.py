@@ -12,7 +12,9 @@ from emcache_cli.options import (
     ClusterOption,
     DeviceOption,
     FormatOption,
+    OverlapOption,
     PrecisionOption,
+    TileOption,
     WorkspaceOption,
 )
 
@@ -47,6 +49,8 @@ def extract(
             help="Bring the greys of all slices to one distribution first.",
         ),
     ] = "none",
+    tile: TileOption = None,
+    overlap: OverlapOption = None,
     batch: Annotated[int, typer.Option(min=1, help="Slices in one forward pass.")] = 4,
     device: DeviceOption = "auto",
     precision: PrecisionOption = "auto",
@@ -66,6 +70,7 @@ def extract(
     from emcache.cluster.spec import find_cluster
     from emcache.data.dataset import Selection, load_dataset
     from emcache.data.greys import find_grey_rule
+    from emcache.data.tiling import Tiling
     from emcache.models.backbones.registry import find_backbone
     from emcache.models.weights import find_workspace_weights
     from emcache.storage.workspace import find_workspace
@@ -85,6 +90,7 @@ def extract(
         backbone.pixel_size,
         greys=find_grey_rule(place, normalise, console),
         shift=parse_shift(tokens),
+        tiling=Tiling.of(tile, overlap),
     )
     if not dry_run and find_cluster(place, cluster) is not None:
         # A typing mistake is told before workers are waited for.

@@ -60,6 +60,26 @@ AcceptAuditOption = Annotated[
 ]
 
 
+TileOption = Annotated[
+    int | None,
+    typer.Option(
+        "--tile",
+        metavar="PX",
+        min=1,
+        help="Cut slices into tiles of this edge, in pixels as stored. (default: whole slices)",
+    ),
+]
+OverlapOption = Annotated[
+    int | None,
+    typer.Option(
+        "--overlap",
+        metavar="PX",
+        min=0,
+        help="Pixels that a tile shares with the next, at least. (default: an eighth of the tile)",
+    ),
+]
+
+
 class Format(StrEnum):
     """How a result is written."""
 
@@ -96,8 +116,13 @@ class BackboneOptions:
         ),
     ] = "pretrained"
     longest_edge: Annotated[
-        int, typer.Option(metavar="PX", help="Size of the longest edge, floored to whole patches.")
-    ] = 1022
+        int | None,
+        typer.Option(
+            metavar="PX",
+            help="Size of the longest edge, floored to whole patches. (default: 1022, or that of "
+            "the tiles)",
+        ),
+    ] = None
     pixel_size: Annotated[
         float | None,
         typer.Option(metavar="NM", help="One scale for every dataset, instead of --longest-edge."),

@@ -28,12 +28,21 @@ def predict(
     overlays: Annotated[
         bool, typer.Option(help="Write pictures of the slices with the predicted outline.")
     ] = True,
+    ome_zarr: Annotated[
+        bool | None,
+        typer.Option(
+            "--ome-zarr/--no-ome-zarr",
+            help="Write a volume as OME-Zarr, with labels and a table of its objects. (default: "
+            "for inputs that are Zarr)",
+            show_default=False,
+        ),
+    ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace results that are there; inputs never are.")
     ] = False,
     voxel_size: Annotated[
         str | None,
-        typer.Option(metavar="Z,Y,X", help="Of the inputs in nm; for runs with --pixel-size."),
+        typer.Option(metavar="Z,Y,X", help="Of the inputs in nm, where the files do not say it."),
     ] = None,
     weights: Annotated[
         str | None,
@@ -59,8 +68,8 @@ def predict(
 ) -> None:
     """Segment images by a trained run, at their own size; they need no masks."""
     from emcache.data.resize import GreyWindow
-    from emcache.evaluation.predict import PredictionOptions
     from emcache.evaluation.predict import predict as run_prediction
+    from emcache.evaluation.predictor import PredictionOptions
     from emcache.storage.workspace import find_workspace
     from emcache_cli.console import Console, show_rows
     from emcache_cli.summaries import prediction_rows
@@ -76,6 +85,7 @@ def predict(
         weights=weights,
         device=device,
         align_as=align_as,
+        ome_zarr=ome_zarr,
     )
     files, _ = run_prediction(find_workspace(workspace), run, inputs, out, options, Console())
     show_rows(prediction_rows(files), output_format)

@@ -13,7 +13,9 @@ from emcache_cli.options import (
     AcceptAuditOption,
     DeviceOption,
     NormaliseOption,
+    OverlapOption,
     PrecisionOption,
+    TileOption,
 )
 
 if TYPE_CHECKING:
@@ -69,6 +71,8 @@ class TrainingOptions:
         typer.Option(help="Such slices at random, or neighbours. (default: random)"),
     ] = None
     normalise: NormaliseOption = None
+    tile: TileOption = None
+    overlap: OverlapOption = None
     fields: Annotated[
         list[str] | None,
         typer.Option(
@@ -101,6 +105,8 @@ class TrainingOptions:
             "batch": self.batch,
             "val_split": self.val_split,
             "normalise": self.normalise,
+            "tile": self.tile,
+            "overlap": self.overlap,
             "train_subset": self.train_subset,
             **further,
         }

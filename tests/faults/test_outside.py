@@ -269,7 +269,7 @@ def test_predictions_stay_below_their_folder(tmp_path: Path) -> None:
         [tmp_path / "a.png"], out, probabilities=False, overlays=False, overwrite=True
     )
     with writers(file) as write:
-        write.mask(STACK[0])
+        write.mask.write(STACK[0])
     assert (out / "a.png").is_file()
     assert not list(outside.iterdir())
     (out / "overlays").symlink_to(outside)

@@ -32,6 +32,8 @@ _TABLES = {
     "slice_metrics": "run_id",
     "evaluations": "evaluation_id",
     "evaluation_metrics": "evaluation_id",
+    "predictions": "prediction_id",
+    "objects": "prediction_id",
     "shape_measurements": "measurement_id",
     "shape_metrics": "measurement_id",
     "audits": "audit_id",

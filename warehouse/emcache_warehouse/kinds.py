@@ -213,6 +213,28 @@ KINDS: Mapping[str, Kind] = {
             )
         },
     ),
+    "predict": Kind(
+        required=("run_id", "inputs", "n_slices"),
+        rows="tables/predictions.sql",
+        files={
+            "objects.parquet": ParquetTable(
+                "tables/objects.sql",
+                (
+                    "input",
+                    "object_id",
+                    "class",
+                    "voxels",
+                    "volume_um3",
+                    "n_slices",
+                    *(
+                        f"{axis}{which}"
+                        for axis in "zyx"
+                        for which in ("", "_nm", "_first", "_last")
+                    ),
+                ),
+            )
+        },
+    ),
     "evaluate": Kind(
         required=("run_id", "eval_on", "data_keys"),
         rows="tables/evaluations.sql",

@@ -356,6 +356,69 @@ COMMENT ON COLUMN evaluation_metrics.fn IS 'Pixels labelled as the class and pre
 COMMENT ON COLUMN evaluation_metrics.tn IS 'All other pixels.';
 COMMENT ON COLUMN evaluation_metrics.slices_from_training IS 'Places in its stack to the nearest slice that the run has learned from: 0 where it has seen these pixels; NULL where the stack has none, and in records of older versions.';
 
+CREATE TABLE predictions (
+    prediction_id   VARCHAR PRIMARY KEY,
+    run_id          VARCHAR NOT NULL,
+    out             VARCHAR,
+    n_inputs        BIGINT,
+    n_slices        BIGINT NOT NULL,
+    n_outside       BIGINT,
+    n_objects       BIGINT,
+    seconds         DOUBLE
+);
+COMMENT ON TABLE predictions IS 'One row per emcache predict.';
+COMMENT ON COLUMN predictions.prediction_id IS 'Record of the prediction.';
+COMMENT ON COLUMN predictions.run_id IS 'Record of the run that segmented.';
+COMMENT ON COLUMN predictions.out IS 'Folder of the results.';
+COMMENT ON COLUMN predictions.n_inputs IS 'Files and volumes.';
+COMMENT ON COLUMN predictions.n_slices IS 'Slices in them.';
+COMMENT ON COLUMN predictions.n_outside IS 'Slices that are unlike those of the training; NULL in records of older versions.';
+COMMENT ON COLUMN predictions.n_objects IS 'Objects in volumes that were written as OME-Zarr; NULL where none was.';
+COMMENT ON COLUMN predictions.seconds IS 'Wall-clock seconds.';
+
+CREATE TABLE objects (
+    prediction_id   VARCHAR NOT NULL,
+    input           VARCHAR NOT NULL,
+    object_id       BIGINT NOT NULL,
+    class           VARCHAR NOT NULL,
+    voxels          BIGINT NOT NULL,
+    volume_um3      DOUBLE,
+    n_slices        BIGINT NOT NULL,
+    z               DOUBLE NOT NULL,
+    z_nm            DOUBLE,
+    z_first         BIGINT NOT NULL,
+    z_last          BIGINT NOT NULL,
+    y               DOUBLE NOT NULL,
+    y_nm            DOUBLE,
+    y_first         BIGINT NOT NULL,
+    y_last          BIGINT NOT NULL,
+    x               DOUBLE NOT NULL,
+    x_nm            DOUBLE,
+    x_first         BIGINT NOT NULL,
+    x_last          BIGINT NOT NULL,
+    PRIMARY KEY (prediction_id, input, object_id)
+);
+COMMENT ON TABLE objects IS 'One row per object of a volume that emcache predict wrote as OME-Zarr: a connected part of one class in three dimensions.';
+COMMENT ON COLUMN objects.prediction_id IS 'Record of the prediction.';
+COMMENT ON COLUMN objects.input IS 'The volume, as it was named.';
+COMMENT ON COLUMN objects.object_id IS 'Value of the object in labels/objects; 1, 2, ... in the order of first voxels.';
+COMMENT ON COLUMN objects.class IS 'Its class.';
+COMMENT ON COLUMN objects.voxels IS 'Its size in voxels.';
+COMMENT ON COLUMN objects.volume_um3 IS 'Its size in cubic micrometres; NULL where the voxel size is not known.';
+COMMENT ON COLUMN objects.n_slices IS 'Slices that it is in.';
+COMMENT ON COLUMN objects.z IS 'Centre of its voxels: section, from 0.';
+COMMENT ON COLUMN objects.z_nm IS 'The same in nanometres; NULL where the voxel size is not known.';
+COMMENT ON COLUMN objects.z_first IS 'First section.';
+COMMENT ON COLUMN objects.z_last IS 'Last section.';
+COMMENT ON COLUMN objects.y IS 'Centre of its voxels: row, from 0.';
+COMMENT ON COLUMN objects.y_nm IS 'The same in nanometres; NULL where the voxel size is not known.';
+COMMENT ON COLUMN objects.y_first IS 'First row.';
+COMMENT ON COLUMN objects.y_last IS 'Last row.';
+COMMENT ON COLUMN objects.x IS 'Centre of its voxels: column, from 0.';
+COMMENT ON COLUMN objects.x_nm IS 'The same in nanometres; NULL where the voxel size is not known.';
+COMMENT ON COLUMN objects.x_first IS 'First column.';
+COMMENT ON COLUMN objects.x_last IS 'Last column.';
+
 CREATE TABLE shape_measurements (
     measurement_id  VARCHAR PRIMARY KEY,
     run_id          VARCHAR NOT NULL,

@@ -21,7 +21,15 @@ FROM duckdb_constraints()
 WHERE constraint_type = 'PRIMARY KEY'
 """
 # Tables whose key of one column names their rows elsewhere.
-_HOMES = ("audits", "datasets", "evaluations", "gap_measurements", "runs", "shape_measurements")
+_HOMES = (
+    "audits",
+    "datasets",
+    "evaluations",
+    "gap_measurements",
+    "predictions",
+    "runs",
+    "shape_measurements",
+)
 # The records that all rows come from, and what has nothing to do with datasets and runs.
 _APART = (
     "benchmark_growth",

@@ -20,6 +20,7 @@ from scipy import ndimage
 from emcache.auditing.findings import Check
 from emcache.data.dataset import Dataset, Slice
 from emcache.data.images import read_image, read_mask
+from emcache.data.sections import centre
 from emcache.findings import Verdict
 
 MOST = 8
@@ -159,17 +160,17 @@ class Looks:
 
 
 def look_at_slices(dataset: Dataset) -> Looks:
-    """Look at some slices, those with masks where there are any.
+    """Look at some slices, those with masks where there are any; of large ones at the middle.
 
     Raises:
         ImageError: A file that cannot be read.
     """
     chosen = spread(dataset.labelled or dataset.slices, MOST)
-    images = [look_at(read_image(item.image, item.grey_window)) for item in chosen]
+    images = [look_at(read_image(centre(item.image), item.grey_window)) for item in chosen]
     masks, areas = [], []
     for item in chosen:
         if item.mask is not None:
-            mask = read_mask(item.mask)
+            mask = read_mask(centre(item.mask))
             masks.append(look_at(mask))
             areas.append(
                 areas_of(mask, dataset.classes.foreground(mask), dataset.classes.threshold)

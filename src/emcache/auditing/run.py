@@ -22,8 +22,9 @@ from emcache.auditing.pictures import EDGE, EDGE_OF_MANY, Scratch
 from emcache.auditing.search import MOST_AT_ONCE
 from emcache.auditing.weighing import FEWEST
 from emcache.data.dataset import Dataset, Slice
-from emcache.data.images import outline_overlay, read_image, read_mask
+from emcache.data.images import outline_overlay
 from emcache.data.plane import Plane
+from emcache.data.sections import read_reduced_image, read_reduced_mask, reduced_size
 from emcache.errors import AuditError, RecordError
 from emcache.findings import Verdict
 from emcache.progress import Reporter
@@ -94,6 +95,7 @@ def ensure_audited(workspace: Workspace, dataset: Dataset, reporter: Reporter) -
     """
     if not dataset.labelled:
         return None
+    dataset = dataset.of_whole_slices
     if (known := find_audit(workspace, dataset)) is not None:
         return known
     audit, record = audit_dataset(workspace, dataset, reporter)
@@ -153,7 +155,7 @@ def _refusal(dataset: Dataset, why: str) -> AuditError:
 
 def find_audit(workspace: Workspace, dataset: Dataset) -> AuditState | None:
     """The newest audit of these very pixels, masks and splits."""
-    key = audit_key(dataset)
+    key = audit_key(dataset.of_whole_slices)
     for name in reversed(list_record_ids(workspace.runs)):
         if not name[:-7].endswith(f"-{KIND}"):
             continue
@@ -218,19 +220,20 @@ def _judge(
     if not examined:
         return judge_pairing(candidates, None), check_alignment(None)
     aligned = {item.id for item in spread(examined, MOST_ALIGNED)}
-    alignment = Alignment(examined[0].height, examined[0].width)
+    size = reduced_size(*examined[0].size)
+    alignment = Alignment(*size)
     edge = EDGE if len(examined) <= MOST_AT_ONCE else EDGE_OF_MANY
     with (
-        Scratch(examined[0].height, examined[0].width, edge) as scratch,
+        Scratch(*size, edge) as scratch,
         # Small products gain little from threads, and lose much on a machine that is busy.
         threadpool_limits(limits=1, user_api="blas"),
         reporter.task(f"Auditing {dataset.name}", len(examined), "slices") as task,
     ):
         for item in examined:
             assert item.mask is not None  # noqa: S101 - only labelled slices are examined
-            pixels = read_image(item.image, item.grey_window)
+            pixels = read_reduced_image(item.image, item.grey_window)
             brightness.append(Brightness(item, float(pixels.mean())))
-            foreground = dataset.classes.foreground(read_mask(item.mask))
+            foreground = dataset.classes.foreground(read_reduced_mask(item.mask))
             scratch.add(pixels, foreground)
             if item.id in aligned:
                 alignment.add(pixels, foreground)
@@ -274,8 +277,8 @@ def _write_pictures(
     for place in judgement.shown[np.argsort(own)[:_PICTURES]]:
         item = examined[int(place)]
         assert item.mask is not None  # noqa: S101 - only labelled slices are examined
-        mask = dataset.classes.foreground(read_mask(item.mask)).astype(np.uint8)
-        picture = Image.fromarray(read_image(item.image, item.grey_window))
+        mask = dataset.classes.foreground(read_reduced_mask(item.mask)).astype(np.uint8)
+        picture = Image.fromarray(read_reduced_image(item.image, item.grey_window))
         # Made small first: an outline on the large picture would be lost in the small one.
         picture.thumbnail((_PIXELS, _PIXELS), Image.Resampling.LANCZOS)
         outlined = outline_overlay(np.asarray(picture), mask, None)

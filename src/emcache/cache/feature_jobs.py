@@ -10,6 +10,7 @@ from emcache.cache.plan import ExtractOptions, Job, plan_extraction
 from emcache.cache.recipe import LAST
 from emcache.data.dataset import Selection
 from emcache.data.greys import grey_rule_of
+from emcache.data.tiling import tiling_of
 from emcache.errors import EmcacheError
 from emcache.models.tuned import find_tuned
 from emcache.progress import Reporter
@@ -43,6 +44,7 @@ def job_of(workspace: Workspace, folder: Path, reporter: Reporter) -> Job:
         layer=facts.get("layer", LAST),
         shift=facts.get("shift", 1),
         greys=grey_rule_of(manifest["recipe"]["preprocessing"]),
+        tiling=tiling_of(facts),
     )
     selection = Selection(facts["dataset"], facts["split"])
     return plan_extraction(workspace, selection, options, reporter)

@@ -21,11 +21,11 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import zarr
-from annotated_types import Gt, Le, Lt
+from annotated_types import Gt, Le, Len, Lt
 from jaxtyping import Float, Float32
 from pydantic import AfterValidator
 
@@ -73,6 +73,7 @@ class _Description(Content):
     device: str
     adapter_run: _Run | None = None
     adapter_sha256: str | None = None
+    tile: Annotated[list[_Edge | Literal[0]], Len(2, 2)] | None = None
 
 
 class _Manifest(Content):

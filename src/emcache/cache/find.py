@@ -16,6 +16,7 @@ from emcache.cache.recipe import LAST, StoredSlice
 from emcache.data.dataset import Dataset
 from emcache.data.greys import GreyRule
 from emcache.data.resize import preprocessing_of
+from emcache.data.tiling import Tiling, tiling_of
 from emcache.errors import StoreError, UsageError
 from emcache.models.backbones.registry import find_backbone
 from emcache.models.weights import PRETRAINED, find_workspace_weights, is_untrained
@@ -47,6 +48,8 @@ class FeatureRequest:
     """What is done to greys first."""
     shift: int = 1
     """Tokens along the edge of a patch."""
+    tiling: Tiling | None = None
+    """How slices are cut into tiles."""
 
     def extract_options(self, dataset: str, device: str) -> ExtractOptions:
         """How to extract what was asked for.
@@ -69,6 +72,7 @@ class FeatureRequest:
             "layer": self.layer,
             "greys": self.greys,
             "shift": self.shift,
+            "tiling": self.tiling,
         }
         return ExtractOptions(
             self.backbone,
@@ -133,6 +137,8 @@ def fits(workspace: Workspace, feature_set: FeatureSet, request: FeatureRequest)
             return False
     made = facts.get("layer", LAST), facts.get("normalise", "none"), facts.get("shift", 1)
     if made != (request.layer, request.greys.label, request.shift):
+        return False
+    if tiling_of(facts) != request.tiling:
         return False
     if facts.get("adapter_sha256") is not None:
         # Tokens of an adapted backbone are measured, and no head is trained on them.

@@ -22,7 +22,8 @@ from emcache.cache.recipe import (
 )
 from emcache.data.dataset import Dataset, Selection, Slice, load_dataset
 from emcache.data.greys import GreyRule
-from emcache.data.resize import preprocessing_of
+from emcache.data.tiles import cut_dataset, preprocessing_with
+from emcache.data.tiling import Tiling
 from emcache.errors import UsageError
 from emcache.models.backbones.registry import BackboneSpec, find_backbone
 from emcache.models.device import pick_device, pick_precision
@@ -42,7 +43,8 @@ class ExtractOptions:
 
     backbone: str
     weights: str = "pretrained"
-    longest_edge: int | None = 1022
+    longest_edge: int | None = None
+    """None for that of a tile, or 1022."""
     dtype: TokenType = "float16"
     precision: str = "auto"
     device: str = "auto"
@@ -58,6 +60,8 @@ class ExtractOptions:
     """What is done to the greys of a slice first."""
     shift: int = 1
     """Tokens along the edge of a patch, from as many shifted passes."""
+    tiling: Tiling | None = None
+    """How slices are cut into tiles first; None for whole ones."""
     elsewhere: bool = False
     """Whether workers compute: ``device`` and ``precision`` are theirs, and may not be here."""
 
@@ -101,6 +105,8 @@ class Job:
             kind += f"-{self.greys.name}"
         if self.recipe.shift > 1:
             kind += f"-shift{self.recipe.shift}"
+        if (tiling := self.recipe.preprocessing.tiling) is not None:
+            kind += f"-tile{tiling.words}"
         return f"{selection}-{backbone}{kind}-{weights}-{size}-{self.fingerprint[:_NAME_HASH]}"
 
     @property
@@ -141,6 +147,7 @@ class Job:
 
     def description(self) -> dict[str, Any]:
         """What the feature set's manifest and every record say of it."""
+        tiling = self.recipe.preprocessing.tiling
         return {
             "dataset": self.selection.dataset,
             "split": self.selection.split,
@@ -156,6 +163,7 @@ class Job:
             "layer": self.recipe.layer,
             "normalise": self.greys.label,
             "shift": self.recipe.shift,
+            "tile": None if tiling is None else list(tiling),
             "dtype": self.recipe.dtype,
             "precision": self.recipe.precision,
             "device": self.device.type,
@@ -215,15 +223,16 @@ def plan_extraction(
     spec = find_backbone(options.backbone)
     device = torch.device(options.device) if options.elsewhere else pick_device(options.device)
     precision = pick_precision(options.precision, device)
-    dataset = load_dataset(workspace, selection.dataset, reporter)
-    preprocessing = preprocessing_of(
+    whole = load_dataset(workspace, selection.dataset, reporter)
+    preprocessing = preprocessing_with(
+        options.tiling,
+        options.greys,
         spec.patch,
         options.longest_edge,
         options.pixel_size_nm,
-        dataset.voxel_size_nm,
-        dataset.name,
+        whole,
     )
-    preprocessing = replace(preprocessing, greys=options.greys.identity())
+    dataset = cut_dataset(workspace, whole, options.tiling, reporter)
     slices = selection.of(dataset)
     if spec.patch % options.shift:
         raise UsageError(

@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from emcache.data.classes import ClassRule, class_rule
-from emcache.data.images import describe_planes, question_of
+from emcache.data.facts import describe_planes, question_of
 from emcache.data.layouts import LAYOUT_CLASSES, FileFacts, list_slices
 from emcache.data.pairing import Scramble
-from emcache.data.plane import Entry, Listing, Plane
+from emcache.data.plane import Entry, Listing, Part, Plane
 from emcache.data.resize import GreyWindow
+from emcache.data.tiling import Tiling
 from emcache.data.volumes.open import open_volume
 from emcache.errors import DatasetError, EmcacheError, ImageError, UsageError
 from emcache.progress import Quiet, Reporter
@@ -57,6 +58,25 @@ class Slice:
     """Mask pixels strictly between 0 and 255, where a threshold decides on them."""
     grey_window: GreyWindow | None = None
     """Values that become black and white; None for slices of 8 bits."""
+    tile: Tile | None = None
+    """Which part of a larger slice it is; None for a whole one."""
+
+    @property
+    def whole(self) -> Slice:
+        """The slice that it is a tile of; itself unless it is one."""
+        return self if self.tile is None else self.tile.whole
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Rows and columns in pixels, as stored."""
+        return self.height, self.width
+
+    @property
+    def own_pixels(self) -> int:
+        """How many pixels it has, without those that count as another tile's."""
+        if self.tile is None:
+            return self.height * self.width
+        return self.tile.own.rows * self.tile.own.columns
 
     @property
     def foreground_fraction(self) -> float | None:
@@ -64,6 +84,18 @@ class Slice:
         if self.foreground_pixels is None:
             return None
         return self.foreground_pixels / (self.height * self.width)
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """A tile's place; see :mod:`emcache.data.tiles`."""
+
+    whole: Slice
+    """The slice that it is a part of."""
+    part: Part
+    """Which part of it."""
+    own: Part
+    """The pixels of the slice that count as this tile's, where tiles overlap."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +118,13 @@ class Dataset:
     """What it was called when it was added; keys of trainings have it, whatever its name is now."""
     scramble: Scramble | None
     """How its masks are paired wrongly on purpose; None where they are not."""
+    whole: Dataset | None = None
+    """The dataset whose slices these are tiles of; None where they are not."""
+
+    @property
+    def of_whole_slices(self) -> Dataset:
+        """The dataset whose slices these are tiles of; itself where they are not."""
+        return self.whole or self
 
     @property
     def labelled(self) -> tuple[Slice, ...]:
@@ -194,12 +233,7 @@ def read_dataset(
     layout, root, listing = list_dataset(name, options, base, index)
     classes = _classes_of(layout, options)
     window = GreyWindow(*map(float, options["grey_window"])) if "grey_window" in options else None
-    facts = describe_planes(name, listing.entries, window, index, reporter or Quiet())
-    by_default = "mask_threshold" not in options
-    slices = tuple(
-        _describe_slice(entry, facts, window, classes, by_default) for entry in listing.entries
-    )
-    dataset = Dataset(
+    empty = Dataset(
         name=name,
         layout=layout,
         root=root,
@@ -207,12 +241,44 @@ def read_dataset(
         voxel_size_nm=listing.voxel_size_nm,
         classes=classes,
         grey_window=window,
-        slices=slices,
+        slices=(),
         first_name=options.get(FIRST_NAME, name),
         scramble=Scramble.parse(options["scramble"]) if "scramble" in options else None,
     )
+    by_default = "mask_threshold" not in options
+    slices = describe_slices(
+        empty, listing.entries, index, reporter or Quiet(), by_default=by_default
+    )
+    dataset = replace(empty, slices=tuple(slices))
     _check_foreground(dataset)
     return dataset
+
+
+def describe_slices(
+    dataset: Dataset,
+    entries: Sequence[Entry],
+    index: FileIndex,
+    reporter: Reporter,
+    tiling: Tiling | None = None,
+    *,
+    by_default: bool = False,
+) -> list[Slice]:
+    """Describe slices of a dataset, or tiles of them, from their pixels.
+
+    Args:
+        dataset: What all of them have in common; its own slices do not count.
+        entries: Where they are.
+        index: Memory of files; saved when something was decoded.
+        reporter: Receives progress, where files must be read.
+        tiling: That the entries are tiles of.
+        by_default: Whether nobody has said what the masks' values stand for.
+
+    Raises:
+        ImageError: A file that cannot be read, or a mask of another size than its slice.
+    """
+    window = dataset.grey_window
+    facts = describe_planes(dataset.name, entries, window, index, reporter, tiling)
+    return [_describe_slice(entry, facts, window, dataset.classes, by_default) for entry in entries]
 
 
 def _classes_of(layout: str, options: Mapping[str, Any]) -> ClassRule:

@@ -3,27 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import struct
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Int64, Shaped, UInt8
+from numpy.typing import DTypeLike
 from PIL import Image
 from scipy.ndimage import binary_erosion
 
-from emcache.data.plane import AXES, Entry, Plane
+from emcache.data.plane import Plane
 from emcache.data.resize import GreyWindow
 from emcache.data.volumes.base import MOST_PIXELS, PageSize
 from emcache.data.volumes.open import DECODER, IMAGE_SUFFIXES, open_volume
 from emcache.errors import ImageError
-from emcache.progress import Reporter, Task
-from emcache.storage.file_index import FileIndex
 
 
 def single_channel(
@@ -111,7 +103,7 @@ def read_values(plane: Plane) -> Shaped[np.ndarray, "row col *channel"]:
             f"name the file in layout folder.",
             subject=plane.path,
         )
-    values = volume.read(plane.axis, plane.index or 0)
+    values = volume.read(plane.axis, plane.index or 0, plane.part)
     return values.astype(np.uint8) * _SET if values.dtype == bool else values
 
 
@@ -202,15 +194,36 @@ def page_sizes(plane: Plane) -> tuple[PageSize, ...]:
     return open_volume(plane.path, plane.inner).sizes_along(plane.axis)
 
 
+class PixelDigest:
+    """SHA-256 of shape and values; the file's format and compression do not enter.
+
+    Args:
+        size: Rows and columns.
+        dtype: 8 bits, or 64-bit labels.
+    """
+
+    def __init__(self, size: tuple[int, ...], dtype: DTypeLike) -> None:
+        self._dtype = np.dtype(dtype)
+        kind = b"u8:" if self._dtype == np.uint8 else b"i8:"
+        self._digest = hashlib.sha256(struct.pack("<3sQQ", kind, *size))
+
+    def update(self, rows: Shaped[np.ndarray, "row col"]) -> None:
+        """Take the next rows."""
+        self._digest.update(np.ascontiguousarray(rows, dtype=self._dtype).data)
+
+    def hexdigest(self) -> str:
+        """Of all rows."""
+        return self._digest.hexdigest()
+
+
 def pixel_sha256(pixels: Shaped[np.ndarray, "row col"]) -> str:
-    """Hex SHA-256 of the shape and values; the file's format and compression do not enter.
+    """Hex SHA-256 of the shape and values, as :class:`PixelDigest` makes it.
 
     Args:
         pixels: 8 bits, or 64-bit labels.
     """
-    kind = b"u8:" if pixels.dtype == np.uint8 else b"i8:"
-    digest = hashlib.sha256(struct.pack("<3sQQ", kind, *pixels.shape))
-    digest.update(np.ascontiguousarray(pixels).data)
+    digest = PixelDigest(pixels.shape, pixels.dtype)
+    digest.update(pixels)
     return digest.hexdigest()
 
 
@@ -249,120 +262,3 @@ def _outline(mask: UInt8[np.ndarray, "mask_row mask_col"], shape: tuple[int, ...
     inside = np.asarray(full) > 0
     edge: np.ndarray = inside & ~binary_erosion(inside, iterations=_LINE, border_value=1)
     return edge
-
-
-Facts = Mapping[str, Any]
-"""``shape`` and ``sha256`` of a plane; of a mask also ``values``, the pixels of each value."""
-
-
-def question_of(what: str, plane: Plane, window: GreyWindow | None = None) -> str:
-    """What the index is asked of a plane's file; it names all that the answer depends on."""
-    inner = f" array={plane.inner}" if plane.inner else ""
-    axis = f" axis={AXES[plane.axis]}" if plane.axis else ""
-    scale = "" if window is None else f" grey={window.black!r},{window.white!r}"
-    return f"{what} decoder={DECODER}{inner}{axis}{scale}"
-
-
-def describe_planes(
-    name: str,
-    entries: Sequence[Entry],
-    window: GreyWindow | None,
-    index: FileIndex,
-    reporter: Reporter,
-) -> dict[Plane, Facts]:
-    """Facts of every image and mask of a dataset.
-
-    Args:
-        name: The dataset's name.
-        entries: Its slices.
-        window: For images of more than 8 bits.
-        index: Memory of files; saved when something was decoded.
-        reporter: Receives progress.
-
-    Raises:
-        ImageError: A file that cannot be read; of several the first.
-    """
-    images = _by_volume([entry.image for entry in entries])
-    masks = _by_volume([entry.mask for entry in entries if entry.mask is not None])
-    image_facts = partial(_image_facts, window)
-    jobs: list[tuple[str, list[Plane], Callable[[Plane], Facts]]] = [
-        *((question_of("image", v[0], window), v, image_facts) for v in images),
-        *((question_of("mask", v[0]), v, _mask_facts) for v in masks),
-    ]
-    new = [job for job in jobs if not _known(index, job[0], job[1])]
-
-    def answer(
-        job: tuple[str, list[Plane], Callable[[Plane], Facts]], tick: Callable[[], None]
-    ) -> Iterator[tuple[Plane, Facts]]:
-        question, planes, read = job
-        found = index.answer(planes[0].path, question, partial(_facts_of, planes, read, tick))
-        return zip(planes, found, strict=True)
-
-    # Decoding releases the interpreter's lock, so threads share the cores.
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        try:
-            if not new:
-                described = [answer(job, lambda: None) for job in jobs]
-            else:
-                total = sum(len(planes) for _, planes, _ in new)
-                with reporter.task(f"Reading {name}", total, "images") as task:
-                    tick = _counted(task)
-                    described = list(pool.map(lambda job: answer(job, tick), jobs))
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-        finally:
-            index.save()
-    return {plane: facts for part in described for plane, facts in part}
-
-
-def _by_volume(planes: Sequence[Plane]) -> list[list[Plane]]:
-    volumes: dict[object, list[Plane]] = {}
-    for plane in planes:
-        volumes.setdefault(plane.volume, []).append(plane)
-    return list(volumes.values())
-
-
-def _known(index: FileIndex, question: str, planes: Sequence[Plane]) -> bool:
-    return index.lookup(planes[0].path, question) is not None
-
-
-def _facts_of(
-    planes: Sequence[Plane], read: Callable[[Plane], Facts], tick: Callable[[], None], _: Path
-) -> list[Facts]:
-    found = []
-    for plane in planes:
-        found.append(read(plane))
-        tick()
-    return found
-
-
-def _image_facts(window: GreyWindow | None, plane: Plane) -> Facts:
-    pixels = read_image(plane, window)
-    return {"shape": list(pixels.shape), "sha256": pixel_sha256(pixels)}
-
-
-def _mask_facts(plane: Plane) -> Facts:
-    pixels = read_mask(plane)
-    if pixels.dtype == np.uint8:
-        bins = np.bincount(pixels.ravel(), minlength=256)
-        values = np.flatnonzero(bins)
-        counts = bins[values]
-    else:
-        values, counts = np.unique(pixels, return_counts=True)
-    return {
-        "shape": list(pixels.shape),
-        "sha256": pixel_sha256(pixels),
-        "values": {str(v): int(n) for v, n in zip(values.tolist(), counts, strict=True)},
-    }
-
-
-def _counted(task: Task) -> Callable[[], None]:
-    """Advance from several threads, one at a time."""
-    lock = threading.Lock()
-
-    def tick() -> None:
-        with lock:
-            task.advance()
-
-    return tick

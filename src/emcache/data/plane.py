@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from emcache.errors import DatasetError
 
@@ -33,9 +34,31 @@ AXES = ("z", "y", "x")
 """Axes of a volume as arrays hold them: sections, rows, columns."""
 
 
+class Part(NamedTuple):
+    """A rectangle of a picture, in pixels."""
+
+    row: int
+    """First row."""
+    column: int
+    """First column."""
+    rows: int
+    columns: int
+
+    def __str__(self) -> str:
+        return f"{self.row},{self.column}+{self.rows}x{self.columns}"
+
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        """What cuts it out of an array of rows and columns."""
+        return (
+            slice(self.row, self.row + self.rows),
+            slice(self.column, self.column + self.columns),
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class Plane:
-    """One picture: a file by itself, or one plane of a volume."""
+    """One picture: a file by itself, one plane of a volume, or a part of either."""
 
     path: Path
     """Absolute path of the file, or of a Zarr folder."""
@@ -45,6 +68,8 @@ class Plane:
     """Axis that the volume is sliced along, an index into :data:`AXES`."""
     index: int | None = None
     """Position along that axis; None for the only picture of a file."""
+    part: Part | None = None
+    """Which part of it; None for all."""
 
     @property
     def volume(self) -> tuple[Path, str, int]:
@@ -66,7 +91,8 @@ class Plane:
     def _named(self, path: str) -> str:
         inner = f":/{self.inner}" if self.inner else ""
         place = "" if self.index is None else f"#{AXES[self.axis]}={self.index}"
-        return f"{path}{inner}{place}"
+        part = "" if self.part is None else f"@{self.part}"
+        return f"{path}{inner}{place}{part}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from jaxtyping import Float32, Shaped, UInt8
 from PIL import Image
 
 from emcache.data.classes import IGNORED
+from emcache.data.tiling import Tiling
 from emcache.errors import ImageError, UsageError
 
 DEFAULT_PERCENTILES = (0.1, 99.9)
@@ -162,6 +163,8 @@ class Preprocessing:
     """Pitch of the dataset's rows and columns in nanometres; for ``pixel_size_nm``."""
     greys: Mapping[str, Any] = field(default_factory=dict)
     """What is done to greys first: :meth:`emcache.data.greys.GreyRule.identity`."""
+    tiling: Tiling | None = None
+    """How slices are cut into tiles, which are then sized as slices are; None for whole ones."""
 
     def __post_init__(self) -> None:
         if self.pixel_size_nm is not None:
@@ -203,6 +206,7 @@ class Preprocessing:
             "mean": list(IMAGENET_MEAN),
             "std": list(IMAGENET_STD),
             **self.greys,
+            **({} if self.tiling is None else {"tile": list(self.tiling)}),
         }
 
     def size_of(self, height: int, width: int) -> tuple[int, int]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from emcache.auditing.run import ensure_audited
 from emcache.data.dataset import Dataset, Selection, load_dataset
+from emcache.data.tiles import check_pictures, cut_dataset
 from emcache.errors import DatasetError, UsageError
 from emcache.evaluation.trained_run import (
     find_run,
@@ -167,7 +168,11 @@ def evaluate_run(
     """
     trained = find_run(workspace, run)
     device = pick_device(options.device)
-    chosen = _select(workspace, on, reporter)
+    chosen = [
+        (cut_dataset(workspace, dataset, trained.tiling, reporter), splits)
+        for dataset, splits in _select(workspace, on, reporter)
+    ]
+    check_pictures(options.save_predictions, trained.tiling)
     for dataset, _ in chosen:
         check_classes(trained.classes.names, f"run {trained.id}", dataset)
     sources = Sources.of([(dataset, dataset.labelled) for dataset, _ in chosen])
@@ -229,12 +234,13 @@ def evaluation_key(dataset: Dataset, recipe: Mapping[str, Any]) -> str:
         dataset: Whose labelled slices are scored.
         recipe: How the run makes tokens.
     """
+    slices = dataset.of_whole_slices.labelled
     return json_sha256(
         {
             "recipe": recipe,
             **dataset.classes.key(),
             "voxel_size_nm": dataset.voxel_size_nm,
-            "slices": [[s.id, s.split, s.pixel_sha256, s.mask_sha256] for s in dataset.labelled],
+            "slices": [[s.id, s.split, s.pixel_sha256, s.mask_sha256] for s in slices],
         }
     )
 

@@ -19,6 +19,7 @@ from emcache.cache.recipe import TokenType, read_shift
 from emcache.data.classes import ClassRule, class_rule
 from emcache.data.greys import GreyRule, grey_rule_of
 from emcache.data.resize import GreyWindow
+from emcache.data.tiling import Tiling, tiling_of
 from emcache.errors import RecordError, UsageError
 from emcache.models.backbones.base import BackboneModule
 from emcache.models.backbones.registry import BackboneSpec, find_backbone
@@ -120,6 +121,7 @@ class TrainedRun:
             weights_sha256=config["weights_sha256"],
             greys=self.greys,
             shift=self.shift,
+            tiling=self.tiling,
         )
 
     @property
@@ -137,6 +139,11 @@ class TrainedRun:
     def shift(self) -> int:
         """Tokens along the edge of a patch."""
         return read_shift(self.protocol.tokens)
+
+    @property
+    def tiling(self) -> Tiling | None:
+        """How slices were cut into tiles; None for whole ones."""
+        return tiling_of(self.recipe["preprocessing"])
 
     @property
     def spec(self) -> BackboneSpec:

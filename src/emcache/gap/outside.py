@@ -75,7 +75,7 @@ def measure_familiarity(
                     "run_id": trained.id,
                     "domain": features.name,
                     "slice_id": item.id,
-                    "learned_from": item.pixel_sha256 in seen.pixels,
+                    "learned_from": item.whole.pixel_sha256 in seen.pixels,
                     "nearest": found.nearest,
                     "distance": found.distance.tokens,
                     "distance_of_mean": found.distance.slice,

@@ -20,6 +20,7 @@ from emcache.cache.plan import ExtractOptions, plan_layers
 from emcache.cache.recipe import LAST, TokenType
 from emcache.data.dataset import Selection
 from emcache.data.greys import find_grey_rule
+from emcache.data.tiling import Tiling
 from emcache.errors import UsageError
 from emcache.evaluation.evaluate import EvaluationOptions, evaluate_run
 from emcache.gap.outside import measure_familiarity as measure_outside
@@ -43,8 +44,6 @@ from emcache.training.regimes import find_regime
 from emcache.training.run import train as train_by_request
 from emcache.training.sampling import Sampling
 
-_LONGEST_EDGE = 1022
-
 
 def extract(
     dataset: Dataset,
@@ -52,11 +51,13 @@ def extract(
     *,
     split: str | None = None,
     weights: str = PRETRAINED,
-    longest_edge: int | None = _LONGEST_EDGE,
+    longest_edge: int | None = None,
     pixel_size_nm: float | None = None,
     dtype: TokenType = "float16",
     precision: str = "auto",
     layer: int | None = None,
+    tile: int | None = None,
+    overlap: int | None = None,
     device: str = "auto",
     progress: Reporter | None = None,
 ) -> FeatureSet:
@@ -67,11 +68,14 @@ def extract(
         backbone: Its name, as ``dinov2-small``.
         split: Only slices of this split.
         weights: ``pretrained``, ``random:SEED``, ``hf:REPOSITORY``, a short name or a file.
-        longest_edge: Pixels that the longest edge is brought to.
+        longest_edge: Pixels that the longest edge is brought to; None for 1022, or for that of
+            the tiles.
         pixel_size_nm: One physical scale instead, in nanometres a pixel.
         dtype: Of the stored tokens.
         precision: ``float32``, ``bfloat16`` or ``auto``.
         layer: Number of the block whose tokens are meant, from 1; None for the last.
+        tile: Edge of the tiles that slices are cut into, in pixels as stored; None for whole ones.
+        overlap: Pixels that they share with the next; None for an eighth of the edge.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         progress: Receives progress.
 
@@ -82,11 +86,12 @@ def extract(
     options = ExtractOptions(
         backbone,
         weights,
-        None if pixel_size_nm is not None else longest_edge,
+        longest_edge,
         dtype,
         precision,
         device,
         pixel_size_nm=pixel_size_nm,
+        tiling=Tiling.of(tile, overlap),
     )
     place, hearing = dataset.workspace.place, progress or Quiet()
     jobs = plan_layers(place, Selection(dataset.name, split), options, wanted, hearing)

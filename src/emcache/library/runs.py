@@ -12,7 +12,7 @@ from jaxtyping import Shaped
 
 from emcache.data.resize import GreyWindow
 from emcache.evaluation import trained_run
-from emcache.evaluation.predict import Prediction, PredictionOptions, Predictor
+from emcache.evaluation.predictor import Prediction, PredictionOptions, Predictor
 from emcache.library.workspace import Workspace
 from emcache.progress import Quiet, Reporter
 from emcache.summaries import Summarised

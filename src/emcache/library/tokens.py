@@ -11,6 +11,8 @@ from torch.utils.data import Dataset as TorchDataset
 from emcache.cache.feature_set import FeatureSet
 from emcache.cache.labels import LabelSet, ensure_labels
 from emcache.data.dataset import Slice
+from emcache.data.tiles import cut_dataset
+from emcache.data.tiling import tiling_of
 from emcache.errors import StoreError, UsageError
 from emcache.library.workspace import Dataset
 from emcache.progress import Quiet, Reporter
@@ -67,7 +69,9 @@ class TokenDataset(TorchDataset[Item]):
                 feature_set, slices, labels.data.classes, progress or Quiet()
             )
             self.positions = [
-                place for place, item in enumerate(slices) if chosen is None or item.id in chosen
+                place
+                for place, item in enumerate(slices)
+                if chosen is None or item.whole.id in chosen
             ]
 
     def __len__(self) -> int:
@@ -90,7 +94,9 @@ class TokenDataset(TorchDataset[Item]):
 
 def _slices_of(feature_set: FeatureSet, labels: Dataset) -> list[Slice]:
     """The dataset's slices in the order of the tokens."""
-    by_pixels = {item.pixel_sha256: item for item in labels.slices}
+    tiling = tiling_of(feature_set.description)
+    data = cut_dataset(labels.workspace.place, labels.data, tiling, Quiet())
+    by_pixels = {item.pixel_sha256: item for item in data.slices}
     missing = [item.id for item in feature_set.slices if item.pixel_sha256 not in by_pixels]
     if missing:
         raise StoreError(

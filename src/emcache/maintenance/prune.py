@@ -21,6 +21,8 @@ from emcache.cache.feature_set import (
 )
 from emcache.cache.labels import LABEL_FOLDER
 from emcache.data.dataset import load_dataset
+from emcache.data.tiles import cut_dataset
+from emcache.data.tiling import Tiling, tiling_of
 from emcache.errors import EmcacheError, StoreError
 from emcache.progress import Quiet, Reporter
 from emcache.storage.locks import Holder, held_if_free, lock_holders
@@ -322,18 +324,22 @@ def prune_cache(
 
 
 def _stale(workspace: Workspace, reporter: Reporter) -> list[str]:
-    pixels = {
-        item.pixel_sha256
-        for name in workspace.dataset_names()
-        for item in load_dataset(workspace, name, reporter).slices
-    }
+    datasets = [load_dataset(workspace, name, reporter) for name in workspace.dataset_names()]
+    pixels: dict[Tiling | None, set[str]] = {}
     stale = []
     for folder in feature_set_folders(workspace.cache):
         try:
-            slices = FeatureSet.open(folder).slices
+            feature_set = FeatureSet.open(folder)
         except EmcacheError:
             # What is damaged may be repaired; `cache verify` says so.
             continue
-        if any(item.pixel_sha256 not in pixels for item in slices):
+        tiling = tiling_of(feature_set.description)
+        if tiling not in pixels:
+            pixels[tiling] = {
+                item.pixel_sha256
+                for dataset in datasets
+                for item in cut_dataset(workspace, dataset, tiling, reporter).slices
+            }
+        if any(item.pixel_sha256 not in pixels[tiling] for item in feature_set.slices):
             stale.append(folder.name)
     return stale

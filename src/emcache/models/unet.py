@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from monai.inferers import sliding_window_inference
 from monai.networks.nets import UNet
-from torch import Tensor
+from torch import Tensor, nn
 from typing_extensions import override
 
 from emcache.models.heads import Head
@@ -50,8 +50,12 @@ class UNetHead(Head):
     ) -> Float[Tensor, "batch classes row col"]:
         """Logits of every pixel, of crops or of whole slices of any size."""
         if self.training:
-            logits: Tensor = self.network(tokens)
-            return logits
+            rows, columns = tokens.shape[-2:]
+            # Whole slices, where there are no crops, need not be such that it can halve them.
+            missing = (0, -columns % _STRIDE, 0, -rows % _STRIDE)
+            padded = nn.functional.pad(tokens, missing, mode="reflect") if any(missing) else tokens
+            logits: Tensor = self.network(padded)
+            return logits[..., :rows, :columns]
         if not self._tta:
             return self._in_windows(tokens)
         turned = [

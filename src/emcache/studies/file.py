@@ -58,6 +58,8 @@ from emcache.cache.alignment import Method
 from emcache.cache.find import FeatureRequest
 from emcache.cache.recipe import TokenType
 from emcache.data.dataset import Selection
+from emcache.data.tiles import default_edge
+from emcache.data.tiling import Tiling
 from emcache.errors import StudyError, UsageError
 from emcache.models.backbones.registry import find_backbone
 from emcache.models.weights import is_named, is_untrained
@@ -239,12 +241,19 @@ class _Reader:
             check_sampling(Sampling(sampling), len(names), protocol.batch)
             weights = self._weights(grid, backbone)
             # One physical scale stands in place of the longest edge.
-            edge = grid.longest_edge if grid.pixel_size_nm is None else None
+            tiling = Tiling.of(protocol.tile, protocol.overlap)
+            chosen = "longest_edge" in grid.model_fields_set
+            edge = grid.longest_edge if chosen else default_edge(tiling)
             request = TrainingRequest(
                 datasets=names,
                 regime=regime,
                 features=FeatureRequest(
-                    backbone, weights, edge, grid.dtype, pixel_size_nm=grid.pixel_size_nm
+                    backbone,
+                    weights,
+                    edge if grid.pixel_size_nm is None else None,
+                    grid.dtype,
+                    pixel_size_nm=grid.pixel_size_nm,
+                    tiling=tiling,
                 ),
                 protocol=protocol,
                 seeds=seeds,
@@ -254,9 +263,7 @@ class _Reader:
                 checkpoint=grid.checkpoint,
                 accept_audit=grid.accept_audit,
             )
-            cells.append(
-                Cell(request, backbone, weights, grid.longest_edge, tuple(grid.evaluate_on))
-            )
+            cells.append(Cell(request, backbone, weights, edge, tuple(grid.evaluate_on)))
         return cells
 
     def gaps(self, table: GapTable) -> list[StudyGap]:

@@ -320,7 +320,8 @@ def _plan(
     try:
         for name in cell.evaluate_on:
             _check_labelled(workspace, Selection.parse(name).dataset, Quiet())
-        sources = training_sources(workspace, request.datasets, Quiet())
+        tiling = request.features.tiling
+        sources = training_sources(workspace, request.datasets, Quiet(), tiling)
         if regime.learns and not regime.fits:
             learned = split_of(sources, request.protocol, request.seeds[0])
             steps = epoch_steps(learned.train, request.sampling, request.protocol.batch)

@@ -70,14 +70,14 @@ def epoch_table(epochs: Sequence[Epoch]) -> pl.DataFrame:
 
 def split_facts(sources: Sources, split: Split) -> dict[str, Any]:
     """Which slices a run learned from, and how much had to be annotated: all of their pixels."""
-    items = [sources.at(position)[1] for position in {*split.steps, *split.val}]
+    items = [sources.at(position) for position in {*split.steps, *split.val}]
     return {
         "n_train": len(split.steps),
         "n_val": len(split.val),
         "train_slices": _names(sources, split.steps),
         "val_slices": _names(sources, split.val),
-        "annotated_slices": len(items),
-        "labelled_pixels": sum(item.height * item.width for item in items),
+        "annotated_slices": len({(source.dataset.name, item.whole.id) for source, item in items}),
+        "labelled_pixels": sum(item.own_pixels for _, item in items),
     }
 
 

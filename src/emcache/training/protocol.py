@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Annotated, Any, Literal, get_args, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationError, create_model
@@ -192,6 +192,14 @@ class Protocol:
     prompt: Annotated[str, Field(min_length=1, description="words")] = "none"
     """What CLIPSeg looks for."""
 
+    tile: _Optional = None
+    """Edge of the tiles that slices are cut into, in pixels as stored; None for whole slices."""
+    overlap: Annotated[
+        int | None,
+        Field(ge=0, le=_LARGEST, description="a whole number of at least 0, or none"),
+    ] = None
+    """Pixels that they share with the next; None for an eighth of the edge."""
+
     def __post_init__(self) -> None:
         # A whole number may stand where a float is meant; fingerprints tell 1 from 1.0.
         for name, value in _checked(asdict(self)).items():
@@ -354,8 +362,13 @@ def parse_fields(texts: Iterable[str]) -> dict[str, Any]:
     return given
 
 
+def _base(annotated: Any) -> Any:
+    """The type within an ``Annotated``."""
+    return get_args(annotated)[0] if get_origin(annotated) is Annotated else annotated
+
+
 def _read_value(name: str, text: str) -> Any:
-    if _TYPES[name] in (_Limit, _Blocks, _Optional) and text.lower() == "none":
+    if type(None) in get_args(_base(_TYPES[name])) and text.lower() == "none":
         return None
     try:
         return TypeAdapter(_TYPES[name]).validate_strings(text)

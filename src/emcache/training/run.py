@@ -15,6 +15,8 @@ from emcache.auditing.run import accept_audits
 from emcache.cache.moments import ALIGNMENT_FILE, save_moments
 from emcache.cache.recipe import read_shift
 from emcache.data.greys import find_grey_rule
+from emcache.data.tiles import check_pictures
+from emcache.data.tiling import Tiling
 from emcache.errors import TrainingError
 from emcache.models.device import (
     advise_on_memory,
@@ -171,14 +173,16 @@ def plan_training(
     device = pick_device(request.device)
     precision = pick_precision(request.precision, device)
     check_sampling(request.sampling, len(request.datasets), request.protocol.batch)
-    sources = training_sources(workspace, request.datasets, reporter)
     features, protocol = request.features, request.protocol
+    tiling = Tiling.of(protocol.tile, protocol.overlap)
+    check_pictures(request.save_predictions, tiling)
+    sources = training_sources(workspace, request.datasets, reporter, tiling)
     check_penalty(protocol, sources)
     check_method(regime, protocol, sources)
     protocol = with_annotations(protocol, request.annotations)
     if protocol.pixel_size_nm is not None:
         features = replace(features, pixel_size_nm=protocol.pixel_size_nm)
-    features = replace(features, shift=read_shift(protocol.tokens))
+    features = replace(features, shift=read_shift(protocol.tokens), tiling=tiling)
     if protocol.normalise != "none":
         features = replace(features, greys=find_grey_rule(workspace, protocol.normalise, reporter))
     if regime.runs_backbone:
@@ -186,8 +190,13 @@ def plan_training(
         features = replace(features, dtype="float32", precision=precision)
     asked = InputsRequest(sources, features, request.device, protocol)
     inputs = regime.plan(workspace, asked, reporter)
-    # Features of one physical scale may be chosen though the user did not ask for it.
-    protocol = replace(protocol, pixel_size_nm=inputs.description.get("pixel_size_nm"))
+    # Features of one physical scale may be chosen though the user did not ask for it, and an
+    # overlap that is not given is the same as the one that it stands for.
+    protocol = replace(
+        protocol,
+        pixel_size_nm=inputs.description.get("pixel_size_nm"),
+        overlap=None if tiling is None else tiling.overlap,
+    )
     _check_grids(sources, inputs)
     return TrainingPlan(request, regime, sources, inputs, protocol, device, precision)
 
@@ -367,7 +376,8 @@ def _tell(
     record: Record,
 ) -> None:
     names = [source.dataset.name for source in sources.items]
-    n_test = len(sources.positions("test"))
+    tested = (sources.at(position) for position in sources.positions("test"))
+    n_test = len({(source.dataset.name, item.whole.id) for source, item in tested})
     scores = ", ".join(
         f"{name} {iou_of(row for row in rows if row['eval_on'] == name):.4f}" for name in names
     )

@@ -11,6 +11,8 @@ import torch
 
 from emcache.data.classes import BACKGROUND, FOREGROUND
 from emcache.data.dataset import Dataset, Selection, Slice, load_dataset
+from emcache.data.tiles import cut_dataset
+from emcache.data.tiling import Tiling
 from emcache.errors import DatasetError, UsageError
 from emcache.progress import Reporter
 from emcache.storage.workspace import Workspace
@@ -96,8 +98,19 @@ def dataset_names(datasets: Sequence[str]) -> list[str]:
     return names
 
 
-def training_sources(workspace: Workspace, datasets: Sequence[str], reporter: Reporter) -> Sources:
+def training_sources(
+    workspace: Workspace,
+    datasets: Sequence[str],
+    reporter: Reporter,
+    tiling: Tiling | None = None,
+) -> Sources:
     """The labelled slices of the datasets to train on; all are checked before any is used.
+
+    Args:
+        workspace: Where.
+        datasets: Their names.
+        reporter: Receives progress.
+        tiling: How slices are cut into tiles; None for whole ones.
 
     Raises:
         UsageError: A split is named, or a dataset twice.
@@ -108,7 +121,8 @@ def training_sources(workspace: Workspace, datasets: Sequence[str], reporter: Re
         _check_trainable(dataset)
     for dataset in found[1:]:
         check_classes(found[0].classes.names, f"dataset {found[0].name}", dataset)
-    return Sources.of([(dataset, dataset.labelled) for dataset in found])
+    cut = [cut_dataset(workspace, dataset, tiling, reporter) for dataset in found]
+    return Sources.of([(dataset, dataset.labelled) for dataset in cut])
 
 
 def check_classes(names: Sequence[str], whose: str, dataset: Dataset) -> None:
@@ -199,16 +213,36 @@ def split_of(sources: Sources, protocol: Protocol, seed: int, *, validates: bool
         UsageError: A dataset has fewer training slices than the protocol asks for.
         DatasetError: As :func:`split_validation`.
     """
-    train = [_subset(source, protocol, seed) for source in sources.items]
+    units = [_subset(source, protocol, seed) for source in sources.items]
     if not validates:
-        return Split(train, [])
+        return Split([_positions(some) for some in units], [])
     if protocol.train_slices == 1:
+        train = [_positions(some) for some in units]
         return Split(train, [position for positions in train for position in positions])
-    return Split(*split_validation(train, protocol))
+    # Of a single section some tiles must validate, though they overlap others.
+    units = [[[p] for p in some[0]] if len(some) == 1 else some for some in units]
+    first = [[unit[0] for unit in some] for some in units]
+    train, val = split_validation(first, protocol)
+    whole = {unit[0]: unit for some in units for unit in some}
+    return Split(
+        [_positions([whole[position] for position in own]) for own in train],
+        _positions([whole[position] for position in val]),
+    )
 
 
-def _subset(source: Source, protocol: Protocol, seed: int) -> list[int]:
-    positions, count = source.positions("train"), protocol.train_slices
+_Unit = list[int]
+"""Positions that stay together: a slice, or all tiles of one."""
+
+
+def _positions(units: Sequence[_Unit]) -> list[int]:
+    return [position for unit in units for position in unit]
+
+
+def _subset(source: Source, protocol: Protocol, seed: int) -> list[_Unit]:
+    by_slice: dict[str, _Unit] = {}
+    for position in source.positions("train"):
+        by_slice.setdefault(source.slices[position - source.first].whole.id, []).append(position)
+    positions, count = list(by_slice.values()), protocol.train_slices
     if count is None:
         return positions
     if count > len(positions):
@@ -223,7 +257,7 @@ def _subset(source: Source, protocol: Protocol, seed: int) -> list[int]:
         # A run of neighbours that grows to both sides of a slice, which the seed draws.
         first = order[0]
         order = sorted(range(len(positions)), key=lambda place: (abs(place - first), place))
-    return sorted(positions[place] for place in order[:count])
+    return [positions[place] for place in sorted(order[:count])]
 
 
 def split_validation(

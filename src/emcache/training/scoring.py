@@ -72,18 +72,19 @@ class Seen:
 def training_slices(sources: Sources, train: Sequence[int], val: Sequence[int]) -> pl.DataFrame:
     """The table that a run's record keeps: dataset, slice, ``train`` or ``validation``, pixels.
 
+    Whoever learned from a tile has learned from the slice.
+
     Args:
         sources: Whose slices the positions mean.
         train: Positions of the slices that steps are made of.
         val: Positions of those that choose the best epoch; one that also trains stands once.
     """
-    alone = [position for position in val if position not in set(train)]
-    rows = [
-        (source.dataset.name, item.id, part, item.pixel_sha256)
-        for part, positions in (("train", train), ("validation", alone))
-        for source, item in map(sources.at, positions)
-    ]
-    return pl.DataFrame(rows, _SCHEMA, orient="row")
+    rows: dict[tuple[str, str], tuple[str, str, str, str]] = {}
+    for part, positions in (("train", train), ("validation", val)):
+        for source, item in map(sources.at, positions):
+            name, whole = source.dataset.name, item.whole
+            rows.setdefault((name, whole.id), (name, whole.id, part, whole.pixel_sha256))
+    return pl.DataFrame(list(rows.values()), _SCHEMA, orient="row")
 
 
 def seen_by(record: Record) -> Seen:
@@ -130,6 +131,8 @@ def score_slices(
 ) -> list[dict[str, Any]]:
     """Predict slices and count; a row of ``slice_metrics.parquet`` for each slice and class.
 
+    Of a slice that is cut into tiles, every pixel counts once: in the tile whose edge is farther.
+
     Args:
         trainer: Whose model predicts.
         examples: Where inputs and masks come from.
@@ -139,32 +142,58 @@ def score_slices(
         pictures: Where to keep predicted and true labels as PNG, or None.
         seen: What the model has learned from.
     """
-    rows = {}
-    distances = {s.dataset.name: seen.distances(s.dataset) for s in sources.items}
+    counted: dict[int, dict[str, Counts]] = {}
     for _, slices in trainer.predict(examples.steps(chunks(positions, batch))):
         for position, predicted, true in slices:
             source, item = sources.at(position)
             classes = source.dataset.classes
-            counts = {FOREGROUND: Counts.of(predicted, true)}
-            for name in classes.scored:
-                counts[name] = Counts.of_class(predicted, true, classes.names.index(name))
-            rows[position] = [
-                {
-                    "eval_on": source.dataset.name,
-                    "split": item.split or "all",
-                    "slice_id": item.id,
-                    "class": name,
-                    **asdict(count),
-                    "slices_from_training": distances[source.dataset.name][item.id],
-                }
-                for name, count in counts.items()
-            ]
+            own = _own_part(item, *predicted.shape)
+            found, wanted = predicted[own], true[own]
+            counted[position] = {FOREGROUND: Counts.of(found, wanted)} | {
+                name: Counts.of_class(found, wanted, classes.names.index(name))
+                for name in classes.scored
+            }
             if pictures is not None:
                 for kind, labels in (("predictions", predicted), ("masks", true)):
                     file = PurePosixPath(kind, source.dataset.name, f"{item.id}.png")
                     shown = classes.shown(labels.to("cpu", torch.uint8).numpy())
                     Image.fromarray(shown).save(pictures.path(str(file)))
-    return [row for position in positions for row in rows[position]]
+    distances = {
+        source.dataset.name: seen.distances(source.dataset.of_whole_slices)
+        for source in sources.items
+    }
+    totals: dict[tuple[str, str, str], list[Counts]] = {}
+    splits: dict[tuple[str, str], str] = {}
+    for position in positions:
+        source, item = sources.at(position)
+        name, whole = source.dataset.name, item.whole
+        splits[name, whole.id] = whole.split or "all"
+        for label, count in counted[position].items():
+            totals.setdefault((name, whole.id, label), []).append(count)
+    return [
+        {
+            "eval_on": name,
+            "split": splits[name, slice_id],
+            "slice_id": slice_id,
+            "class": label,
+            **asdict(Counts.total(counts)),
+            "slices_from_training": distances[name][slice_id],
+        }
+        for (name, slice_id, label), counts in totals.items()
+    ]
+
+
+def _own_part(item: Slice, rows: int, columns: int) -> tuple[slice, slice]:
+    """The pixels of a slice at training size that no other tile counts."""
+    if item.tile is None:
+        return slice(None), slice(None)
+    part, own = item.tile.part, item.tile.own
+    down, across = rows / part.rows, columns / part.columns
+    top, left = own.row - part.row, own.column - part.column
+    return (
+        slice(round(top * down), round((top + own.rows) * down)),
+        slice(round(left * across), round((left + own.columns) * across)),
+    )
 
 
 def slice_table(rows: Sequence[Mapping[str, Any]]) -> pl.DataFrame:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from jaxtyping import Float, Shaped
@@ -13,7 +13,8 @@ from typing_extensions import override
 from emcache.cache.inputs import standardise
 from emcache.cache.labels import label_key
 from emcache.cache.recipe import LAST, Grid
-from emcache.data.resize import Preprocessing, preprocessing_of
+from emcache.data.resize import Preprocessing
+from emcache.data.tiles import preprocessing_with
 from emcache.errors import UsageError
 from emcache.storage.hashing import json_sha256
 from emcache.training.batches import PixelReader, SizedSlice
@@ -28,7 +29,6 @@ PATCH = 14
 """Slices have whole patches of this edge along each side, as those of DINOv2 have: the same pixels
 are scored."""
 
-_DEFAULT_EDGE = 1022
 _SMALLEST = 32
 
 
@@ -71,11 +71,13 @@ def plan_slices(request: InputsRequest, network: SliceNetwork = SliceNetwork()) 
     keys, fingerprints = [], []
     recipe: dict[str, Any] = {}
     for source in sources:
-        preprocessing = replace(
-            slice_preprocessing(
-                features.longest_edge, features.pixel_size_nm, source.dataset.voxel_size_nm
-            ),
-            greys=features.greys.identity(),
+        preprocessing = preprocessing_with(
+            features.tiling,
+            features.greys,
+            PATCH,
+            features.longest_edge,
+            features.pixel_size_nm,
+            source.dataset,
         )
         recipe = slice_recipe(preprocessing, network)
         own = tuple(_grid(preprocessing, source, item.height, item.width) for item in source.slices)
@@ -108,21 +110,6 @@ def plan_slices(request: InputsRequest, network: SliceNetwork = SliceNetwork()) 
         None,
         lambda _: reader(slices, PATCH, features.greys),
     )
-
-
-def slice_preprocessing(
-    longest_edge: int | None,
-    pixel_size_nm: float | None,
-    voxel_size_nm: tuple[float, float, float] | None,
-    name: str = "the slices",
-) -> Preprocessing:
-    """What size slices are brought to.
-
-    Raises:
-        UsageError: One physical scale is wanted, and the voxel size is not known.
-    """
-    edge = longest_edge or (_DEFAULT_EDGE if pixel_size_nm is None else None)
-    return preprocessing_of(PATCH, edge, pixel_size_nm, voxel_size_nm, name)
 
 
 def slice_recipe(preprocessing: Preprocessing, network: SliceNetwork) -> dict[str, Any]:

@@ -217,3 +217,12 @@ def test_slices_are_standardised_each_by_itself() -> None:
     assert torch.allclose(made[0], made[1], atol=1e-5)
     plain = standardise(torch.full((1, 8, 8), 77, dtype=torch.uint8))
     assert torch.equal(plain, torch.zeros(1, 1, 8, 8))
+
+
+def test_whole_slices_of_any_size_are_trained_on() -> None:
+    network = build_unet(2, 0, 64, tta=False).train()
+    slices = torch.randn(2, 1, 70, 84)
+    assert network.logits(slices).shape == (2, 2, 70, 84)
+    # Those that it can halve as often as it must are taken as they are.
+    even = torch.randn(2, 1, 64, 80)
+    assert network.logits(even).equal(network.network(even))

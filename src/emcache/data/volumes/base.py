@@ -5,14 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from importlib import import_module
-from math import ceil, prod
+from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Shaped
 
-from emcache.data.plane import AXES
+from emcache.data.plane import AXES, Part
 from emcache.errors import ImageError
 
 VoxelSize = tuple[float, float, float]
@@ -109,8 +109,15 @@ class Volume(ABC):
         check_count(self.name, planes)
         return (PageSize(len(self.sizes), across),) * planes
 
-    def read(self, axis: int, index: int) -> Shaped[np.ndarray, "row col *channel"]:
+    def read(
+        self, axis: int, index: int, part: Part | None = None
+    ) -> Shaped[np.ndarray, "row col *channel"]:
         """The values of one plane, in the machine's byte order; a third axis holds colours.
+
+        Args:
+            axis: That the volume is sliced along.
+            index: Position of the plane along it.
+            part: Only this part, for which formats that can do without read nothing else.
 
         Raises:
             ImageError: No such plane, one of too many pixels, or one that cannot be read.
@@ -129,8 +136,17 @@ class Volume(ABC):
                 f"{MOST_PIXELS}: cut it into smaller images.",
                 subject=self.name,
             )
+        if part is not None and not (
+            0 <= part.row < part.row + part.rows <= size.rows
+            and 0 <= part.column < part.column + part.columns <= size.columns
+        ):
+            raise ImageError(
+                f"{self.name} has a plane of {size.rows} x {size.columns} pixels, and no part "
+                f"{part} of it; run the command again if the file changed.",
+                subject=self.name,
+            )
         try:
-            values = self._read(axis, index)
+            values = self._read(axis, index) if part is None else self._read_part(axis, index, part)
         except MemoryError:
             raise too_large(self.name) from None
         return np.asarray(values, dtype=values.dtype.newbyteorder("="))
@@ -138,6 +154,10 @@ class Volume(ABC):
     @abstractmethod
     def _read(self, axis: int, index: int) -> np.ndarray:
         """One plane that is known to be there."""
+
+    def _read_part(self, axis: int, index: int, part: Part) -> np.ndarray:
+        """A part of it."""
+        return self._read(axis, index)[part.slices]
 
 
 class ArrayVolume(Volume):
@@ -172,11 +192,23 @@ class ArrayVolume(Volume):
         place[axis] = index
         return self._gather([*self._lead, *place])
 
+    def _read_part(self, axis: int, index: int, part: Part) -> np.ndarray:
+        if self._flat and axis:
+            return super()._read_part(axis, index, part)
+        place: list[Any] = [*self._lead, *part.slices]
+        if not self._flat:
+            place.insert(len(self._lead) + axis, index)
+        return self._gather(place)
+
     def _gather(self, place: list[Any]) -> np.ndarray:
-        """The values of a place, of which two entries are whole axes, some chunks at a time."""
+        """The values of a place, of which two entries are slices, some chunks at a time."""
         axes = [axis for axis, part in enumerate(place) if isinstance(part, slice)]
-        sides = [self._array.shape[axis] for axis in axes]
-        counts = [ceil(side / self._chunks[axis]) for side, axis in zip(sides, axes, strict=True)]
+        spans = [range(*place[axis].indices(self._array.shape[axis])) for axis in axes]
+        sides = [len(span) for span in spans]
+        counts = [
+            (span.stop - 1) // self._chunks[axis] - span.start // self._chunks[axis] + 1
+            for span, axis in zip(spans, axes, strict=True)
+        ]
         if prod(counts) > MOST_CHUNKS:
             raise ImageError(
                 f"{self.name} is stored in {prod(counts)} chunks a plane; expected at most "
@@ -189,9 +221,10 @@ class ArrayVolume(Volume):
         cut = int(counts[1] > counts[0])
         step = max(1, _CHUNKS_AT_ONCE // counts[1 - cut]) * self._chunks[axes[cut]]
         values = np.empty(sides, self._array.dtype)
+        first = spans[cut].start
         for start in range(0, sides[cut], step):
-            strip = slice(start, start + step)
-            place[axes[cut]] = strip
+            strip = slice(start, min(start + step, sides[cut]))
+            place[axes[cut]] = slice(first + strip.start, first + strip.stop)
             values[(slice(None),) * cut + (strip,)] = self._array[tuple(place)]
         return values
 

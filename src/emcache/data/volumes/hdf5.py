@@ -75,9 +75,9 @@ def _open_array(h5py: Any, file: Any, path: Path, inner: str) -> ArrayVolume:
 
 
 class _Hdf5Volume(ArrayVolume):
-    def _read(self, axis: int, index: int) -> np.ndarray:
+    def _gather(self, place: list[Any]) -> np.ndarray:
         try:
-            return super()._read(axis, index)
+            return super()._gather(place)
         except _DAMAGE as error:
             raise ImageError(
                 f"{self.name} cannot be read ({error}); restore the file.", subject=self.name

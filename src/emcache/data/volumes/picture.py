@@ -5,12 +5,14 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Shaped
 from PIL import Image, ImageFile, UnidentifiedImageError
 
+from emcache.data.plane import Part
 from emcache.data.volumes.base import MOST_PIXELS, PageSize, Volume, missing_file
 from emcache.errors import ImageError
 
@@ -66,6 +68,11 @@ class Picture(Volume):
         super().__init__(str(path), (size,), np.dtype(dtype), None)
         self._path = path
 
+    def _read_part(self, axis: int, index: int, part: Part) -> np.ndarray:
+        # The format has no parts, and the next one asked for is most often of the same picture.
+        facts = self._path.stat()
+        return _last_plane(self._path, axis, index, facts.st_mtime_ns, facts.st_size)[part.slices]
+
     def _read(self, axis: int, index: int) -> np.ndarray:
         with _opened(self._path) as picture:
             picture.load()
@@ -74,6 +81,12 @@ class Picture(Volume):
             plane = _values(picture)
         # Rows (y) or columns (x) of the only section.
         return plane if axis == 0 else plane[None].take(index, axis=axis)
+
+
+@lru_cache(1)
+def _last_plane(path: Path, axis: int, index: int, *stamp: int) -> np.ndarray:
+    del stamp
+    return Picture(path).read(axis, index)
 
 
 @contextmanager

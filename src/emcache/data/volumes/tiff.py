@@ -15,7 +15,9 @@ from xml.etree import ElementTree as ET
 
 import numpy as np
 import tifffile
+import zarr
 
+from emcache.data.plane import Part
 from emcache.data.volumes.base import (
     MOST_PIXELS,
     NM_PER_UNIT,
@@ -41,6 +43,7 @@ class TiffVolume(Volume):
         self._path = path
         self._lock = threading.Lock()
         self._whole: np.ndarray | None = None
+        self._stored: dict[int, Any] = {}
         with ExitStack() as open_files, _reading(path):
             # Other files that an OME header may name are not opened.
             self._file = open_files.enter_context(tifffile.TiffFile(path, _multifile=False))
@@ -143,6 +146,30 @@ class TiffVolume(Volume):
             if self._whole is None:
                 self._whole = np.stack([self._shown(page.asarray(), page) for page in self._pages])
             return np.ascontiguousarray(self._whole.take(index, axis=axis))
+
+    def _read_part(self, axis: int, index: int, part: Part) -> np.ndarray:
+        if axis or self._mapped is not None:
+            # Of a mapped stack nothing is read that is not looked at.
+            return np.ascontiguousarray(self._read(axis, index)[part.slices])
+        page = self._pages[index]
+        place = tuple(
+            dict(zip("YX", part.slices, strict=True)).get(name, slice(None))
+            for name in _frame(page).axes
+        )
+        with _reading(self._path), self._lock:
+            if index not in self._stored:
+                # Of the last page alone: a large one has many chunks.
+                self._stored.clear()
+                self._stored[index] = self._array_of(page)
+            return np.asarray(self._shown(np.asarray(self._stored[index][place]), page))
+
+    def _array_of(self, page: Any) -> Any:
+        """A page as an array that decodes the strips or tiles that are asked for."""
+        if page.is_memmappable:
+            frame = _frame(page)
+            dtype = np.dtype(frame.dtype).newbyteorder(self._file.byteorder)
+            return np.memmap(self._path, dtype, "r", page.dataoffsets[0], frame.shape)
+        return zarr.open_array(page.aszarr(), mode="r")
 
     def _shown(self, values: np.ndarray, page: Any) -> Any:
         """Values as brightness: palettes looked up, colours last, white at the top."""

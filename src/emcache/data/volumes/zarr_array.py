@@ -124,9 +124,9 @@ def _codec_names(metadata: Mapping[str, Any]) -> Iterator[str]:
 
 
 class _ZarrVolume(ArrayVolume):
-    def _read(self, axis: int, index: int) -> np.ndarray:
+    def _gather(self, place: list[Any]) -> np.ndarray:
         try:
-            return super()._read(axis, index)
+            return super()._gather(place)
         except ZARR_DAMAGE as error:
             raise ImageError(
                 f"a chunk of {self.name} cannot be read ({error!s:.400}); restore it.",
