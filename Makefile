@@ -10,7 +10,7 @@ SOURCES := src warehouse cli tests benchmarks
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test faults test-cluster test-slow bench bench-quick audit-table check format docs lock clean
+.PHONY: help setup demo test faults test-cluster test-napari test-slow bench bench-quick audit-table check format docs lock clean
 
 help: ## Show this list.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-11s %s\n", $$1, $$2}'
@@ -32,7 +32,7 @@ demo: setup ## Run the main job on made-up data into ./demo (removed first).
 
 # One thread a worker: two workers with two threads each spend their time waiting for each other.
 test: setup ## Run the tests.
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not cluster"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not cluster and not napari"
 
 # Other kills, flips and files each time; SEED=123 tries those again of which a run has said so.
 faults: setup ## Kill, flip, crowd and fuzz as often as it takes to believe it (about half an hour).
@@ -42,6 +42,12 @@ faults: setup ## Kill, flip, crowd and fuzz as often as it takes to believe it (
 # One after the other: each starts workers of its own.
 test-cluster: setup ## Run the tests that start workers, on this machine and by SLURM where it is there.
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "cluster and not slow"
+
+# It needs other versions of packages than emcache does.
+test-napari: setup ## Read OME-Zarr by ome-zarr and napari's plugin, in an environment of their own.
+	$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python .venv-napari
+	$(BIN)/uv pip install --quiet --python .venv-napari/bin/python -r tests/ome_zarr/requirements.txt
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m napari
 
 test-slow: setup ## Run the slow tests.
 	$(BIN)/python -m pytest -m slow
@@ -77,4 +83,4 @@ lock: setup ## Write requirements.lock anew from pyproject.toml and constraints.
 	  --no-emit-index-url --quiet --output-file requirements.lock
 
 clean: ## Remove what setup and demo made.
-	rm -rf .venv $(DEMO)
+	rm -rf .venv .venv-napari $(DEMO)

@@ -73,6 +73,24 @@ def write_domain(folder: Path, style: Style, slices: int, size: int, seed: int) 
             Image.fromarray(pixels).save(folder / name / f"{z:0{digits}d}.png")
 
 
+def draw_section(
+    style: Style, size: int, seed: int
+) -> tuple[UInt8[np.ndarray, "row col"], UInt8[np.ndarray, "row col"]]:
+    """A slice by itself and its mask (0 and 255), with organelles of the usual size in pixels.
+
+    Args:
+        style: The look.
+        size: Rows and columns.
+        seed: Of everything random.
+    """
+    random = np.random.default_rng(seed)
+    mesh = gaussian_filter(random.standard_normal((size, size)), style.texture)
+    centres = random.uniform(0, size, (_ORGANELLES, 2))
+    radii = random.uniform(16, 60, (_ORGANELLES, 2))
+    mask, stripes = _organelles(size, centres, radii, random.uniform(0, np.pi, _ORGANELLES))
+    return _image(style, mesh, mask, stripes, random), mask.astype(np.uint8) * 255
+
+
 def _organelles(
     size: int,
     centres: Float[np.ndarray, "organelle 2"],
