@@ -21,6 +21,7 @@ from jaxtyping import UInt8
 
 from emcache.data.dataset import Selection, load_dataset
 from emcache.data.images import read_image
+from emcache.data.sections import parts_of
 from emcache.errors import DatasetError, UsageError
 from emcache.progress import Reporter
 from emcache.storage.hashing import json_sha256
@@ -117,7 +118,8 @@ def find_grey_rule(workspace: Workspace, text: str, reporter: Reporter) -> GreyR
         raise DatasetError(f"dataset {name} has no training slices.", subject=name)
     counts = np.zeros(256, np.int64)
     for item in slices:
-        counts += np.bincount(read_image(item.image, item.grey_window).ravel(), minlength=256)
+        for part in parts_of(item.image):
+            counts += np.bincount(read_image(part, item.grey_window).ravel(), minlength=256)
     # Cut the running sum at whole numbers, so that the parts sum up to exactly as many pixels.
     running = np.rint(np.cumsum(counts) / counts.sum() * _PIXELS).astype(np.int64)
     scaled = np.diff(running, prepend=0)

@@ -23,6 +23,7 @@ from emcache.data.dataset import (
 )
 from emcache.data.images import read_grey
 from emcache.data.resize import DEFAULT_PERCENTILES, find_window
+from emcache.data.sections import parts_of
 from emcache.data.volumes.open import open_volume
 from emcache.errors import DatasetError, EmcacheError
 from emcache.progress import Reporter
@@ -181,7 +182,8 @@ def _settle_greys(
     def read() -> Iterator[tuple[str, Any]]:
         with reporter.task(f"Finding the greys of {name}", len(planes), "slices") as task:
             for plane in planes:
-                yield str(plane), read_grey(plane)
+                for part in parts_of(plane):
+                    yield str(plane), read_grey(part)
                 task.advance()
 
     window, rule = find_window(read, percentiles)

@@ -76,7 +76,8 @@ def find_window(
     1/65536 of the range of the values (exactly for 16 bits).
 
     Args:
-        read: Gives names and values of every slice; called twice, one slice is held at a time.
+        read: Gives names and values of every slice, or of its parts one after the other; called
+            twice, and one is held at a time.
         percentiles: Lower and upper, 0 to 100.
 
     Raises:
@@ -89,12 +90,14 @@ def find_window(
             f"to 100, the lower first.",
             subject=percentiles,
         )
-    low, high, count, whole = np.inf, -np.inf, 0, True
+    low, high, whole = np.inf, -np.inf, True
+    names: set[str] = set()
     for name, values in read():
         numbers = _real(values, name)
         low, high = min(low, float(numbers.min())), max(high, float(numbers.max()))
         whole = whole and values.dtype.kind in "iu"
-        count += 1
+        names.add(name)
+    count = len(names)
     if high - low >= _FARTHEST:
         raise ImageError(
             f"values go from {low:g} to {high:g}; expected an image: check the data.",

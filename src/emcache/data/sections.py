@@ -38,16 +38,29 @@ def plane_size(plane: Plane) -> tuple[int, int]:
 
 
 def strips(plane: Plane, multiple: int = 1) -> Iterator[Plane]:
-    """Parts of a whole plane, one below the other: rows of some 8 million pixels.
+    """Parts of a plane, one below the other: rows of some 8 million pixels.
 
     Args:
         plane: Which.
         multiple: That the rows of each but the last are of.
     """
     rows, columns = plane_size(plane)
+    top, left = (0, 0) if plane.part is None else plane.part[:2]
     step = max(1, _STRIP // columns // multiple) * multiple
     for row in range(0, rows, step):
-        yield replace(plane, part=Part(row, 0, min(step, rows - row), columns))
+        yield replace(plane, part=Part(top + row, left, min(step, rows - row), columns))
+
+
+def parts_of(plane: Plane) -> Iterator[Plane]:
+    """The plane, or of a large one its strips: for what is gathered over all pixels.
+
+    Args:
+        plane: Which.
+    """
+    if is_large(*plane_size(plane)):
+        yield from strips(plane)
+    else:
+        yield plane
 
 
 def centre(plane: Plane) -> Plane:
@@ -55,10 +68,10 @@ def centre(plane: Plane) -> Plane:
     rows, columns = plane_size(plane)
     if not is_large(rows, columns):
         return plane
-    sides = min(rows, _SMALL_EDGE), min(columns, _SMALL_EDGE)
-    return replace(
-        plane, part=Part((rows - sides[0]) // 2, (columns - sides[1]) // 2, sides[0], sides[1])
-    )
+    top, left = (0, 0) if plane.part is None else plane.part[:2]
+    height, width = min(rows, _SMALL_EDGE), min(columns, _SMALL_EDGE)
+    middle = Part(top + (rows - height) // 2, left + (columns - width) // 2, height, width)
+    return replace(plane, part=middle)
 
 
 def reduction(rows: int, columns: int) -> int:

@@ -19,8 +19,8 @@ from emcache.cache.find import Donors
 from emcache.cache.inputs import training_mask
 from emcache.cache.moments import Moments, ensure_moments
 from emcache.cache.plan import Job
-from emcache.data.images import read_image
 from emcache.data.resize import occupancy
+from emcache.data.sections import read_reduced_image
 from emcache.errors import DatasetError, StoreError
 from emcache.gap.frechet import Sample
 
@@ -192,7 +192,7 @@ def project(features: Sequence[SelectedFeatures]) -> pl.DataFrame:
                 "pc2": float(y),
                 "explained1": float(pca.explained_variance_ratio_[0]),
                 "explained2": float(pca.explained_variance_ratio_[1]),
-                "thumbnail": _data_address(read_image(item.image, item.grey_window)),
+                "thumbnail": _data_address(read_reduced_image(item.image, item.grey_window)),
             }
             for (name, item), (x, y) in zip(slices, points, strict=True)
         ]

@@ -1,5 +1,6 @@
 """Large slices: what is known of them is what would be known if they were held."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,8 @@ from emcache.data import sections
 from emcache.data.dataset import load_dataset
 from emcache.data.facts import _image_facts, _mask_facts
 from emcache.data.images import read_image, read_mask
-from emcache.data.plane import Plane
+from emcache.data.plane import Part, Plane
+from emcache.data.register import add_dataset
 from emcache.data.sections import (
     centre,
     read_reduced_image,
@@ -22,7 +24,7 @@ from emcache.data.sections import (
 )
 from emcache.findings import Verdict
 from emcache.progress import Quiet
-from emcache.storage.workspace import Workspace
+from emcache.storage.workspace import Workspace, init_workspace
 
 RANDOM = np.random.default_rng(0)
 
@@ -79,6 +81,34 @@ def test_a_look_at_a_large_plane_is_that_at_the_whole_one_made_small(tmp_path: P
     assert np.array_equal(small, np.asarray(Image.fromarray(values).reduce(5)))
     assert np.array_equal(read_reduced_mask(plane), values[::5, ::5])
     assert np.array_equal(read_mask(centre(plane)), values[40:90, 75:125])
+
+
+@pytest.mark.usefixtures("small_limits")
+def test_a_part_may_be_large_too(tmp_path: Path) -> None:
+    values = RANDOM.integers(0, 256, (131, 201), dtype=np.uint8)
+    plane = replace(write(tmp_path / "a.tif", values), part=Part(10, 20, 100, 150))
+    part = values[10:110, 20:170]
+    assert np.array_equal(np.concatenate([read_image(strip) for strip in strips(plane)]), part)
+    assert np.array_equal(read_image(centre(plane)), part[25:75, 50:100])
+    small = np.asarray(Image.fromarray(part).reduce(3))
+    assert np.array_equal(read_reduced_image(plane, None), small)
+
+
+def test_the_greys_of_large_slices_are_those_of_the_same_slices_held(
+    tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    for number in range(3):
+        values = RANDOM.integers(0, 3000, (90, 61), dtype=np.uint16)
+        (tmp_path / "deep").mkdir(exist_ok=True)
+        write(tmp_path / "deep" / f"{number}.tif", values)
+    workspace, _ = init_workspace(tmp_path / "workspace")
+    images = {"images": "*.tif"}
+    held, _ = add_dataset(workspace, "held", "folder", tmp_path / "deep", images, Quiet())
+    request.getfixturevalue("small_limits")
+    large, record = add_dataset(workspace, "large", "folder", tmp_path / "deep", images, Quiet())
+    assert large.grey_window == held.grey_window
+    assert [s.pixel_sha256 for s in large.slices] == [s.pixel_sha256 for s in held.slices]
+    assert "all 3 slices' values" in record.config["grey_rule"]
 
 
 @pytest.mark.usefixtures("small_limits")

@@ -13,8 +13,9 @@ import polars as pl
 from PIL import Image
 
 from emcache.data.dataset import Dataset, load_dataset
-from emcache.data.images import outline_overlay, read_image, read_mask
+from emcache.data.images import outline_overlay, read_mask
 from emcache.data.plane import Plane
+from emcache.data.sections import read_reduced_image
 from emcache.errors import DatasetError, EmcacheError, RecordError
 from emcache.storage.records import read_record
 from emcache.storage.workspace import Workspace
@@ -76,7 +77,7 @@ def _picture(workspace: Workspace, row: Mapping[str, Any], datasets: dict[str, D
             f"slice {row['slice_id']} has gone from {row['eval_on']}; add it again.",
             subject=row["slice_id"],
         )
-    picture = Image.fromarray(read_image(item.image, item.grey_window))
+    picture = Image.fromarray(read_reduced_image(item.image, item.grey_window))
     # Made small first: an outline on the large picture would be lost in the small one.
     picture.thumbnail((_PIXELS, _PIXELS), Image.Resampling.LANCZOS)
     true, predicted = (read_mask(mask).astype(np.uint8) for mask in masks)
