@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -222,7 +222,9 @@ def _open(path: Path, most_bytes: int, dtype: np.dtype[Any]) -> Iterator[Pages]:
             with tifffile.TiffWriter(
                 partial, bigtiff=most_bytes * _WITH_COPIES > _CLASSIC_TIFF
             ) as tiff:
-                yield _TiffPages(tiff, path.parent, dtype)
+                pages = _TiffPages(tiff, path.parent, dtype)
+                with closing(pages):
+                    yield pages
         else:
             yield _PngPage(partial)
         partial.replace(path)
@@ -254,13 +256,14 @@ class _TiffPages(Pages):
         self._dtype = dtype
         self._rows: list[Rows] = []
         self._spool: Spool | None = None
-        self._home: TemporaryDirectory[str] | None = None
+        self._open = ExitStack()
 
     def begin(self, size: PageSize) -> None:
         self._rows = []
         if is_large(*size):
-            self._home = TemporaryDirectory(prefix=".spool-", dir=self._folder)
-            self._spool = Spool(Path(self._home.name), size, self._dtype)
+            home = self._open.enter_context(TemporaryDirectory(prefix=".spool-", dir=self._folder))
+            self._spool = Spool(Path(home), size, self._dtype)
+            self._open.callback(self._spool.close)
 
     def append(self, rows: Rows) -> None:
         if self._spool is None:
@@ -269,17 +272,18 @@ class _TiffPages(Pages):
             self._spool.append(rows)
 
     def end(self) -> None:
-        if self._spool is None or self._home is None:
+        if self._spool is None:
             # Without metadata of its own a page is one of a stack, not a series by itself.
             page = np.concatenate(self._rows)
             self._tiff.write(page, photometric="minisblack", compression="zlib", metadata=None)
-            return
-        try:
+        else:
             self._spool.write(self._tiff)
-        finally:
-            self._spool.close()
-            self._home.cleanup()
-            self._spool = self._home = None
+        self.close()
+
+    def close(self) -> None:
+        """Remove what waits on the disk."""
+        self._open.close()
+        self._spool = None
 
 
 def _listed(inputs: Sequence[Path]) -> Iterator[Path]:

@@ -24,6 +24,7 @@ from emcache.evaluation import outputs
 from emcache.evaluation.evaluate import EvaluationOptions, evaluate_run
 from emcache.evaluation.predict import predict
 from emcache.evaluation.predictor import PredictionOptions, Predictor
+from emcache.evaluation.pyramids import Spool
 from emcache.evaluation.trained_run import find_run
 from emcache.gap.outside import measure_familiarity
 from emcache.library.tokens import TokenDataset
@@ -261,6 +262,26 @@ def test_a_large_slice_is_read_and_written_part_by_part(
         assert np.array_equal(tifffile.imread(parts), tifffile.imread(held))
     assert Image.open(tmp_path / "parts" / "overlays" / "b.png").size == (130, 150)
     assert not list((tmp_path / "parts").glob(".*"))
+
+
+def test_a_prediction_that_is_stopped_leaves_nothing(
+    cells: Workspace, tiled: Record, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((300, 260), np.uint8), photometric="minisblack")
+    monkeypatch.setattr(outputs, "is_large", lambda *_: True)
+    real, rows = Spool.append, []
+
+    def stop(self: Spool, given: np.ndarray, level: int = 0) -> None:
+        rows.append(given)
+        if len(rows) == 3:
+            raise KeyboardInterrupt
+        real(self, given, level)
+
+    monkeypatch.setattr(Spool, "append", stop)
+    options = PredictionOptions(device="cpu")
+    with pytest.raises(KeyboardInterrupt):
+        predict(cells, tiled.id, [tmp_path / "a.tif"], tmp_path / "out", options, Quiet())
+    assert not list((tmp_path / "out").iterdir())
 
 
 def read_image_of(path: Path) -> np.ndarray:
