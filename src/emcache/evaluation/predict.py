@@ -134,8 +134,9 @@ def _write_slice(predictor: Predictor, plane: Plane, size: PageSize, write: Writ
         if write.image is not None:
             part = Part(written, 0, count, size.columns)
             write.image.append(read_image(replace(plane, part=part), window))
-        # Every n-th row of the slice, which a picture of a large one is made of.
-        small.append(rows.labels[-written % factor :: factor, ::factor])
+        # Every n-th row of the slice, which a picture of a large one is made of; a view would keep
+        # all rows.
+        small.append(rows.labels[-written % factor :: factor, ::factor].copy())
         written, outside = written + count, rows.outside
     for page in pages:
         page.end()

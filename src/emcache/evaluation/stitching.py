@@ -18,6 +18,9 @@ from jaxtyping import Float32
 from emcache.data.plane import Part
 from emcache.data.tiling import Tiling
 
+# Pixels of a strip: what comes of its logits takes several times their memory.
+_STRIP = 1 << 22
+
 Logits = Float32[np.ndarray, "label row col"]
 
 
@@ -57,8 +60,13 @@ def stitch(
         assert sums is not None  # noqa: S101 - there is at least one tile
         last = place + 1 == len(down)
         done = height if last else down[place + 1].start - vertical.start
-        yield Strip(vertical.start, sums[:, :done].copy())
-        sums = np.concatenate([sums[:, done:], np.zeros_like(sums[:, :done])], axis=1)
+        step = max(1, _STRIP // columns)
+        for row in range(0, done, step):
+            strip = sums[:, row : min(row + step, done)]
+            yield Strip(vertical.start + row, strip.copy())
+        # What the next row of tiles shares with this one; the rest begins anew.
+        sums[:, : height - done] = sums[:, done:]
+        sums[:, height - done :] = 0
 
 
 @dataclass(frozen=True, slots=True)

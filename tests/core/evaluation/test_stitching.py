@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from emcache.data.plane import Part
 from emcache.data.tiling import Tiling
+from emcache.evaluation import stitching
 from emcache.evaluation.stitching import _weights, stitch
 
 RANDOM = np.random.default_rng(0)
@@ -79,6 +80,20 @@ def test_no_more_than_a_row_of_tiles_is_held() -> None:
     first = next(strips)
     assert {part.row for part in asked} == {0}
     assert first.logits.shape == (1, 39, 100)
+
+
+def test_strips_are_of_few_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+    picture = RANDOM.normal(size=(2, 100, 90)).astype(np.float32)
+    monkeypatch.setattr(stitching, "_STRIP", 1000)
+
+    def logits_of(part: Part) -> np.ndarray:
+        return picture[(slice(None), *part.slices)]
+
+    strips = list(stitch(100, 90, Tiling(50, 10), logits_of))
+    assert max(strip.logits.shape[1] for strip in strips) == 11
+    np.testing.assert_allclose(
+        stitched(logits_of, (100, 90), Tiling(50, 10)), picture, rtol=1e-5, atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("side", [1, 7, 64])
