@@ -136,7 +136,8 @@ class Job:
         places = [self.places[position] for position in positions]
         return replace(
             self,
-            dataset=replace(self.dataset, slices=slices),
+            # Of tiles, each knows its slice; the others would be sent along in vain.
+            dataset=replace(self.dataset, slices=slices, whole=None),
             slices=slices,
             places=place_slices(
                 [item.id for item in places],

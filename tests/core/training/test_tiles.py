@@ -1,5 +1,6 @@
 """Trainings on tiles of slices, and what comes of them."""
 
+import pickle
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -206,6 +207,14 @@ def test_tiles_are_repaired_and_are_not_stale(cells: Workspace, tiled: Record) -
     assert damages
     repair_feature_set(cells, folder.name, damages, Quiet())
     assert verify_feature_set(folder) == []
+
+
+def test_a_worker_is_told_of_its_own_tiles_alone(cells: Workspace, tiled: Record) -> None:
+    (folder,) = (path for path in cells.cache.iterdir() if path.is_dir())
+    job = job_of(cells, folder, Quiet())
+    part = job.part([1])
+    assert part.dataset.of_whole_slices.slices == part.slices == job.slices[1:2]
+    assert 15 * len(pickle.dumps(part.dataset)) < len(pickle.dumps(job.dataset))
 
 
 def test_tokens_of_tiles_come_with_their_masks(cells: Workspace, tiled: Record) -> None:
