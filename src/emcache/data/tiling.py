@@ -36,18 +36,20 @@ class Tiling(NamedTuple):
         if edge is None:
             if overlap:
                 raise UsageError(
-                    f"--overlap {overlap} is of tiles, and there are none; give --tile too, or "
-                    f"leave it out.",
+                    f"an overlap of {overlap} is one of tiles, and there are none; give a tile too, "
+                    f"or leave it out.",
                     subject=overlap,
                 )
             return None
         tiling = cls(edge, edge // 8 if overlap is None else overlap)
         if edge < 1:
-            raise UsageError(f"--tile {edge} is no size; expected pixels, as 1022.", subject=edge)
+            raise UsageError(
+                f"a tile of {edge} is no size; expected pixels, as 1022.", subject=edge
+            )
         if not 0 <= tiling.overlap < edge:
             raise UsageError(
-                f"--overlap {tiling.overlap} does not fit --tile {edge}; expected an overlap of 0 "
-                f"to {edge - 1} pixels, as {edge // 8}.",
+                f"an overlap of {tiling.overlap} does not fit a tile of {edge}; expected 0 to {edge - 1} "
+                f"pixels, as {edge // 8}.",
                 subject=tiling.overlap,
             )
         return tiling

@@ -17,7 +17,7 @@
     weights = "pretrained"                      # default; random:SEED, hf:REPOSITORY, a short name
                                                 # of the workspace, a file, or one for each
                                                 # backbone: {dinov2-small = "small.pth"}
-    longest_edge = 1022                         # default
+    longest_edge = 1022                         # default; with tiles, that of a tile
     train_slices = [1, 2, 4, "all"]             # default: all; of each dataset, a cell for each
     pixel_size_nm = 8.0                         # default: none; one physical scale instead
     precision = "auto"                          # default

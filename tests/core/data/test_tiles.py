@@ -56,10 +56,10 @@ def test_tiles_overlap_by_what_was_asked_for_and_are_no_more_than_needed(
 @pytest.mark.parametrize(
     ("edge", "overlap", "message"),
     [
-        (100, 100, r"--overlap 100 does not fit --tile 100; expected an overlap of 0 to 99"),
-        (100, -1, r"--overlap -1 does not fit"),
-        (0, 0, r"--tile 0 is no size"),
-        (None, 10, r"--overlap 10 is of tiles, and there are none; give --tile too"),
+        (100, 100, r"an overlap of 100 does not fit a tile of 100; expected 0 to 99 pixels, as 12"),
+        (100, -1, r"an overlap of -1 does not fit"),
+        (0, 0, r"a tile of 0 is no size"),
+        (None, 10, r"an overlap of 10 is one of tiles, and there are none; give a tile too"),
     ],
 )
 def test_a_tiling_that_cannot_be_is_refused(edge: int | None, overlap: int, message: str) -> None:

@@ -36,6 +36,20 @@ def test_a_grid_is_the_product_of_its_lists(tmp_path: Path) -> None:
     assert read.datasets == ("a", "b")
 
 
+@pytest.mark.parametrize(("given", "edge"), [("", 56), ("longest_edge = 28", 28)])
+def test_tiles_keep_their_size_unless_it_is_given(tmp_path: Path, given: str, edge: int) -> None:
+    tiles = "[grid.protocol]\ntile = 56\noverlap = 14\n"
+    cell, *_ = read_study(study(tmp_path, f"{GRID}{given}\n{tiles}")).cells
+    assert cell.longest_edge == cell.request.features.longest_edge == edge
+    assert cell.request.features.tiling == (56, 14)
+
+
+def test_tiles_that_cannot_be_are_refused(tmp_path: Path) -> None:
+    tiles = "[grid.protocol]\ntile = 56\noverlap = 56\n"
+    with pytest.raises(StudyError, match=r"study.toml: an overlap of 56 does not fit a tile of 56"):
+        read_study(study(tmp_path, GRID + tiles))
+
+
 def test_the_papers_study_is_its_grid(checkout: Path) -> None:
     read = read_study(checkout / "studies" / "paper.toml")
     assert len(read.cells) == 9 * 2 * 3 + 1
