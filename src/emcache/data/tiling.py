@@ -11,11 +11,7 @@ from emcache.errors import UsageError
 
 
 class Tiling(NamedTuple):
-    """How slices are cut into tiles that overlap, in pixels as they are stored.
-
-    Raises:
-        UsageError: An overlap that is no smaller than the tile; see :meth:`of`.
-    """
+    """How slices are cut into tiles that overlap, in pixels as they are stored."""
 
     edge: int
     """Of a tile, which is a square unless the slice is smaller."""
@@ -36,8 +32,8 @@ class Tiling(NamedTuple):
         if edge is None:
             if overlap:
                 raise UsageError(
-                    f"an overlap of {overlap} is one of tiles, and there are none; give a tile too, "
-                    f"or leave it out.",
+                    f"an overlap of {overlap} is one of tiles, and there are none; give a tile "
+                    f"too, or leave it out.",
                     subject=overlap,
                 )
             return None
@@ -48,8 +44,8 @@ class Tiling(NamedTuple):
             )
         if not 0 <= tiling.overlap < edge:
             raise UsageError(
-                f"an overlap of {tiling.overlap} does not fit a tile of {edge}; expected 0 to {edge - 1} "
-                f"pixels, as {edge // 8}.",
+                f"an overlap of {tiling.overlap} does not fit a tile of {edge}; expected 0 to "
+                f"{edge - 1} pixels, as {edge // 8}.",
                 subject=tiling.overlap,
             )
         return tiling
