@@ -10,7 +10,7 @@ import typer
 
 from emcache_cli.delivery import OutputOptions, deliver_training
 from emcache_cli.groups import with_groups
-from emcache_cli.options import AcceptAuditOption
+from emcache_cli.options import AcceptAuditOption, OverlapOption, TileOption
 from emcache_cli.training import HeadTokensOptions
 from emcache_cli.training_options import ComputeOptions, DatasetsArgument
 
@@ -87,6 +87,8 @@ class AnnotationOptions:
     seeds: Annotated[
         str, typer.Option(metavar="LIST", help="One run for each: other slices and points.")
     ] = "0-4"
+    tile: TileOption = None
+    overlap: OverlapOption = None
     accept_audit: AcceptAuditOption = False
 
 
@@ -119,6 +121,8 @@ def few_label(
             "scribbles": labels.scribbles,
             "from_slices": labels.from_slices,
             "pixel_size_nm": tokens.pixel_size,
+            "tile": labels.tile,
+            "overlap": labels.overlap,
         }
     )
     request = TrainingRequest(

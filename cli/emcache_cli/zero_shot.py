@@ -9,7 +9,7 @@ import typer
 
 from emcache_cli.delivery import OutputOptions, deliver_training
 from emcache_cli.groups import with_groups
-from emcache_cli.options import AcceptAuditOption, NormaliseOption
+from emcache_cli.options import AcceptAuditOption, NormaliseOption, OverlapOption, TileOption
 from emcache_cli.training_options import ComputeOptions, DatasetsArgument
 from emcache_cli.unet import SizeOptions
 
@@ -32,6 +32,8 @@ class PromptOptions:
         typer.Option(help="Probability above which a pixel is foreground. (default: 0.5)"),
     ] = None
     normalise: NormaliseOption = None
+    tile: TileOption = None
+    overlap: OverlapOption = None
     accept_audit: AcceptAuditOption = False
 
 
@@ -55,6 +57,8 @@ def zero_shot(
             "threshold": prompt.threshold,
             "normalise": prompt.normalise,
             "pixel_size_nm": sizes.pixel_size,
+            "tile": prompt.tile,
+            "overlap": prompt.overlap,
         }
     )
     request = TrainingRequest(

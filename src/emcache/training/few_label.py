@@ -106,14 +106,15 @@ def fit_few_labels(
         slices.append(Annotated(tokens, points.places, points.foreground, image))
     head.fit(slices)
     labels = np.concatenate([points.foreground for points in chosen.values()])
+    annotated = [(source.dataset.name, item) for source, item in map(plan.sources.at, chosen)]
     facts = {
-        "annotated_slices": len(chosen),
+        "annotated_slices": len({(name, item.whole.id) for name, item in annotated}),
         "labelled_pixels": len(labels),
         "clicks": int(labels.sum()),
         "n_train": len(chosen),
         "n_val": 0,
         "val_slices": [],
-        "train_slices": [f"{s.dataset.name}/{item.id}" for s, item in map(plan.sources.at, chosen)],
+        "train_slices": [f"{name}/{item.id}" for name, item in annotated],
         "trainable_parameters": sum(part.numel() for part in head.buffers()),
     }
     seconds = time.perf_counter() - started
@@ -123,36 +124,69 @@ def fit_few_labels(
 def _points_of(
     source: Source, positions: Sequence[int], plan: TrainingPlan, random: np.random.Generator
 ) -> dict[int, Points]:
-    """Points of each annotated slice of one dataset, by its position."""
-    items = {position: source.slices[position - source.first] for position in positions}
-    path, protocol = plan.request.annotations, plan.protocol
-    if path is not None:
-        if len(plan.sources.items) > 1:
-            raise UsageError(
-                f"--annotations {path} are of one dataset, and {plan.sources.names} are several; "
-                f"name one.",
-                subject=path,
-            )
-        given = read_annotations(path, list(items.values()))
-        return {position: given[item.id] for position, item in items.items() if item.id in given}
-    if protocol.from_slices > len(items):
+    """Points of each annotated slice of one dataset, by its position, or by those of its tiles."""
+    places: dict[str, dict[int, Slice]] = {}
+    for position in positions:
+        item = source.slices[position - source.first]
+        places.setdefault(item.whole.id, {})[position] = item
+    wholes = [next(iter(tiles.values())).whole for tiles in places.values()]
+    if plan.request.annotations is None:
+        points = _drawn(source, wholes, plan.protocol, random)
+    else:
+        points = _given(wholes, plan, plan.request.annotations)
+    return {
+        position: own
+        for name, found in points.items()
+        for position, item in places[name].items()
+        if len((own := _within(found, item)).places)
+    }
+
+
+def _within(points: Points, item: Slice) -> Points:
+    """Those of a slice's points that are a tile's own, by shares of the tile's sides."""
+    if item.tile is None:
+        return points
+    part, own = item.tile.part, item.tile.own
+    pixels = points.places * item.whole.size
+    first, last = (own.row, own.column), (own.row + own.rows, own.column + own.columns)
+    inside = ((pixels >= first) & (pixels < last)).all(axis=1)
+    places = (pixels[inside] - (part.row, part.column)) / (part.rows, part.columns)
+    return Points(places, points.foreground[inside])
+
+
+def _given(slices: Sequence[Slice], plan: TrainingPlan, path: Path) -> Mapping[str, Points]:
+    """A user's own points, by the slices' names in the order of the dataset."""
+    if len(plan.sources.items) > 1:
         raise UsageError(
-            f"{source.dataset.name} has {len(items)} training slices, and points were to be drawn "
+            f"--annotations {path} are of one dataset, and {plan.sources.names} are several; "
+            f"name one.",
+            subject=path,
+        )
+    given = read_annotations(path, slices)
+    return {item.id: given[item.id] for item in slices if item.id in given}
+
+
+def _drawn(
+    source: Source, slices: Sequence[Slice], protocol: Protocol, random: np.random.Generator
+) -> Mapping[str, Points]:
+    """Points that are drawn from masks, by the slices' names."""
+    if protocol.from_slices > len(slices):
+        raise UsageError(
+            f"{source.dataset.name} has {len(slices)} training slices, and points were to be drawn "
             f"in {protocol.from_slices}; choose fewer --from-slices.",
             subject=protocol.from_slices,
         )
-    order = [positions[place] for place in random.permutation(len(positions))]
-    both = [position for position in order if _has_both(items[position])]
+    order = [slices[place] for place in random.permutation(len(slices))]
+    both = [item for item in order if _has_both(item)]
     if len(both) < protocol.from_slices:
         raise UsageError(
             f"{len(both)} training slices of {source.dataset.name} have foreground and background, "
             f"and points were to be drawn in {protocol.from_slices}; choose fewer --from-slices.",
             subject=protocol.from_slices,
         )
-    used = both[: protocol.from_slices]
     return {
-        position: _draw(source, items[position], place, protocol, random)
-        for place, position in enumerate(used)
+        item.id: _draw(source, item, place, protocol, random)
+        for place, item in enumerate(both[: protocol.from_slices])
     }
 
 

@@ -35,8 +35,10 @@ from emcache.maintenance.repair import repair_feature_set, verify_feature_set
 from emcache.progress import Quiet
 from emcache.storage.records import Record, read_record
 from emcache.storage.workspace import Workspace
+from emcache.training.annotations import Points
+from emcache.training.few_label import _within
 from emcache.training.plan import TrainingRequest
-from emcache.training.protocol import Protocol
+from emcache.training.protocol import Protocol, find_protocol
 from emcache.training.run import train
 from emcache.training.sampling import Sources, split_of
 
@@ -302,3 +304,40 @@ def test_the_record_of_an_extraction_names_the_tiles(cells: Workspace, tiled: Re
     table = pl.read_parquet(read_record(cells.runs / name).file("slices.parquet"))
     assert table["slice_id"][1] == "0@0,28"
     assert table["image"][1].endswith("0.png@0,28+56x56")
+
+
+def test_points_of_a_slice_go_to_the_tiles_that_own_them(cells: Workspace, tmp_path: Path) -> None:
+    dataset = cut_dataset(cells, load_dataset(cells, "cells"), Tiling(56, 28), Quiet())
+    tiles = [item for item in dataset.slices if item.whole.id == "0"]
+    places = np.array([[0.0, 0.0], [83.0, 83.0], [41.0, 42.0], [20.0, 70.0]])
+    points = Points((places + 0.5) / 84, np.array([1, 0, 1, 0], np.uint8))
+    found = [_within(points, item) for item in tiles]
+    again = sorted(
+        (*map(float, own.places[place] * 56 + (item.tile.part.row, item.tile.part.column)), value)
+        for item, own in zip(tiles, found, strict=True)
+        for place, value in enumerate(own.foreground.tolist())
+    )
+    expected = sorted(
+        (*place, value) for place, value in zip(places + 0.5, [1, 0, 1, 0], strict=True)
+    )
+    np.testing.assert_allclose(again, expected)
+
+
+def test_a_few_labels_fit_a_head_on_tiles(cells: Workspace, tmp_path: Path) -> None:
+    protocol = replace(find_protocol("few-label"), clicks=6, tile=56, overlap=28)
+    drawn = run(cells, protocol, regime="few-label")
+    assert drawn.config["annotated_slices"] == 1
+    assert drawn.config["labelled_pixels"] == 12
+    names = {name.partition("@")[0] for name in drawn.config["train_slices"]}
+    assert len(names) == 1
+    assert 1 < len(drawn.config["train_slices"]) <= 4
+    rows = ["slice,row,col,label", "2,3,3,background", "2,80,80,background", "2,40,40,foreground"]
+    (tmp_path / "points.csv").write_text("\n".join(rows))
+    given = run(
+        cells,
+        replace(protocol, clicks=None),
+        regime="few-label",
+        annotations=tmp_path / "points.csv",
+    )
+    assert given.config["annotated_slices"] == 1
+    assert given.config["labelled_pixels"] == 3
