@@ -62,8 +62,6 @@ def extract(
     workspace: WorkspaceOption = None,
 ) -> None:
     """Compute the patch tokens of every slice, once."""
-    from dataclasses import replace
-
     from emcache.cache.extract import run_extractions
     from emcache.cache.plan import ExtractOptions, parse_shift, plan_layers
     from emcache.cluster.pool import open_pool
@@ -99,12 +97,7 @@ def extract(
         find_workspace_weights(place, backbone.weights, find_backbone(backbone.backbone))
     with open_pool(place, "none" if dry_run else cluster, console, device, precision) as pool:
         if pool is not None:
-            options = replace(
-                options,
-                device=pool.identity.device,
-                precision=pool.identity.precision,
-                elsewhere=True,
-            )
+            options = options.on_workers(pool.identity.device, pool.identity.precision)
         # Every dataset is checked before the first is extracted.
         passes = [
             plan_layers(place, Selection.parse(d), options, layers, console) for d in datasets

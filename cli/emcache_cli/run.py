@@ -38,11 +38,12 @@ def run(
     Exit code 1 where some of it failed.
     """
     from emcache.cluster.pool import open_pool
+    from emcache.cluster.spec import find_cluster
     from emcache.models.weights.short_names import read_short_names
     from emcache.storage.workspace import find_workspace
     from emcache.studies.file import read_study
     from emcache.studies.gaps import find_gap_problems, run_study_gaps
-    from emcache.studies.run import plan_study, run_study
+    from emcache.studies.run import check_datasets, plan_study, run_study
     from emcache.studies.sharing import share_gaps, share_study
     from emcache_cli.console import Console, show_rows
     from emcache_cli.study_summaries import (
@@ -62,6 +63,9 @@ def run(
         for gap, problem in find_gap_problems(place, grid, data):
             console.say(f"Problem: {gap.words}: {problem}")
         return
+    if find_cluster(place, cluster) is not None:
+        # What is wrong with the data is told before workers are waited for.
+        check_datasets(place, grid, data or grid.folder, console)
     with open_pool(place, cluster, console, device) as pool:
         if pool is None:
             results = list(run_study(place, grid, device, console, data))

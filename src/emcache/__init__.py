@@ -16,15 +16,14 @@ from emcache.errors import EmcacheError
 if TYPE_CHECKING:
     from emcache.cache.feature_set import FeatureSet
     from emcache.library.functions import (
-        build_head,
         evaluate,
         extract,
-        load_backbone,
         measure_familiarity,
         measure_gaps,
         run_study,
         train,
     )
+    from emcache.library.modules import build_head, load_backbone
     from emcache.library.runs import TrainedRun
     from emcache.library.tokens import TokenDataset
     from emcache.library.workspace import Dataset, Workspace, audit
@@ -38,10 +37,10 @@ _HOMES = {
     "TrainedRun": "library.runs",
     "Workspace": "library.workspace",
     "audit": "library.workspace",
-    "build_head": "library.functions",
+    "build_head": "library.modules",
     "evaluate": "library.functions",
     "extract": "library.functions",
-    "load_backbone": "library.functions",
+    "load_backbone": "library.modules",
     "measure_familiarity": "library.functions",
     "measure_gaps": "library.functions",
     "run_study": "library.functions",

@@ -67,6 +67,47 @@ def test_a_study_by_workers_and_without(workspace, tmp_path):
     assert not list(differences(snapshot(alone), snapshot(workspace)))
 
 
+SCRIPT = """
+import emcache
+
+if __name__ == "__main__":
+    workspace = emcache.Workspace.open()
+    options = {"weights": "random:0", "longest_edge": 28, "cluster": "local:2"}
+    tokens = emcache.extract(workspace.dataset("cells"), "tiny", **options)
+    print(len(tokens))
+    print(emcache.run_study(workspace, "study.toml", cluster="local:2")["done"].to_list())
+"""
+
+
+def test_a_script_has_workers_too(workspace, tmp_path):
+    (workspace / "study.toml").write_text(STUDY)
+    alone = tmp_path / "alone"
+    shutil.copytree(workspace, alone)
+    run(alone, "run", "study.toml")
+    (workspace / "script.py").write_text(SCRIPT)
+    done = subprocess.run(
+        [sys.executable, "script.py"],
+        cwd=workspace,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "[2, 2, 1]"
+    assert not list(differences(snapshot(alone), snapshot(workspace)))
+
+
+def test_a_study_whose_data_are_not_there_waits_for_nobody(workspace):
+    (workspace / "study.toml").write_text(STUDY.replace("cells", "cell"))
+    began = time.monotonic()
+    done = run(workspace, "run", "study.toml", "--cluster", "tcp://127.0.0.1:9", code=2)
+    assert "there is no dataset" in done.stderr
+    assert "scheduler" not in done.stderr
+    assert time.monotonic() - began < 60
+
+
 @pytest.mark.real
 @pytest.mark.weights
 def test_real_tokens_by_two_workers(tmp_path, lucchi_root, pretrained_file):

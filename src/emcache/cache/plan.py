@@ -65,6 +65,10 @@ class ExtractOptions:
     elsewhere: bool = False
     """Whether workers compute: ``device`` and ``precision`` are theirs, and may not be here."""
 
+    def on_workers(self, device: str, precision: str) -> ExtractOptions:
+        """The same, computed by workers of that device and arithmetic."""
+        return replace(self, device=device, precision=precision, elsewhere=True)
+
     def __post_init__(self) -> None:
         if self.batch < 1:
             raise UsageError(f"--batch {self.batch} is not a batch; expected 1 or more.")

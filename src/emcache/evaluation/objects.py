@@ -22,7 +22,7 @@ from scipy.sparse.csgraph import connected_components
 
 from emcache.data.volumes.base import VoxelSize
 
-_BLOCK = 1 << 25
+_BLOCK = 1 << 24
 _CONNECTIVITY: Final = 26
 """Voxels that share a corner belong together, as in :mod:`emcache.evaluation.shapes`."""
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import get_args
 
 import polars as pl
 
@@ -18,6 +17,7 @@ from emcache.cache.feature_set import FeatureSet
 from emcache.cache.find import FeatureRequest
 from emcache.cache.plan import ExtractOptions, plan_layers
 from emcache.cache.recipe import LAST, TokenType
+from emcache.cluster.pool import open_pool
 from emcache.data.dataset import Selection
 from emcache.data.greys import find_grey_rule
 from emcache.data.tiling import Tiling
@@ -28,16 +28,13 @@ from emcache.gap.run import GapOptions
 from emcache.gap.run import measure_gaps as measure_pairs
 from emcache.library.runs import TrainedRun, scores_of
 from emcache.library.workspace import Dataset, Workspace
-from emcache.models import heads, loading
-from emcache.models.backbones.base import BackboneModule
-from emcache.models.backbones.registry import find_backbone
-from emcache.models.device import pick_device
-from emcache.models.weights import PRETRAINED, find_workspace_weights
+from emcache.models.weights import PRETRAINED
 from emcache.models.weights.short_names import read_short_names
 from emcache.progress import Quiet, Reporter
 from emcache.studies.file import read_study
 from emcache.studies.gaps import run_study_gaps
 from emcache.studies.run import run_study as carry_out
+from emcache.studies.sharing import share_gaps, share_study
 from emcache.training.plan import TrainingRequest
 from emcache.training.protocol import Protocol, find_protocol
 from emcache.training.regimes import find_regime
@@ -59,6 +56,7 @@ def extract(
     tile: int | None = None,
     overlap: int | None = None,
     device: str = "auto",
+    cluster: str = "none",
     progress: Reporter | None = None,
 ) -> FeatureSet:
     """Compute the patch tokens of a dataset's slices, or find them in the cache.
@@ -77,10 +75,12 @@ def extract(
         tile: Edge of the tiles that slices are cut into, in pixels as stored; None for whole ones.
         overlap: Pixels that they share with the next; None for an eighth of the edge.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        cluster: Workers that compute, as ``local:2`` or ``slurm:NAME`` (``docs/cluster.md``).
         progress: Receives progress.
 
     Raises:
-        EmcacheError: Of the dataset, the backbone, its weights, the layer or the device.
+        EmcacheError: Of the dataset, the backbone, its weights, the layer, the device or the
+            workers.
     """
     wanted = LAST if layer is None else str(layer)
     options = ExtractOptions(
@@ -94,8 +94,11 @@ def extract(
         tiling=Tiling.of(tile, overlap),
     )
     place, hearing = dataset.workspace.place, progress or Quiet()
-    jobs = plan_layers(place, Selection(dataset.name, split), options, wanted, hearing)
-    return run_extractions(jobs, hearing)[0].feature_set
+    with open_pool(place, cluster, hearing, device, precision) as pool:
+        if pool is not None:
+            options = options.on_workers(pool.identity.device, pool.identity.precision)
+        jobs = plan_layers(place, Selection(dataset.name, split), options, wanted, hearing)
+        return run_extractions(jobs, hearing, pool)[0].feature_set
 
 
 def train(
@@ -308,6 +311,7 @@ def run_study(
     data: str | Path | None = None,
     weights: str | None = None,
     device: str = "auto",
+    cluster: str = "none",
     progress: Reporter | None = None,
 ) -> pl.DataFrame:
     """Carry out what is left of a study (``docs/studies.md``).
@@ -318,6 +322,7 @@ def run_study(
         data: Folder of the study's own datasets, if not that of its file.
         weights: In place of those that the study names.
         device: Where to compute.
+        cluster: Workers that train, as :func:`extract`.
         progress: Receives progress.
 
     Returns:
@@ -330,71 +335,17 @@ def run_study(
     hearing = progress or Quiet()
     study = read_study(Path(path), read_short_names(workspace.place), weights)
     folder = None if data is None else Path(data)
-    cells = [
-        {
-            "what": result.cell.words,
-            "done_before": result.done_before,
-            "done": result.trained,
-            "problem": result.problem,
-        }
-        for result in carry_out(workspace.place, study, device, hearing, folder)
+    place = workspace.place
+    with open_pool(place, cluster, hearing, device) as pool:
+        if pool is None:
+            results = list(carry_out(place, study, device, hearing, folder))
+            gaps = list(run_study_gaps(place, study, device, hearing))
+        else:
+            results = share_study(place, study, device, hearing, pool, folder)
+            gaps = share_gaps(place, study, device, hearing, pool)
+    rows = [
+        *((each.cell.words, each.done_before, each.trained, each.problem) for each in results),
+        *((each.gap.words, each.done_before, each.measured, each.problem) for each in gaps),
     ]
-    gaps = [
-        {
-            "what": result.gap.words,
-            "done_before": result.done_before,
-            "done": result.measured,
-            "problem": result.problem,
-        }
-        for result in run_study_gaps(workspace.place, study, device, hearing)
-    ]
-    return pl.DataFrame([*cells, *gaps], schema_overrides={"problem": pl.String})
-
-
-def load_backbone(
-    name: str,
-    weights: str = PRETRAINED,
-    *,
-    workspace: Workspace | None = None,
-    device: str = "auto",
-    progress: Reporter | None = None,
-) -> BackboneModule:
-    """A frozen backbone in inference mode: normalised images in, patch tokens and class token out.
-
-    Args:
-        name: Of the backbone, as ``dinov2-small``.
-        weights: As :func:`extract`.
-        workspace: Whose short names of weights hold; None for the one that the current folder is
-            in.
-        device: Where it computes.
-        progress: Receives what the weights' file holds beside the backbone.
-
-    Raises:
-        BackboneError: There is no such backbone.
-        WeightsError: The weights are not there or do not fit.
-    """
-    spec = find_backbone(name)
-    place = (workspace or Workspace.open()).place
-    found = find_workspace_weights(place, weights, spec)
-    return loading.load_backbone(spec, found, pick_device(device), progress)
-
-
-def build_head(kind: str, dim: int, *, classes: int = 2, seed: int = 0) -> heads.Head:
-    """An untrained head, the same for the same seed: tokens and a size in, logits out.
-
-    Args:
-        kind: ``deconv``, the study's head; ``deconv-skip``, the same with a branch that reads the
-            normalised slices, as a third argument; or ``linear``, batch norm and one 1x1
-            convolution.
-        dim: Channels of a token.
-        classes: Outputs, the background among them.
-        seed: Of its weights.
-
-    Raises:
-        UsageError: There is no such head.
-    """
-    if kind not in (known := get_args(heads.TrainedKind)):
-        raise UsageError(
-            f"there is no head {kind!r:.100}; known: {', '.join(known)}.", subject=kind
-        )
-    return heads.build_head(kind, dim, seed, classes)  # type: ignore[arg-type]
+    schema = {"what": pl.String, "done_before": pl.Int64, "done": pl.Int64, "problem": pl.String}
+    return pl.DataFrame(rows, schema, orient="row")
