@@ -45,7 +45,7 @@ def by_scipy(labels: np.ndarray) -> np.ndarray:
 @settings(deadline=None, max_examples=60)
 @given(
     arrays(np.uint8, st.tuples(*[st.integers(1, 7)] * 3), elements=st.sampled_from([0, 0, 1, 2])),
-    st.integers(1, 400),
+    st.one_of(st.integers(1, 20), st.integers(1, 400)),
 )
 def test_ids_are_those_of_the_whole_volume_whatever_the_blocks(
     tmp_path_factory: pytest.TempPathFactory, labels: np.ndarray, block: int
@@ -54,6 +54,17 @@ def test_ids_are_those_of_the_whole_volume_whatever_the_blocks(
     ids, table = objects_of(labels, scratch, block)
     assert np.array_equal(ids, by_scipy(labels))
     assert table["object_id"].to_list() == list(range(1, ids.max() + 1))
+
+
+@pytest.mark.parametrize(("first", "second"), [((0, 3, 0), (1, 2, 1)), ((0, 2, 1), (1, 3, 0))])
+def test_objects_meet_over_the_edge_of_a_block(
+    tmp_path: Path, first: tuple[int, int, int], second: tuple[int, int, int]
+) -> None:
+    """Two voxels that share a corner, in other sections and in other bands of rows."""
+    labels = np.zeros((2, 6, 4), np.uint8)
+    labels[first] = labels[second] = 1
+    _, table = objects_of(labels, tmp_path / "ids", 12)
+    assert table["voxels"].to_list() == [2]
 
 
 def test_objects_meet_again_far_away(tmp_path: Path) -> None:

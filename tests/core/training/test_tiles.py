@@ -68,6 +68,7 @@ def test_one_tile_that_covers_a_slice_changes_no_bit(cells: Workspace, tmp_path:
     whole = run(cells, LINEAR, features=features)
     covered = run(cells, replace(LINEAR, tile=500, overlap=3), features=features)
     assert metrics(covered).equals(metrics(whole))
+    assert covered.config["feature_sets"] != whole.config["feature_sets"]
     heads = [load_file(record.file("head.safetensors")) for record in (whole, covered)]
     assert all(heads[0][name].equal(heads[1][name]) for name in heads[0])
     folder = tmp_path / "cells" / "images"
