@@ -97,6 +97,8 @@ def test_a_part_is_that_of_the_whole(stored: dict[str, Plane], kind: str, data: 
     )
     values = read_values(Plane(plane.path, plane.inner, plane.axis, plane.index, part))
     assert values.dtype == whole.dtype
+    assert values.flags.writeable
+    assert whole.flags.writeable
     assert np.array_equal(values, whole[part.slices])
 
 

@@ -149,7 +149,8 @@ class Volume(ABC):
             values = self._read(axis, index) if part is None else self._read_part(axis, index, part)
         except MemoryError:
             raise too_large(self.name) from None
-        return np.asarray(values, dtype=values.dtype.newbyteorder("="))
+        # A mapped file is read here, and not when its values are used: PyTorch wants to write to it.
+        return np.require(values, values.dtype.newbyteorder("="), ["E", "W"])
 
     @abstractmethod
     def _read(self, axis: int, index: int) -> np.ndarray:

@@ -71,7 +71,8 @@ class Picture(Volume):
     def _read_part(self, axis: int, index: int, part: Part) -> np.ndarray:
         # The format has no parts, and the next one asked for is most often of the same picture.
         facts = self._path.stat()
-        return _last_plane(self._path, axis, index, facts.st_mtime_ns, facts.st_size)[part.slices]
+        whole = _last_plane(self._path, axis, index, facts.st_mtime_ns, facts.st_size)
+        return whole[part.slices].copy()
 
     def _read(self, axis: int, index: int) -> np.ndarray:
         with _opened(self._path) as picture:
