@@ -149,7 +149,7 @@ class Volume(ABC):
             values = self._read(axis, index) if part is None else self._read_part(axis, index, part)
         except MemoryError:
             raise too_large(self.name) from None
-        # A mapped file is read here, and not when its values are used: PyTorch wants to write to it.
+        # A mapped file is read here, not when its values are used: PyTorch wants to write to them.
         return np.require(values, values.dtype.newbyteorder("="), ["E", "W"])
 
     @abstractmethod
