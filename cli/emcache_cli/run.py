@@ -42,9 +42,9 @@ def run(
     from emcache.models.weights.short_names import read_short_names
     from emcache.storage.workspace import find_workspace
     from emcache.studies.file import read_study
-    from emcache.studies.gaps import find_gap_problems, run_study_gaps
-    from emcache.studies.run import check_datasets, plan_study, run_study
-    from emcache.studies.sharing import share_gaps, share_study
+    from emcache.studies.gaps import find_gap_problems
+    from emcache.studies.run import check_datasets, plan_study
+    from emcache.studies.sharing import carry_out_study
     from emcache_cli.console import Console, show_rows
     from emcache_cli.study_summaries import (
         gaps_in_words,
@@ -67,12 +67,7 @@ def run(
         # What is wrong with the data is told before workers are waited for.
         check_datasets(place, grid, data or grid.folder, console)
     with open_pool(place, cluster, console, device) as pool:
-        if pool is None:
-            results = list(run_study(place, grid, device, console, data))
-            gaps = list(run_study_gaps(place, grid, device, console))
-        else:
-            results = share_study(place, grid, device, console, pool, data)
-            gaps = share_gaps(place, grid, device, console, pool)
+        results, gaps = carry_out_study(place, grid, device, console, pool, data)
     show_rows(result_rows(results), output_format)
     if gaps:
         console.say(gaps_in_words(gaps))

@@ -32,9 +32,7 @@ from emcache.models.weights import PRETRAINED
 from emcache.models.weights.short_names import read_short_names
 from emcache.progress import Quiet, Reporter
 from emcache.studies.file import read_study
-from emcache.studies.gaps import run_study_gaps
-from emcache.studies.run import run_study as carry_out
-from emcache.studies.sharing import share_gaps, share_study
+from emcache.studies.sharing import carry_out_study
 from emcache.training.plan import TrainingRequest
 from emcache.training.protocol import Protocol, find_protocol
 from emcache.training.regimes import find_regime
@@ -337,12 +335,7 @@ def run_study(
     folder = None if data is None else Path(data)
     place = workspace.place
     with open_pool(place, cluster, hearing, device) as pool:
-        if pool is None:
-            results = list(carry_out(place, study, device, hearing, folder))
-            gaps = list(run_study_gaps(place, study, device, hearing))
-        else:
-            results = share_study(place, study, device, hearing, pool, folder)
-            gaps = share_gaps(place, study, device, hearing, pool)
+        results, gaps = carry_out_study(place, study, device, hearing, pool, folder)
     rows = [
         *((each.cell.words, each.done_before, each.trained, each.problem) for each in results),
         *((each.gap.words, each.done_before, each.measured, each.problem) for each in gaps),

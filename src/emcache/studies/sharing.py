@@ -15,7 +15,7 @@ from emcache.storage.workspace import Workspace
 from emcache.studies.file import Cell, Study, StudyGap
 from emcache.studies.gaps import GapResult, run_study_gaps
 from emcache.studies.records import StudyRecords
-from emcache.studies.run import CellResult, check_datasets, request_of, run_cell
+from emcache.studies.run import CellResult, check_datasets, request_of, run_cell, run_study
 from emcache.training.regimes import find_regime
 from emcache.training.run import plan_training
 
@@ -36,6 +36,36 @@ class _GapWork:
     workspace: Workspace
     study: Study
     device: str
+
+
+def carry_out_study(
+    workspace: Workspace,
+    study: Study,
+    device: str,
+    reporter: Reporter,
+    pool: Pool | None,
+    data: Path | None = None,
+) -> tuple[list[CellResult], list[GapResult]]:
+    """Carry out what is left of a study: trainings, then distances.
+
+    Args:
+        workspace: Where.
+        study: What.
+        device: To train on.
+        reporter: Receives progress.
+        pool: Workers; None for this process.
+        data: Folder of the study's own datasets, if not that of its file.
+
+    Raises:
+        StudyError: A dataset is not there, cannot be trained on, or failed its audit without
+            being accepted; nothing has been trained.
+        ClusterError: The workers are gone.
+    """
+    if pool is None:
+        results = list(run_study(workspace, study, device, reporter, data))
+        return results, list(run_study_gaps(workspace, study, device, reporter))
+    results = share_study(workspace, study, device, reporter, pool, data)
+    return results, share_gaps(workspace, study, device, reporter, pool)
 
 
 def share_study(

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from emcache_bench.seams import near_edges
 
 from emcache.cache.find import FeatureRequest
 from emcache.data.dataset import load_dataset
@@ -17,8 +18,6 @@ from emcache.storage.workspace import Workspace
 from emcache.training.plan import TrainingRequest
 from emcache.training.protocol import Protocol
 from emcache.training.run import train
-
-NEAR = 32
 
 
 @pytest.mark.real
@@ -57,14 +56,7 @@ def wrong(workspace: Workspace, run: str, tiling: Tiling) -> tuple[float, float]
         if item.split == "test" and item.mask is not None:
             predicted = predictor.segment(read_image(item.image)).labels > 0
             differ = predicted != (read_mask(item.mask) >= 128)
-            near = np.zeros(differ.shape, bool)
-            for axis, side in enumerate(differ.shape):
-                starts = tiling.starts(side)
-                edges = [*starts[1:], *(start + tiling.edge for start in starts[:-1])]
-                for edge in edges:
-                    place = [slice(None)] * 2
-                    place[axis] = slice(edge - NEAR, edge + NEAR)
-                    near[tuple(place)] = True
+            near = near_edges(differ.shape, tiling)
             for which in found:
                 found[which].append(differ[near == which])
     near, elsewhere = (float(np.concatenate(found[which]).mean()) for which in (True, False))
