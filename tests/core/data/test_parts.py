@@ -1,5 +1,6 @@
 """Parts of planes, as every format reads them: the same values as those of the whole plane."""
 
+import os
 from pathlib import Path
 
 import h5py
@@ -16,6 +17,7 @@ from emcache.data.images import read_values
 from emcache.data.plane import Part, Plane
 from emcache.data.volumes import base
 from emcache.data.volumes.open import open_volume
+from emcache.data.volumes.picture import Picture
 from emcache.errors import ImageError
 
 VOLUME = np.random.default_rng(0).integers(0, 256, (3, 70, 90), dtype=np.uint8)
@@ -122,6 +124,30 @@ def test_of_a_tiff_no_more_is_decoded_than_is_asked_for(
     monkeypatch.setattr(tifffile.TiffPage, "asarray", refuse)
     plane = Plane(stored[kind].path, part=Part(3, 4, 5, 6))
     assert np.array_equal(read_values(plane), PLANE[3:8, 4:10])
+
+
+def test_a_picture_is_decoded_once_for_all_of_its_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded: list[Path] = []
+    real = Picture._read
+
+    def count(self: Picture, axis: int, index: int) -> np.ndarray:
+        decoded.append(self._path)
+        return real(self, axis, index)
+
+    monkeypatch.setattr(Picture, "_read", count)
+    path = tmp_path / "a.png"
+    for number, values in enumerate((PLANE, PLANE + 1)):
+        Image.fromarray(values).save(path)
+        # A file that is written again is read again, though both may fall into one tick.
+        os.utime(path, ns=(number, number))
+        for row in range(0, 60, 10):
+            part = read_values(Plane(path, part=Part(row, 5, 10, 20)))
+            assert np.array_equal(part, values[row : row + 10, 5:25])
+            # Whoever changes it changes nothing of what is kept.
+            part[:] = 0
+    assert decoded == [path, path]
 
 
 @pytest.mark.parametrize("part", [Part(60, 0, 20, 5), Part(0, 88, 5, 5), Part(-1, 0, 5, 5)])

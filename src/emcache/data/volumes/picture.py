@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +23,8 @@ Image.MAX_IMAGE_PIXELS = None
 # A byte of a PNG holds no more: DEFLATE gives at most 1032 bytes for one, of 8 pixels each.
 _MOST_PER_BYTE = 8 * 1032
 _ALWAYS_PLAUSIBLE = 1 << 24
+# Pictures of more pixels are kept one at a time.
+_KEPT_PIXELS = 1 << 24
 
 _COLOUR = ("LA", "RGB", "RGBA")
 # What Pillow keeps of each channel in colour, whatever the file has.
@@ -69,9 +72,11 @@ class Picture(Volume):
         self._path = path
 
     def _read_part(self, axis: int, index: int, part: Part) -> np.ndarray:
-        # The format has no parts, and the next one asked for is most often of the same picture.
-        facts = self._path.stat()
-        whole = _last_plane(self._path, axis, index, facts.st_mtime_ns, facts.st_size)
+        # The format has no parts, and the next one asked for is most often of the same picture, or
+        # of the one that another thread is at.
+        facts, (rows, columns) = self._path.stat(), self.sizes[0]
+        kept = _last_planes if rows * columns <= _KEPT_PIXELS else _last_large_plane
+        whole = kept(self._path, axis, index, facts.st_mtime_ns, facts.st_size)
         return whole[part.slices].copy()
 
     def _read(self, axis: int, index: int) -> np.ndarray:
@@ -84,10 +89,13 @@ class Picture(Volume):
         return plane if axis == 0 else plane[None].take(index, axis=axis)
 
 
-@lru_cache(1)
-def _last_plane(path: Path, axis: int, index: int, *stamp: int) -> np.ndarray:
+def _read_plane(path: Path, axis: int, index: int, *stamp: int) -> np.ndarray:
     del stamp
     return Picture(path).read(axis, index)
+
+
+_last_planes = lru_cache(os.cpu_count() or 1)(_read_plane)
+_last_large_plane = lru_cache(1)(_read_plane)
 
 
 @contextmanager
