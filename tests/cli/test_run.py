@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+import pytest
 from emcache_bench.synthetic import STYLES, write_domain
 
 from emcache.data.register import add_dataset
@@ -78,6 +79,8 @@ def start(workspace: Workspace) -> subprocess.Popen[bytes]:
     )
 
 
+# The kills of tests/faults have a study too.
+@pytest.mark.slow
 def test_a_killed_study_ends_with_the_rows_of_an_unbroken_one(run, tmp_path: Path) -> None:
     unbroken, broken = make(tmp_path / "unbroken"), make(tmp_path / "broken")
     result = run("run", "study.toml", "--device", "cpu", cwd=unbroken.root)

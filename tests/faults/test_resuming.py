@@ -55,7 +55,10 @@ def result(record: Record) -> tuple[object, ...]:
 
 
 @pytest.mark.parametrize("regime", ["frozen", "lora"])
-@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize(
+    "layout",
+    [torch.contiguous_format, pytest.param(torch.channels_last, marks=pytest.mark.slow)],
+)
 def test_to_the_same_bits(regime, layout, cells, listener, monkeypatch):
     monkeypatch.setattr(emcache.training.plan, "pick_layout", lambda device: layout)
     monkeypatch.setattr(emcache.training.checkpoints, "_LEAST_PAUSE", 0)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emcache.data.dataset import load_dataset
@@ -25,6 +25,7 @@ def tilings(draw: st.DrawFn) -> Tiling:
     return Tiling(edge, draw(st.integers(0, edge - 1)))
 
 
+@settings(max_examples=40, deadline=None)
 @given(SIDES, SIDES, tilings())
 def test_every_pixel_is_the_own_of_one_tile_that_has_it(rows: int, columns: int, tiling: Tiling):
     owners, held = np.zeros((rows, columns), int), np.zeros((rows, columns), int)

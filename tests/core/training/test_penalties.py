@@ -124,7 +124,10 @@ def test_adapters_are_trained_with_a_penalty(two: Workspace) -> None:
     assert record.config["regime"] == "lora"
 
 
-@pytest.mark.parametrize("penalty", ["mmd", "gradient-reversal"])
+# The one with weights of its own shows what the other would.
+@pytest.mark.parametrize(
+    "penalty", [pytest.param("mmd", marks=pytest.mark.slow), "gradient-reversal"]
+)
 def test_a_training_that_was_interrupted_goes_on_the_same(
     two: Workspace, monkeypatch: pytest.MonkeyPatch, penalty: str
 ) -> None:
