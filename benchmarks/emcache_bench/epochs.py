@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 
-from emcache.models.device import autocast, kept_memory, pick_layout, pick_precision
+from emcache.models.arithmetic import autocast, pick_precision
+from emcache.models.device import kept_memory, pick_layout
 from emcache.models.heads import Segmenter, build_head
 from emcache.models.loading import load_backbone
 from emcache.training.batches import (

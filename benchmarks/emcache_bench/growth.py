@@ -12,7 +12,8 @@ import torch
 
 from emcache.auditing.run import audit_dataset
 from emcache.cache.extract import run_extraction
-from emcache.models.device import Precision, pick_layout
+from emcache.models.arithmetic import Precision
+from emcache.models.device import pick_layout
 from emcache.models.heads import build_head
 from emcache.progress import Quiet
 from emcache.training.batches import Residency, TokenReader, open_examples

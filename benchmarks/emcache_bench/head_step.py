@@ -7,7 +7,7 @@ from contextlib import ExitStack
 
 import torch
 
-from emcache.models.device import Precision, pick_precision
+from emcache.models.arithmetic import Precision, pick_precision
 from emcache_bench.ratio import Measurement, Target, of_rounds
 from emcache_bench.setting import Setting
 from emcache_bench.timing import in_turn, quotients

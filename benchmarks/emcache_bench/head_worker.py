@@ -14,7 +14,8 @@ import torch
 from monai.losses import DiceLoss
 from torch import Tensor, nn
 
-from emcache.models.device import kept_memory, pick_layout, pick_precision
+from emcache.models.arithmetic import pick_precision
+from emcache.models.device import kept_memory, pick_layout
 from emcache.models.heads import DeconvHead, build_head
 from emcache.training.batches import Batch
 from emcache.training.protocol import Protocol

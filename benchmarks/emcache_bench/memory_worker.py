@@ -18,7 +18,8 @@ import torch
 
 from emcache.cache.feature_set import FeatureSet
 from emcache.cache.labels import LabelSet
-from emcache.models.device import kept_memory, pick_layout, pick_precision
+from emcache.models.arithmetic import pick_precision
+from emcache.models.device import kept_memory, pick_layout
 from emcache.models.heads import build_head
 from emcache.training.batches import LabelledFeatures, Residency, TokenReader, open_examples
 from emcache.training.protocol import Protocol

@@ -14,17 +14,26 @@ def doctor(
         bool,
         typer.Option("--thorough", help="Compare every checksum, and every row with the records."),
     ] = False,
+    measure: Annotated[
+        bool,
+        typer.Option("--measure", help="Measure anew which arithmetic the device is faster in."),
+    ] = False,
     output_format: FormatOption = None,
     workspace: WorkspaceOption = None,
 ) -> None:
     """Look at the machine and the workspace: what is well, what is not, and what fixes it.
 
-    Nothing is changed. Exit code 1 where something fails.
+    Nothing of the workspace is changed. Exit code 1 where something fails.
     """
     from emcache.findings import Verdict
     from emcache_cli.console import Console
     from emcache_cli.diagnosis import diagnose, show_findings
 
+    if measure:
+        from emcache.models.arithmetic import measure_again
+        from emcache.models.device import pick_device
+
+        measure_again(pick_device())
     findings = diagnose(workspace, thorough)
     show_findings(findings, output_format, Console())
     if any(finding.verdict is Verdict.FAIL for finding in findings):

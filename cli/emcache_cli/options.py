@@ -39,7 +39,8 @@ PrecisionOption = Annotated[
     str,
     typer.Option(
         metavar="auto|float32|bfloat16",
-        help="Arithmetic of the forward pass; auto is bfloat16 where the device computes it.",
+        help="Arithmetic of the forward pass; auto is whichever the device was measured to be "
+        "faster in.",
     ),
 ]
 

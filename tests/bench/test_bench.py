@@ -22,7 +22,7 @@ from emcache_bench.setting import MadeUpData, Setting
 from emcache_bench.timing import interleave, quotients
 from emcache_bench.workers import Worker
 
-import emcache.models.device
+import emcache.models.arithmetic
 from emcache.cache.recipe import place_slices, plan_shards
 from emcache.errors import TrainingError, UsageError
 from emcache.findings import Verdict
@@ -88,7 +88,7 @@ def test_growth_compares_time_per_slice_at_the_two_largest_sizes():
 def test_our_step_is_the_references_step(layout, monkeypatch):
     """Loss and every gradient, in whichever layout, within the arithmetic's own precision."""
     monkeypatch.setattr(emcache_bench.head_worker, "pick_layout", lambda device: layout)
-    monkeypatch.setattr(emcache.models.device, "computes_bfloat16", lambda device: False)
+    monkeypatch.setattr(emcache.models.arithmetic, "computes_bfloat16", lambda device: False)
     generator = torch.Generator().manual_seed(1)
     tokens = torch.randn(2, 3, 4, DIM, generator=generator).half()
     masks = (torch.rand(2, 3 * PATCH, 4 * PATCH, generator=generator) < 0.3).to(torch.uint8)
@@ -152,7 +152,7 @@ def test_steps_with_other_losses_fail(loss, sound, monkeypatch, tmp_path):
             return {"seconds": 1.0 if self.ours else 4.0, "loss": found, "gradient": 1.0}
 
     monkeypatch.setattr(emcache_bench.head_step, "Worker", Stub)
-    monkeypatch.setattr(emcache.models.device, "computes_bfloat16", lambda device: False)
+    monkeypatch.setattr(emcache.models.arithmetic, "computes_bfloat16", lambda device: False)
     (found,) = LIBRARY.measures["head-step"](setting(tmp_path))
     assert (found.ratio, found.sound) == (4.0, sound)
     assert found.verdict is (Verdict.NA if sound else Verdict.FAIL)

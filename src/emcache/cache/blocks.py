@@ -18,8 +18,8 @@ from emcache.cache.plan import Job
 from emcache.cache.recipe import Shard
 from emcache.cache.shards import ShardTokens
 from emcache.errors import StoreError
+from emcache.models.arithmetic import Precision, autocast
 from emcache.models.backbones.base import Backbone, Features, shifted_layers
-from emcache.models.device import Precision, autocast
 
 READ_AHEAD = 3
 """Batches that are read while one is computed."""

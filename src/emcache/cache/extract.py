@@ -23,6 +23,7 @@ from emcache.cache.plan import Job
 from emcache.cluster.pool import Pool
 from emcache.data.dataset import slice_table_rows
 from emcache.errors import EmcacheError, StoreError
+from emcache.models.arithmetic import timing_facts
 from emcache.models.device import advise_on_memory, kept_memory
 from emcache.models.weights import describe_untrained, is_untrained
 from emcache.progress import Reporter
@@ -232,6 +233,7 @@ def write_record(job: Job, feature_set: FeatureSet) -> Record:
         draft.config = {
             **feature_set.description,
             **extraction,
+            **timing_facts(job.device),
             "feature_set": feature_set.name,
             "fingerprint": feature_set.fingerprint,
             "recipe_sha256": feature_set.manifest["recipe_sha256"],

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from emcache.cache.feature_set import PARTIAL_SUFFIX
 from emcache.cache.layers import find_layers
 from emcache.cache.recipe import (
     LAST,
@@ -25,8 +27,9 @@ from emcache.data.greys import GreyRule
 from emcache.data.tiles import cut_dataset, preprocessing_with
 from emcache.data.tiling import Tiling
 from emcache.errors import UsageError
+from emcache.models.arithmetic import Precision, pick_precision
 from emcache.models.backbones.registry import BackboneSpec, find_backbone
-from emcache.models.device import pick_device, pick_precision
+from emcache.models.device import pick_device
 from emcache.models.tuned import TunedChoice
 from emcache.models.weights import Weights, find_workspace_weights
 from emcache.progress import Reporter
@@ -260,6 +263,8 @@ def plan_extraction(
         shift=options.shift,
     )
     hashes = [item.pixel_sha256 for item in slices]
+    if options.precision == "auto" and not options.elsewhere:
+        recipe = _as_it_is_there(workspace.cache, recipe, hashes, grids, reporter)
     places = place_slices([item.id for item in slices], hashes, grids)
     return Job(
         workspace=workspace,
@@ -276,3 +281,34 @@ def plan_extraction(
         adapter=options.adapter,
         greys=options.greys,
     )
+
+
+def _as_it_is_there(
+    cache: Path,
+    recipe: Recipe,
+    hashes: Sequence[str],
+    grids: Sequence[tuple[int, int]],
+    reporter: Reporter,
+) -> Recipe:
+    """The recipe, or that of the same tokens in the other arithmetic where only these are there.
+
+    A workspace may come from a machine that is faster in the other one.
+    """
+    other = replace(recipe, precision=str(next(p for p in Precision if p != recipe.precision)))
+    mine, theirs = (
+        _named_by(cache, feature_set_fingerprint(each, hashes, grids)) for each in (recipe, other)
+    )
+    if mine is not None or theirs is None:
+        return recipe
+    reporter.say(
+        f"{theirs.removesuffix(PARTIAL_SUFFIX)} was computed in {other.precision} and is used as "
+        f"it is; this machine is faster in {recipe.precision}, and --precision {recipe.precision} "
+        f"makes such tokens."
+    )
+    return other
+
+
+def _named_by(cache: Path, fingerprint: str) -> str | None:
+    """Name of a feature set of that fingerprint, finished or not."""
+    found = cache.glob(f"*-{fingerprint[:_NAME_HASH]}*")
+    return next((path.name for path in found if path.name[0] != "." and path.is_dir()), None)

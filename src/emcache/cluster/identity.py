@@ -16,7 +16,8 @@ import torch
 from packaging.version import InvalidVersion, Version
 
 from emcache.errors import ClusterError
-from emcache.models.device import pick_device, pick_precision
+from emcache.models.arithmetic import pick_precision
+from emcache.models.device import pick_device
 from emcache.storage.records import package_versions
 
 

@@ -21,8 +21,9 @@ from emcache.data.volumes.open import open_volume
 from emcache.errors import ImageError, UsageError
 from emcache.evaluation.stitching import stitch
 from emcache.evaluation.trained_run import TrainedRun, warn_of_nothing_learned
+from emcache.models.arithmetic import autocast
 from emcache.models.backbones.base import BackboneModule, shifted_layers
-from emcache.models.device import autocast, pick_device
+from emcache.models.device import pick_device
 from emcache.models.heads import Head
 from emcache.models.norms import select_domain
 from emcache.models.weights import Weights, describe_untrained, find_workspace_weights, is_untrained

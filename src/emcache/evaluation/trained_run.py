@@ -21,9 +21,10 @@ from emcache.data.greys import GreyRule, grey_rule_of
 from emcache.data.resize import GreyWindow
 from emcache.data.tiling import Tiling, tiling_of
 from emcache.errors import RecordError, UsageError
+from emcache.models.arithmetic import Precision
 from emcache.models.backbones.base import BackboneModule
 from emcache.models.backbones.registry import BackboneSpec, find_backbone
-from emcache.models.device import Precision, pick_layout
+from emcache.models.device import pick_layout
 from emcache.models.heads import Head, Segmenter
 from emcache.models.loading import load_backbone
 from emcache.models.tuned import find_tuned, load_tuned

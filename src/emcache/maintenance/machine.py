@@ -32,7 +32,8 @@ def look_at_device() -> Iterator[Finding]:
     """The device that ``--device auto`` takes, whether it computes, and bfloat16 on it."""
     import torch
 
-    from emcache.models.device import Precision, pick_device, pick_precision
+    from emcache.models.arithmetic import known_timing
+    from emcache.models.device import pick_device
 
     device = pick_device()
     try:
@@ -47,14 +48,16 @@ def look_at_device() -> Iterator[Finding]:
         device = torch.device("cpu")
     else:
         yield _device(device.type)
-    in_hardware = pick_precision("auto", device) is Precision.BFLOAT16
-    yield Finding(
-        "bfloat16",
-        Verdict.PASS,
-        f"{device} computes bfloat16 in hardware, and `--precision auto` uses it."
-        if in_hardware
-        else f"{device} would emulate bfloat16, so `--precision auto` computes in float32.",
-    )
+    timing = known_timing(device)
+    if timing is None:
+        words = f"{device} has no bfloat16 of its own, so `--precision auto` computes in float32."
+    else:
+        words = (
+            f"{device} takes {timing.bfloat16 / timing.float32:.2f} times as long in bfloat16 as "
+            f"in float32, so `--precision auto` computes in {timing.faster}; measured once, and "
+            f"again by `emcache doctor --measure`."
+        )
+    yield Finding("bfloat16", Verdict.PASS, words)
 
 
 def _device(kind: str) -> Finding:

@@ -1,24 +1,16 @@
-"""Where to compute, in which precision, and what memory there is for it."""
+"""Where to compute, and what memory there is for it."""
 
 from __future__ import annotations
 
 import ctypes
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from enum import StrEnum
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 
 from emcache.errors import EmcacheError, UsageError
-
-
-class Precision(StrEnum):
-    """Arithmetic of the forward pass; parameters stay float32."""
-
-    FLOAT32 = "float32"
-    BFLOAT16 = "bfloat16"
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -45,29 +37,6 @@ def pick_device(name: str = "auto") -> torch.device:
         raise UsageError(f"{name!r} is not a device; expected cpu, cuda, cuda:N or mps.") from None
 
 
-def pick_precision(name: str, device: torch.device) -> Precision:
-    """The named precision; ``auto`` is bfloat16 where the device computes it in hardware.
-
-    Raises:
-        UsageError: An unknown name.
-    """
-    if name == "auto":
-        return Precision.BFLOAT16 if computes_bfloat16(device) else Precision.FLOAT32
-    try:
-        return Precision(name)
-    except ValueError:
-        raise UsageError(
-            f"unknown precision {name!r}; expected auto, {', '.join(Precision)}.", subject=name
-        ) from None
-
-
-def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
-    """Context in which matrix products run in ``precision``."""
-    if precision is Precision.FLOAT32:
-        return nullcontext()
-    return torch.autocast(device.type, dtype=torch.bfloat16)
-
-
 def pick_layout(device: torch.device) -> torch.memory_format:
     """How convolutions like their tensors laid out: channels last, or first.
 
@@ -78,17 +47,6 @@ def pick_layout(device: torch.device) -> torch.memory_format:
     if device.type == "cuda" or (device.type == "cpu" and capability.startswith("AVX512")):
         return torch.channels_last
     return torch.contiguous_format
-
-
-def computes_bfloat16(device: torch.device) -> bool:
-    """Whether a device has arithmetic of its own for bfloat16."""
-    if device.type == "cuda":
-        # Without emulation: Turing and older would compute it slowly in software.
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    if device.type == "cpu":
-        # On a CPU without these units bfloat16 is emulated, and slower than float32.
-        return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())  # noqa: SLF001
-    return False
 
 
 # malloc.h of the GNU C library: parameters of mallopt, and their values at the start.

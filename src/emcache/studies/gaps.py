@@ -10,7 +10,8 @@ from emcache.cache.find import FeatureRequest
 from emcache.data.greys import find_grey_rule
 from emcache.errors import EmcacheError
 from emcache.gap.run import GapOptions, GapPlan, carry_out, plan_gaps
-from emcache.models.device import pick_device, pick_precision
+from emcache.models.arithmetic import pick_precision
+from emcache.models.device import pick_device
 from emcache.models.weights import is_named
 from emcache.progress import Quiet, Reporter
 from emcache.storage.workspace import Workspace

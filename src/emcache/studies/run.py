@@ -20,8 +20,9 @@ from emcache.data.dataset import Dataset, Selection, load_dataset
 from emcache.data.resize import preprocessing_of
 from emcache.errors import AuditError, DatasetError, EmcacheError, StudyError
 from emcache.evaluation.evaluate import EvaluationOptions, evaluate_run
+from emcache.models.arithmetic import pick_precision
 from emcache.models.backbones.registry import find_backbone
-from emcache.models.device import pick_device, pick_precision
+from emcache.models.device import pick_device
 from emcache.models.weights import PRETRAINED, are_at_hand, find_workspace_weights, is_named
 from emcache.progress import Quiet, Reporter
 from emcache.storage.workspace import Workspace

@@ -8,6 +8,7 @@ from typing import Any
 
 import polars as pl
 
+from emcache.models.arithmetic import timing_facts
 from emcache.training.plan import TrainingPlan
 from emcache.training.sampling import Sources, Split
 from emcache.training.trainer import Epoch, Fit
@@ -44,6 +45,7 @@ def run_config(plan: TrainingPlan, seed: int, result: Fit) -> dict[str, Any]:
         "seed": seed,
         "head": protocol.as_dict()["head"],
         "precision": plan.precision,
+        **timing_facts(plan.device),
         "device": plan.device.type,
         "dim": facts["dim"],
         "classes": _class_values(plan.sources),

@@ -15,7 +15,8 @@ from torch import nn
 
 from emcache.cache.find import FeatureRequest
 from emcache.errors import UsageError
-from emcache.models.device import Precision, pick_layout
+from emcache.models.arithmetic import Precision
+from emcache.models.device import pick_layout
 from emcache.models.heads import TRAINED, Head, build_head, count_parameters
 from emcache.progress import Reporter
 from emcache.storage.hashing import json_sha256

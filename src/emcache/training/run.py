@@ -18,12 +18,12 @@ from emcache.data.greys import find_grey_rule
 from emcache.data.tiles import check_pictures
 from emcache.data.tiling import Tiling
 from emcache.errors import TrainingError
+from emcache.models.arithmetic import pick_precision
 from emcache.models.device import (
     advise_on_memory,
     kept_memory,
     pick_device,
     pick_layout,
-    pick_precision,
     watch_memory,
 )
 from emcache.models.weights import describe_untrained, is_untrained

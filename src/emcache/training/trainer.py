@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from emcache.data.classes import IGNORED
 from emcache.errors import TrainingError
-from emcache.models.device import Precision, autocast
+from emcache.models.arithmetic import Precision, autocast
 from emcache.models.heads import Head, Segmenter
 from emcache.models.norms import domain_norms, gathering
 from emcache.progress import Reporter

@@ -17,7 +17,7 @@ from emcache.data.resize import occupancy
 from emcache.errors import EmcacheError, ImageError, UsageError
 from emcache.evaluation.evaluate import EvaluationOptions, evaluate_run
 from emcache.evaluation.predict import PredictionOptions, predict
-from emcache.models.device import Precision
+from emcache.models.arithmetic import Precision
 from emcache.models.heads import build_head
 from emcache.progress import Quiet
 from emcache.storage.workspace import Workspace

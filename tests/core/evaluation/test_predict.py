@@ -13,9 +13,9 @@ from emcache.data.register import add_dataset
 from emcache.errors import ImageError, UsageError
 from emcache.evaluation.predict import PredictionOptions, predict
 from emcache.evaluation.trained_run import find_run
+from emcache.models.arithmetic import autocast
 from emcache.models.backbones.base import random_backbone
 from emcache.models.backbones.registry import TINY
-from emcache.models.device import autocast
 from emcache.progress import Quiet
 from emcache.storage.records import Record
 from emcache.storage.workspace import Workspace

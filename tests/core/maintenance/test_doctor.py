@@ -44,6 +44,8 @@ from emcache.maintenance.machine import (
     look_at_memory,
     look_at_packages,
 )
+from emcache.models import arithmetic
+from emcache.models.arithmetic import Timing
 from emcache.models.backbones.registry import STUDY_BACKBONES
 from emcache.progress import Quiet
 from emcache.storage.locks import held
@@ -195,14 +197,28 @@ def test_a_driver_that_torch_does_not_use_is_a_warning(
     assert only(look_at_device(), "device").verdict is WARN
 
 
-@pytest.mark.parametrize(("there", "said"), [(True, "in hardware"), (False, "would emulate")])
-def test_bfloat16_is_told_from_its_emulation(
-    monkeypatch: pytest.MonkeyPatch, there: bool, said: str
+@pytest.mark.parametrize(
+    ("timing", "said"),
+    [
+        (
+            Timing(0.02, 0.03),
+            "1.50 times as long in bfloat16 as in float32, so",
+        ),
+        (
+            Timing(0.03, 0.01),
+            "0.33 times as long in bfloat16 as in float32, so",
+        ),
+        (None, "no bfloat16 of its own, so `--precision auto` computes in float32"),
+    ],
+)
+def test_what_was_measured_of_bfloat16_is_said(
+    monkeypatch: pytest.MonkeyPatch, timing: Timing | None, said: str
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    for unit in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
-        monkeypatch.setattr(torch.cpu, unit, lambda: there)
-    assert said in only(look_at_device(), "bfloat16").message
+    monkeypatch.setattr(arithmetic, "known_timing", lambda device: timing)
+    message = only(look_at_device(), "bfloat16").message
+    assert said in message
+    assert timing is None or f"computes in {timing.faster};" in message
 
 
 @pytest.mark.parametrize(("free", "verdict"), [(9, PASS), (7, WARN)])

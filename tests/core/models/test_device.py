@@ -7,7 +7,7 @@ import torch
 
 from emcache.cache.find import FeatureRequest
 from emcache.data.register import add_dataset
-from emcache.models.device import Precision, pick_precision
+from emcache.models.arithmetic import Precision, pick_precision
 from emcache.progress import Quiet
 from emcache.storage.records import Record
 from emcache.training.plan import TrainingRequest

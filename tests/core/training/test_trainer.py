@@ -18,9 +18,9 @@ from emcache.data.dataset import Selection
 from emcache.data.images import read_image
 from emcache.data.resize import resize_image
 from emcache.errors import UsageError
+from emcache.models.arithmetic import Precision
 from emcache.models.backbones.base import random_backbone
 from emcache.models.backbones.registry import TINY
-from emcache.models.device import Precision
 from emcache.models.heads import build_head
 from emcache.progress import Quiet
 from emcache.storage.workspace import Workspace
