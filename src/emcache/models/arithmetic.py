@@ -111,29 +111,34 @@ def timing_facts(device: torch.device) -> dict[str, Any]:
 
 def measure_again(device: torch.device) -> Timing | None:
     """Measure a device anew, and keep that; None where it has no bfloat16 of its own."""
-    with suppress(OSError):
-        _store().unlink(missing_ok=True)
+    if not computes_bfloat16(device):
+        return None
     _kept_timing.cache_clear()
-    return known_timing(device)
+    return _timing(_key(device), device, again=True)
 
 
 @lru_cache
 def _kept_timing(key: str, device: str) -> Timing:
     """Of one process: the file is asked once."""
+    return _timing(key, torch.device(device))
+
+
+def _timing(key: str, device: torch.device, *, again: bool = False) -> Timing:
+    """From the file, which has other machines' beside it; else measured, and then there."""
     path = _store()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # Two processes that begin at once must not come to different results.
         with FileLock(path.with_suffix(".lock"), timeout=_LOCK_SECONDS):
             kept = _read(path)
-            if (known := kept.get(key)) is None:
-                known = kept[key] = measure(torch.device(device))
+            if again or (known := kept.get(key)) is None:
+                known = kept[key] = measure(device)
                 content = {name: [t.float32, t.bfloat16] for name, t in kept.items()}
                 atomic.write_json(path, content, durable=False)
             return known
     except (OSError, Timeout):
         # Nothing can be kept here: measured by each process.
-        return measure(torch.device(device))
+        return measure(device)
 
 
 def measure(device: torch.device) -> Timing:

@@ -68,11 +68,18 @@ def test_a_machine_is_measured_once(measured: list[torch.device], tmp_path: Path
     assert list(kept.values()) == [[0.03, 0.01]]
 
 
-def test_it_is_measured_again_when_it_is_asked_for(measured: list[torch.device]) -> None:
+def test_it_is_measured_again_when_it_is_asked_for(
+    measured: list[torch.device], tmp_path: Path
+) -> None:
     known_timing(CPU)
+    path = tmp_path / "cache" / "emcache" / "arithmetic.json"
+    kept = json.loads(path.read_bytes())
+    # A home folder may be that of many machines.
+    path.write_text(json.dumps({**kept, "another": [1.0, 2.0]}))
     assert measure_again(CPU) == Timing(0.03, 0.02)
     assert known_timing(CPU) == Timing(0.03, 0.02)
     assert len(measured) == 2
+    assert json.loads(path.read_bytes())["another"] == [1.0, 2.0]
 
 
 def test_another_version_of_pytorch_is_measured_anew(
