@@ -18,7 +18,7 @@ from emcache_bench.workers import Worker
 _TOLERANCE = {Precision.BFLOAT16: 2**-6, Precision.FLOAT32: 1e-3}
 _PATCH = 14
 _QUICK, _SMALL, _LARGE = 126, 266, 1022
-_EMULATED = "no bfloat16 in hardware here, so both sides compute in float32"
+_EMULATED = "bfloat16 is no faster here, so both sides compute in float32"
 
 
 def measure_head_steps(setting: Setting) -> Iterator[Measurement]:

@@ -122,7 +122,7 @@ def _write_slice(predictor: Predictor, plane: Plane, size: PageSize, write: Writ
     """
     window, factor = predictor.window_of(plane), reduction(*size)
     written, outside = 0, False
-    small = []
+    small, picture = [], None
     pages = [pages for pages in (write.mask, write.probability, write.image) if pages is not None]
     for page in pages:
         page.begin(size)
@@ -132,17 +132,19 @@ def _write_slice(predictor: Predictor, plane: Plane, size: PageSize, write: Writ
         if write.probability is not None:
             write.probability.append(rows.probability)
         if write.image is not None:
-            part = Part(written, 0, count, size.columns)
-            write.image.append(read_image(replace(plane, part=part), window))
+            part = replace(plane, part=Part(written, 0, count, size.columns))
+            write.image.append(read_image(part, window) if rows.image is None else rows.image)
         # Every n-th row of the slice, which a picture of a large one is made of; a view would keep
         # all rows.
         small.append(rows.labels[-written % factor :: factor, ::factor].copy())
         written, outside = written + count, rows.outside
+        if factor == 1:
+            picture = rows.image
     for page in pages:
         page.end()
     if write.overlay is not None:
-        picture = read_reduced_image(plane, window)
-        write.overlay(outline_overlay(picture, None, np.concatenate(small)))
+        shown = read_reduced_image(plane, window) if picture is None else picture
+        write.overlay(outline_overlay(shown, None, np.concatenate(small)))
     return outside
 
 

@@ -66,6 +66,8 @@ class PredictedRows(NamedTuple):
     probability: Float32[np.ndarray, "row col"]
     outside: bool
     """Whether the slice is unlike those of the training, by what is known of it so far."""
+    image: UInt8[np.ndarray, "row col"] | None = None
+    """The same rows of the slice, where all of it was read at once."""
 
 
 class Prediction(NamedTuple):
@@ -157,7 +159,8 @@ class Predictor:
         window = self.window_of(plane)
         if self._trained.tiling is None:
             done = self.segment(read_image(plane, window))
-            yield PredictedRows(done.labels, done.mask, done.probability, _outside(done))
+            labels, mask, probability = done.labels, done.mask, done.probability
+            yield PredictedRows(labels, mask, probability, _outside(done), done.image)
             return
         yield from self._stitched(
             lambda part: read_image(replace(plane, part=part), window), size, self._trained.tiling

@@ -1,8 +1,7 @@
 """Large pages as tiled TIFF with smaller copies, written without holding one.
 
 A page is spooled to a file of bare values as its rows come, and so is each smaller copy; then tiles
-are cut from these. The copies stand in SubIFDs, as in OME-TIFF, where QuPath, Bio-Formats and
-tifffile look for them.
+are cut from these. The copies stand in SubIFDs, as in OME-TIFF.
 """
 
 from __future__ import annotations
