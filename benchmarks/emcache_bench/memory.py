@@ -119,7 +119,7 @@ def oversized_features(folder: Path, limit: int, edge: int, dim: int) -> Labelle
     pooled = tokens.mean(axis=(1, 2), dtype=np.float32)
     for shard in writer.pending:
         n = len(shard.positions)
-        writer.write(shard, ShardTokens(tokens[:n], pooled[:n], pooled[:n], 0.0))
+        writer.write(shard, ShardTokens(tokens[:n], {"pooled": pooled[:n], "cls": pooled[:n]}, 0.0))
     feature_set = writer.finish(
         folder / "made-up",
         {

@@ -24,6 +24,7 @@ from emcache_bench.epochs import measure_epochs
 from emcache_bench.extraction import measure_extraction, measure_size
 from emcache_bench.growth import GrowthPoint, growth_of_library, growth_ratios
 from emcache_bench.head_step import measure_head_steps
+from emcache_bench.lora_split import measure_lora_split
 from emcache_bench.memory import measure_memory
 from emcache_bench.ratio import Measurement
 from emcache_bench.setting import Setting
@@ -55,12 +56,13 @@ LIBRARY = Suite(
     {
         "head-step": measure_head_steps,
         "epochs": measure_epochs,
+        "lora-split": measure_lora_split,
         "extraction": measure_extraction,
         "size": measure_size,
         "memory": measure_memory,
         "frechet": measure_frechet,
     },
-    frozenset({"head-step", "epochs", "extraction"}),
+    frozenset({"head-step", "epochs", "lora-split", "extraction"}),
     (growth_of_library,),
 )
 """What the library itself has to measure."""

@@ -8,7 +8,10 @@ import typer
 
 from emcache_cli.options import DeviceOption, FormatOption, WorkspaceOption
 
-NAMES = "help, head-step, epochs, extraction, size, memory, frechet, ingest, leaderboard, growth"
+NAMES = (
+    "help, head-step, epochs, lora-split, extraction, size, memory, frechet, ingest, leaderboard, "
+    "growth"
+)
 """What there is to measure; said here too, since importing it takes seconds."""
 
 

@@ -137,8 +137,19 @@ class AdapterOptions:
         ),
     ] = None
     last_blocks: Annotated[
-        int | None, typer.Option(min=1, help="Adapt the last few blocks alone. (default: all)")
+        int | None,
+        typer.Option(
+            min=1,
+            help="Adapt the last few blocks alone; what the others give is cached once. "
+            "(default: all)",
+        ),
     ] = None
+    on_the_fly: Annotated[
+        bool,
+        typer.Option(
+            "--on-the-fly", help="Run all blocks at every step, and keep nothing in the cache."
+        ),
+    ] = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,7 +188,8 @@ def train_lora(
 ) -> None:
     """Train LoRA adapters and a head, once for each seed, and score them on the test slices.
 
-    The backbone runs at every step: nothing is read from the cache.
+    The backbone runs at every step. With --last-blocks K only its last K blocks do: what goes into
+    them is computed once and read from the cache.
     """
     targets = adapters.targets
     protocol = training.head_protocol(
@@ -190,6 +202,7 @@ def train_lora(
         }
     )
     request = training_request(datasets, backbone.request(), protocol, training, computing, output)
+    request = replace(request, on_the_fly=adapters.on_the_fly)
     _train_backbone("lora", request, training, computing, output)
 
 

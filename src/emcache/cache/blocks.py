@@ -16,7 +16,7 @@ from emcache.cache.find import Donors
 from emcache.cache.inputs import normalise, training_image
 from emcache.cache.plan import Job
 from emcache.cache.recipe import Shard
-from emcache.cache.shards import ShardTokens
+from emcache.cache.shards import PREFIX, ShardTokens
 from emcache.errors import StoreError
 from emcache.models.arithmetic import Precision, autocast
 from emcache.models.backbones.base import Backbone, Features, shifted_layers
@@ -53,17 +53,14 @@ class _Part:
         self._tokens: Float[np.ndarray, "slice row col channel"] = np.empty(
             (count, rows, columns, job.spec.dim), dtype=job.recipe.dtype
         )
-        self._pooled: Float32[np.ndarray, "slice channel"] = np.empty(
-            (count, job.spec.dim), np.float32
-        )
-        self._cls: Float32[np.ndarray, "slice channel"] = np.empty_like(self._pooled)
+        self._vectors: dict[str, Float32[np.ndarray, "slice ..."]] = {}
 
     def copy(self, place: int) -> None:
         """Take a slice that an older feature set holds."""
         donated = self._donors.read(self.job.places[self._shard.positions[place]])
         self._tokens[place] = donated.tokens
-        self._pooled[place] = donated.pooled
-        self._cls[place] = donated.cls
+        for name, vector in donated.vectors.items():
+            self._put_vectors(name, [place], vector[None])
 
     def put(self, places: Sequence[int], features: Features) -> None:
         """Take what the backbone makes of some slices."""
@@ -71,12 +68,23 @@ class _Part:
         stored = grid.to(getattr(torch, self.job.recipe.dtype)).cpu()
         self._check_finite(stored, places)
         self._tokens[places] = stored.numpy()
-        self._pooled[places] = grid.mean(dim=(1, 2)).cpu().numpy()
-        self._cls[places] = features.cls.float().cpu().numpy()
+        made = {"pooled": grid.mean(dim=(1, 2)), "cls": features.cls}
+        if features.prefix is not None:
+            made[PREFIX] = features.prefix
+        for name, vectors in made.items():
+            self._put_vectors(name, places, vectors.float().cpu().numpy())
 
     def content(self, seconds: float) -> ShardTokens:
         """What was gathered, and what that took."""
-        return ShardTokens(self._tokens, self._pooled, self._cls, seconds)
+        return ShardTokens(self._tokens, self._vectors, seconds)
+
+    def _put_vectors(
+        self, name: str, places: Sequence[int], vectors: Float32[np.ndarray, "some ..."]
+    ) -> None:
+        if name not in self._vectors:
+            shape = (len(self._shard.positions), *vectors.shape[1:])
+            self._vectors[name] = np.empty(shape, np.float32)
+        self._vectors[name][places] = vectors
 
     def _check_finite(self, stored: torch.Tensor, places: Sequence[int]) -> None:
         finite = stored.isfinite().flatten(1).all(dim=1)

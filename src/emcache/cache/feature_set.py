@@ -6,6 +6,7 @@
         manifest.json                  recipe, slices, every file's checksum; written last
         zarr.json                      the group
         pooled, cls                    (slice, channel) float32
+        prefix                         (slice, prefix, channel) float32, of raw layers alone
         grids/19x19/tokens             (slice, row, col, channel) float16, one slice a chunk
         labels/<key>/...               see emcache.cache.labels
         moments/<key>.npz              see emcache.cache.moments
@@ -31,6 +32,7 @@ from pydantic import AfterValidator
 
 from emcache.cache.recipe import FORMAT_VERSION, StoredSlice, TokenType, grid_name, stored_slices
 from emcache.errors import StoreError
+from emcache.models.layer_names import is_raw
 from emcache.storage.hashing import is_inside
 from emcache.storage.manifest import MANIFEST_NAME, load_manifest, read_manifest
 from emcache.storage.zarr_arrays import PLAIN, ZARR_DAMAGE, open_whole
@@ -228,6 +230,28 @@ class FeatureSet(Summarised):
         """
         return self._vectors("cls")
 
+    def prefix(self) -> Float32[np.ndarray, "slice prefix channel"]:
+        """All tokens before those of the patches, of a raw layer.
+
+        Raises:
+            StoreError: Damaged, or of another layer, which keeps the class token alone.
+        """
+        return self._vectors("prefix")
+
+    def vectors(self) -> dict[str, Float32[np.ndarray, "slice ..."]]:
+        """What stands beside the tokens, by the name of its array.
+
+        Raises:
+            StoreError: Damaged.
+        """
+        vectors = {"pooled": self.pooled(), "cls": self.cls()}
+        return {**vectors, "prefix": self.prefix()} if self.is_raw else vectors
+
+    @property
+    def is_raw(self) -> bool:
+        """Whether it holds the output of a block as it is, with which the blocks behind go on."""
+        return is_raw(str(self.description.get("layer")))
+
     def __len__(self) -> int:
         return len(self.slices)
 
@@ -241,11 +265,12 @@ class FeatureSet(Summarised):
         shown["channels"] = facts["dim"]
         return self.name, {**shown, "type": facts["dtype"], "GB": f"{self.token_bytes / 1e9:.3g}"}
 
-    def _vectors(self, name: str) -> Float32[np.ndarray, "slice channel"]:
+    def _vectors(self, name: str) -> Float32[np.ndarray, "slice ..."]:
         shape = (len(self.slices), self.description["dim"])
         try:
             array = self._array(name)
-            if array.shape != shape or array.dtype != np.float32:
+            fits = array.ndim == (3 if name == "prefix" else 2) and array.dtype == np.float32
+            if not fits or (array.shape[0], array.shape[-1]) != shape:
                 raise ValueError(f"they are {array.dtype} of shape {array.shape}")
             return np.asarray(array[:], dtype=np.float32)
         except ZARR_DAMAGE as error:

@@ -206,8 +206,8 @@ class Donated:
     """What an older feature set holds of one slice."""
 
     tokens: Float[np.ndarray, "row col channel"]
-    pooled: Float32[np.ndarray, " channel"]
-    cls: Float32[np.ndarray, " channel"]
+    vectors: Mapping[str, Float32[np.ndarray, "*shape"]]
+    """What stands beside the tokens, by the name of its array."""
 
 
 class Donors:
@@ -215,7 +215,7 @@ class Donors:
 
     def __init__(self, sources: dict[_Key, tuple[FeatureSet, int]]) -> None:
         self._sources = sources
-        self._vectors: dict[str, tuple[Float32[np.ndarray, "slice channel"], ...]] = {}
+        self._vectors: dict[str, Mapping[str, Float32[np.ndarray, "slice ..."]]] = {}
 
     @classmethod
     def find(cls, cache: Path, recipe_sha256: str, slices: Iterable[StoredSlice]) -> Donors:
@@ -243,21 +243,18 @@ class Donors:
             StoreError: The older feature set is damaged.
         """
         source, position = self._sources[_key(item)]
-        return Donated(source.tokens(position), *self.vectors(item))
+        return Donated(source.tokens(position), self.vectors(item))
 
-    def vectors(
-        self, item: StoredSlice
-    ) -> tuple[Float32[np.ndarray, " channel"], Float32[np.ndarray, " channel"]]:
-        """Mean of the patch tokens and class token of a slice; the tokens themselves are not read.
+    def vectors(self, item: StoredSlice) -> Mapping[str, Float32[np.ndarray, "*shape"]]:
+        """What stands beside the tokens of a slice, which are not read themselves.
 
         Raises:
             StoreError: The older feature set is damaged.
         """
         source, position = self._sources[_key(item)]
         if source.name not in self._vectors:
-            self._vectors[source.name] = (source.pooled(), source.cls())
-        pooled, cls = self._vectors[source.name]
-        return pooled[position], cls[position]
+            self._vectors[source.name] = source.vectors()
+        return {name: values[position] for name, values in self._vectors[source.name].items()}
 
 
 def _key(item: StoredSlice) -> _Key:

@@ -30,6 +30,7 @@ from emcache.errors import UsageError
 from emcache.models.arithmetic import Precision, pick_precision
 from emcache.models.backbones.registry import BackboneSpec, find_backbone
 from emcache.models.device import pick_device
+from emcache.models.layer_names import is_raw
 from emcache.models.tuned import TunedChoice
 from emcache.models.weights import Weights, find_workspace_weights
 from emcache.progress import Reporter
@@ -131,7 +132,17 @@ class Job:
     def n_files(self) -> int:
         """How many files the feature set will have, labels left out."""
         shards = plan_shards(self.places, self.spec.dim, self.recipe.dtype)
-        return len(shards) + 2 * len({shard.grid for shard in shards}) + _FIXED_FILES
+        grids = {shard.grid for shard in shards}
+        vectors = 2 if is_raw(self.recipe.layer) else 0
+        return len(shards) + 2 * len(grids) + vectors + _FIXED_FILES
+
+    def of_layer(self, layer: str) -> Job:
+        """The job of another layer of the same slices."""
+        recipe = replace(self.recipe, layer=layer)
+        hashes = [place.pixel_sha256 for place in self.places]
+        grids = [place.grid for place in self.places]
+        fingerprint = feature_set_fingerprint(recipe, hashes, grids)
+        return replace(self, recipe=recipe, fingerprint=fingerprint)
 
     def part(self, positions: Sequence[int]) -> Job:
         """The job of some of the slices alone, which goes on in their feature set's name.

@@ -10,6 +10,7 @@ import io
 import shutil
 import uuid
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,15 @@ from emcache.cache.feature_set import RECEIPTS
 from emcache.cache.recipe import Shard, grid_name, slices_per_shard
 from emcache.storage import atomic
 from emcache.storage.hashing import file_sha256
+
+VECTORS = ("pooled", "cls")
+"""What a feature set holds of each slice beside its patch tokens, in float32: their mean, and the
+class token."""
+PREFIX = "prefix"
+"""What one of a raw layer holds besides: all tokens before those of the patches."""
+
+Vectors = Mapping[str, Float32[np.ndarray, "slice ..."]]
+"""Some or all of these, by name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +51,7 @@ class Receipt:
     """What stands beside a shard that counts."""
 
     written: Written
-    pooled: Float32[np.ndarray, "slice channel"]
-    cls: Float32[np.ndarray, "slice channel"]
+    vectors: Vectors
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +60,7 @@ class ShardTokens:
 
     tokens: Float[np.ndarray, "slice row col channel"]
     """In the stored type."""
-    pooled: Float32[np.ndarray, "slice channel"]
-    cls: Float32[np.ndarray, "slice channel"]
+    vectors: Vectors
     seconds: float
     """What its making took."""
 
@@ -84,7 +92,7 @@ def write_shard(folder: Path, shard: Shard, content: ShardTokens) -> Written:
         atomic.sync_folder(place.parent)
     finally:
         shutil.rmtree(private, ignore_errors=True)
-    write_receipt(folder, shard, Receipt(written, content.pooled, content.cls))
+    write_receipt(folder, shard, Receipt(written, content.vectors))
     return written
 
 
@@ -121,8 +129,7 @@ def read_receipt(folder: Path, shard: Shard) -> Receipt | None:
         with np.load(folder / _receipt_file(shard), allow_pickle=False) as stored:
             return Receipt(
                 Written(str(stored["token_sha256"]), float(stored["seconds"])),
-                stored["pooled"],
-                stored["cls"],
+                {name: stored[name] for name in (*VECTORS, *({PREFIX} & set(stored)))},
             )
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
@@ -131,13 +138,12 @@ def read_receipt(folder: Path, shard: Shard) -> Receipt | None:
 def write_receipt(folder: Path, shard: Shard, receipt: Receipt) -> None:
     """Write the receipt of a shard, which makes it count."""
     buffer = io.BytesIO()
-    np.savez(
-        buffer,
-        token_sha256=np.array(receipt.written.token_sha256),
-        pooled=receipt.pooled,
-        cls=receipt.cls,
-        seconds=np.array(receipt.written.seconds),
-    )
+    held: dict[str, Any] = {
+        **receipt.vectors,
+        "token_sha256": np.array(receipt.written.token_sha256),
+        "seconds": np.array(receipt.written.seconds),
+    }
+    np.savez(buffer, **held)
     (folder / RECEIPTS).mkdir(exist_ok=True)
     atomic.write_bytes(folder / _receipt_file(shard), buffer.getvalue())
 

@@ -35,6 +35,8 @@ from emcache.cache.recipe import (
     stored_slices,
 )
 from emcache.cache.shards import (
+    PREFIX,
+    VECTORS,
     Receipt,
     ShardTokens,
     Written,
@@ -49,7 +51,6 @@ from emcache.storage.hashing import file_sha256
 from emcache.storage.manifest import write_manifest
 from emcache.storage.zarr_arrays import PLAIN, open_whole
 
-_VECTORS = ("pooled", "cls")
 _POOLED_CHUNK = 4096
 # A shared file system may show what another machine has written so late.
 _LATE_SECONDS = 90.0
@@ -150,18 +151,25 @@ class FeatureSetWriter:
     def _write_vectors(self) -> None:
         """Make arrays of what the receipts hold, a chunk at a time, however many there are."""
         count = len(self.slices)
-        arrays = [self._described(name, partial(self._create_vectors, name)) for name in _VECTORS]
+        arrays = {
+            name: self._described(name, partial(self._create_vectors, name, values.shape[1:]))
+            for name, values in self._receipt(self.shards[0]).vectors.items()
+        }
         shard_of = {position: shard for shard in self.shards for position in shard.positions}
         for start in range(0, count, _POOLED_CHUNK):
             chunk = range(start, min(start + _POOLED_CHUNK, count))
-            pooled, cls = (np.empty((len(chunk), self._dim), np.float32) for _ in arrays)
+            vectors = {
+                name: np.empty((len(chunk), *array.shape[1:]), np.float32)
+                for name, array in arrays.items()
+            }
             for shard in dict.fromkeys(shard_of[position] for position in chunk):
                 receipt = self._receipt(shard)
                 rows = [row for row, p in enumerate(shard.positions) if p in chunk]
                 places = [shard.positions[row] - start for row in rows]
-                pooled[places], cls[places] = receipt.pooled[rows], receipt.cls[rows]
-            for array, values in zip(arrays, (pooled, cls), strict=True):
-                array[chunk.start : chunk.stop] = values
+                for name, values in vectors.items():
+                    values[places] = receipt.vectors[name][rows]
+            for name, array in arrays.items():
+                array[chunk.start : chunk.stop] = vectors[name]
 
     def _receipt(self, shard: Shard) -> Receipt:
         """What a shard's receipt holds; one of another machine may be seen late."""
@@ -193,17 +201,17 @@ class FeatureSetWriter:
                     with suppress(ContainsGroupError):
                         zarr.create_group(LocalStore(self.folder), path=group)
 
-    def _create_vectors(self, name: str) -> zarr.Array[Any]:
+    def _create_vectors(self, name: str, shape: tuple[int, ...]) -> zarr.Array[Any]:
         count = len(self.slices)
         return zarr.create_array(
             LocalStore(self.folder),
             name=name,
-            shape=(count, self._dim),
-            chunks=(min(count, _POOLED_CHUNK), self._dim),
+            shape=(count, *shape),
+            chunks=(min(count, _POOLED_CHUNK), *shape),
             dtype=np.float32,
             filters=None,
             compressors=[Crc32cCodec()],
-            dimension_names=("slice", "channel"),
+            dimension_names=("slice", "channel") if name in VECTORS else ("slice", name, "channel"),
             config={"write_empty_chunks": True},
         )
 
@@ -241,18 +249,17 @@ def write_receipts(folder: Path, manifest: Mapping[str, Any], wrong: AbstractSet
     """
     slices = stored_slices(manifest["slices"])
     facts = manifest["description"]
-    if any(name.partition("/")[0] in _VECTORS for name in wrong):
+    stored = {name.partition("/")[0] for name in manifest["files"]}
+    names = [*VECTORS, *({PREFIX} & stored)]
+    if any(name.partition("/")[0] in names for name in wrong):
         return
-    values = {
-        name: np.asarray(open_whole(folder / name, PLAIN)[:], np.float32) for name in _VECTORS
-    }
+    values = {name: np.asarray(open_whole(folder / name, PLAIN)[:], np.float32) for name in names}
     for shard in plan_shards(slices, facts["dim"], facts["dtype"]):
         described = f"grids/{grid_name(shard.grid)}/tokens/zarr.json"
         if wrong.isdisjoint({shard.token_file, described}):
             rows = list(shard.positions)
             receipt = Receipt(
                 Written(manifest["files"][shard.token_file]["sha256"], seconds=0.0),
-                values["pooled"][rows],
-                values["cls"][rows],
+                {name: vectors[rows] for name, vectors in values.items()},
             )
             write_receipt(folder, shard, receipt)

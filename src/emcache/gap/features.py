@@ -72,7 +72,7 @@ class SelectedFeatures:
                 [self.grid(position).mean(axis=(0, 1)) for position in range(len(self))]
             )
         else:
-            which = 0 if level == "slice" else 1
+            which = "pooled" if level == "slice" else "cls"
             vectors = np.stack([self.donors.vectors(place)[which] for place in self.job.places])
         self._check_finite(np.isfinite(vectors).all(axis=1))
         return Sample(vectors, np.arange(len(vectors)))

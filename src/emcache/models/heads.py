@@ -243,7 +243,7 @@ def count_parameters(module: nn.Module) -> int:
 
 
 class Segmenter(nn.Module):
-    """From normalised slices to logits.
+    """From normalised slices, or the output of one of the backbone's blocks, to logits.
 
     Args:
         backbone: Frozen, but for an adapter; it stays in inference mode, as when tokens are
@@ -252,13 +252,17 @@ class Segmenter(nn.Module):
         parts: Number of parts in which the backbone takes a batch, one after the other; it adds up
             gradients. The head sees the whole batch, so its batch norm does not notice, and the
             result is the same to within rounding; the backbone's forward pass runs twice.
+        after: Number of the block, from 1, whose output the inputs are; 0 for slices.
     """
 
-    def __init__(self, backbone: BackboneModule, head: Head, parts: int = 1) -> None:
+    def __init__(
+        self, backbone: BackboneModule, head: Head, parts: int = 1, after: int = 0
+    ) -> None:
         super().__init__()
         self.backbone = backbone
         self.head = head
         self._parts = parts
+        self._after = after
         self.train(mode=False)
 
     def train(self, mode: bool = True) -> Segmenter:
@@ -268,25 +272,36 @@ class Segmenter(nn.Module):
         return self
 
     def forward(
-        self, images: Float[Tensor, "batch 3 height width"], size: tuple[int, int]
+        self, inputs: Float[Tensor, "batch ..."], size: tuple[int, int]
     ) -> Float[Tensor, "batch classes out_height out_width"]:
-        """Logits in float32, resized to ``size``."""
-        parts = images.chunk(self._parts)
+        """Logits in float32, resized to ``size``.
+
+        Args:
+            inputs: Slices (batch, 3, height, width), or the output of a block (batch, token,
+                channel).
+            size: Height and width; of the output of a block, those of its slices.
+        """
+        parts = inputs.chunk(self._parts)
         if len(parts) == 1:
-            tokens = self._tokens(images)
+            tokens = self.tokens(inputs, size)
         elif torch.is_grad_enabled():
             # Of each part only the tokens are kept; its activations are made again, part by part,
             # when the gradient comes back through them.
-            tokens = torch.cat([checkpoint(self._tokens, p, use_reentrant=False) for p in parts])
+            again = partial(checkpoint, self.tokens, use_reentrant=False)
+            tokens = torch.cat([again(part, size) for part in parts])
         else:
-            tokens = torch.cat([self._tokens(part) for part in parts])
-        logits: Tensor = self.head(tokens, size, images if self.head.takes_images else None)
+            tokens = torch.cat([self.tokens(part, size) for part in parts])
+        logits: Tensor = self.head(tokens, size, inputs if self.head.takes_images else None)
         return logits
 
-    def _tokens(
-        self, images: Float[Tensor, "batch 3 height width"]
+    def tokens(
+        self, inputs: Float[Tensor, "batch ..."], size: tuple[int, int]
     ) -> Float[Tensor, "batch channel row col"]:
-        tokens: Tensor = self.backbone(images).tokens.float()
+        """Patch tokens of the backbone's last layer in float32, from what a forward pass takes."""
+        if self._after:
+            grid = (size[0] // self.backbone.patch, size[1] // self.backbone.patch)
+            return self.backbone.go_on(inputs, self._after, grid).tokens.float()
+        tokens: Tensor = self.backbone(inputs).tokens.float()
         return tokens
 
 

@@ -29,8 +29,9 @@ from emcache.data.greys import GreyRule
 class Example(NamedTuple):
     """One slice with its mask, as it waits between epochs."""
 
-    values: Shaped[Tensor, "row col *channel"]
-    """Tokens, or 8-bit pixels."""
+    values: Shaped[Tensor, "*shape"]
+    """Tokens (row, col, channel), 8-bit pixels (row, col), or the output of a block (token,
+    channel)."""
     mask: UInt8[Tensor, "height width"]
     """Labels: 0 background, 1 and up the classes, 255 ignored."""
     pixels: UInt8[Tensor, "image_row image_col"] | None = None
@@ -52,9 +53,7 @@ class Reader(Protocol):
     def read(self, position: int) -> Example:
         """One example, from disk."""
 
-    def inputs(
-        self, values: Shaped[Tensor, "batch row col *channel"]
-    ) -> Float[Tensor, "batch depth row col"]:
+    def inputs(self, values: Shaped[Tensor, "batch ..."]) -> Float[Tensor, "batch ..."]:
         """What the model takes, from the values of examples of one shape."""
 
     @property
@@ -70,6 +69,11 @@ class LabelledFeatures:
     labels: LabelSet
     deeper: Sequence[FeatureSet] = ()
     """Other layers of the same slices; their channels follow."""
+
+    @property
+    def bytes(self) -> int:
+        """Memory that tokens and masks take."""
+        return sum(_resident_bytes(layer) for layer in (self.feature_set, *self.deeper))
 
     def tokens(self, place: int) -> Float[np.ndarray, "row col channel"]:
         """Tokens of one slice, of all layers."""
@@ -145,11 +149,8 @@ class TokenReader:
     @property
     def bytes(self) -> int:
         """Of tokens and masks, and of pixels where they are read."""
-        return (0 if self._pixels is None else self._pixels.bytes // 2) + sum(
-            _resident_bytes(feature_set)
-            for source in self._sources
-            for feature_set in (source.feature_set, *source.deeper)
-        )
+        pixels = 0 if self._pixels is None else self._pixels.bytes // 2
+        return pixels + sum(source.bytes for source in self._sources)
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,8 +227,9 @@ class Batch(NamedTuple):
 
     positions: tuple[int, ...]
     """Which examples these are."""
-    inputs: Float[Tensor, "batch channel row col"]
-    """Patch tokens, channels last in memory; or normalised slices."""
+    inputs: Float[Tensor, "batch ..."]
+    """Patch tokens (batch, channel, row, col), channels last in memory; normalised slices; or the
+    output of a block (batch, token, channel)."""
     masks: UInt8[Tensor, "batch height width"]
     """Labels: 0 background, 1 and up the classes, 255 ignored."""
     images: Float[Tensor, "batch 3 image_row image_col"] | None = None

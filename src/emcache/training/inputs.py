@@ -9,7 +9,7 @@ from typing import Any
 from emcache.cache.alignment import fit, moves_tokens
 from emcache.cache.extract import Extraction, run_extractions
 from emcache.cache.feature_jobs import ensure_recorded
-from emcache.cache.feature_set import FeatureSet
+from emcache.cache.feature_set import FeatureSet, find_feature_set
 from emcache.cache.find import FeatureRequest, choose_feature_set
 from emcache.cache.labels import ensure_labels, label_key
 from emcache.cache.layers import find_layers
@@ -21,6 +21,7 @@ from emcache.data.greys import GreyRule
 from emcache.errors import StoreError, UsageError
 from emcache.models.backbones.registry import find_backbone
 from emcache.models.heads import takes_images
+from emcache.models.layer_names import raw_layer
 from emcache.models.weights import Weights
 from emcache.progress import Reporter
 from emcache.storage.hashing import json_sha256
@@ -32,6 +33,7 @@ from emcache.training.batches import (
     SizedSlice,
     TokenReader,
 )
+from emcache.training.block_outputs import SequenceReader
 from emcache.training.protocol import Protocol
 from emcache.training.sampling import Source, Sources
 
@@ -61,6 +63,8 @@ class InputsRequest:
     """Of the training: says how tokens are aligned."""
     reference: Moments | None = None
     """The domain that alignment leads to; None for the first source."""
+    cached_blocks: bool = False
+    """Whether the output of blocks that do not change may come from the cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +90,8 @@ class Inputs:
     """Makes what is missing."""
     missing: tuple[tuple[Job, ...], ...] = ()
     """The extractions that are to be made first, of all layers of a source at once."""
+    after: int = 0
+    """Number of the block whose output is read, behind which the backbone runs; 0 for none."""
 
 
 def plan_cached_tokens(workspace: Workspace, request: InputsRequest, reporter: Reporter) -> Inputs:
@@ -123,7 +129,70 @@ def plan_pixels(workspace: Workspace, request: InputsRequest, reporter: Reporter
         UsageError: No backbone was named.
         EmcacheError: Of the dataset, the backbone, its weights or the device.
     """
-    sources, jobs = request.sources, []
+    jobs = _plan_backbone(workspace, request, reporter)
+    first, grids = jobs[0], tuple(tuple(place.grid for place in job.places) for job in jobs)
+    return _of_backbone(
+        request,
+        jobs,
+        lambda _: _open_pixels(request.sources, grids, first.spec.patch, first.greys),
+    )
+
+
+def plan_block_outputs(
+    workspace: Workspace, request: InputsRequest, after: int, reporter: Reporter
+) -> Inputs:
+    """The output of a block for the slices of every source, from the cache.
+
+    It is kept in float32, so that the training is that of :func:`plan_pixels` to within rounding,
+    and has the same key.
+
+    Args:
+        workspace: Where.
+        request: What.
+        after: Number of the block, from 1.
+        reporter: Receives progress.
+
+    Raises:
+        EmcacheError: As :func:`plan_pixels`.
+    """
+    jobs = _plan_backbone(workspace, request, reporter)
+    raw = [job.of_layer(raw_layer(after)) for job in jobs]
+    planned = [
+        _PlannedFeatures(workspace, source, [find_feature_set(workspace.cache, j.fingerprint) or j])
+        for source, j in zip(request.sources.items, raw, strict=True)
+    ]
+    return replace(
+        _of_backbone(
+            request,
+            jobs,
+            lambda reporter: SequenceReader([item.make(reporter) for item in planned]),
+        ),
+        feature_sets=tuple(job.name for job in raw),
+        after=after,
+        missing=tuple(item.missing for item in planned if item.missing),
+    )
+
+
+def _of_backbone(
+    request: InputsRequest, jobs: Sequence[Job], open_reader: Callable[[Reporter], Reader]
+) -> Inputs:
+    """What a backbone that runs at every step has in common, whatever it reads."""
+    first, recipe = jobs[0], jobs[0].recipe.identity()
+    grids = tuple(tuple(place.grid for place in job.places) for job in jobs)
+    return Inputs(
+        description=first.description(),
+        recipe=recipe,
+        fingerprints=tuple(job.fingerprint for job in jobs),
+        label_keys=tuple(map(_label_key, request.sources.items, [recipe] * len(jobs), grids)),
+        grids=grids,
+        feature_sets=(),
+        weights=first.weights,
+        open=open_reader,
+    )
+
+
+def _plan_backbone(workspace: Workspace, request: InputsRequest, reporter: Reporter) -> list[Job]:
+    """How each source's slices go through a backbone that is trained."""
     if request.features.backbone is None:
         raise UsageError(
             "a backbone that is trained must be named, as dinov2-small; give its name."
@@ -146,22 +215,12 @@ def plan_pixels(workspace: Workspace, request: InputsRequest, reporter: Reporter
             f"{request.protocol.align}; leave align out, or choose batch-norm.",
             subject="align",
         )
-    for source in sources.items:
+    jobs = []
+    for source in request.sources.items:
         name = source.dataset.name
         options = request.features.extract_options(name, request.device)
         jobs.append(plan_extraction(workspace, Selection(name, None), options, reporter))
-    first, recipe = jobs[0], jobs[0].recipe.identity()
-    grids = tuple(tuple(place.grid for place in job.places) for job in jobs)
-    return Inputs(
-        first.description(),
-        recipe,
-        tuple(job.fingerprint for job in jobs),
-        tuple(map(_label_key, sources.items, [recipe] * len(jobs), grids)),
-        grids,
-        (),
-        first.weights,
-        lambda _: _open_pixels(sources, grids, first.spec.patch, first.greys),
-    )
+    return jobs
 
 
 def _open_pixels(

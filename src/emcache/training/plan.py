@@ -111,6 +111,8 @@ class TrainingRequest:
     """Number of parts in which a backbone takes a step's slices, to need less memory."""
     checkpoint: bool = False
     """Keep only each block's input, and compute its activations again for the gradient."""
+    on_the_fly: bool = False
+    """Run all blocks of a backbone at every step, also those that no adapter is on."""
     save_predictions: bool = False
     accept_audit: bool = False
     """Train though the audit of a dataset failed."""

@@ -9,14 +9,21 @@ from typing import Any
 from typing_extensions import override
 
 from emcache.errors import UsageError
-from emcache.models.backbones.base import BackboneModule
+from emcache.models.backbones.base import BackboneModule, count_blocks
 from emcache.models.backbones.registry import find_backbone
-from emcache.models.heads import FITTED, Head, Segmenter
+from emcache.models.heads import FITTED, Head, Segmenter, takes_images
 from emcache.models.loading import load_backbone
+from emcache.models.split import check_split
 from emcache.models.tuned import unfreeze
 from emcache.progress import Quiet, Reporter
 from emcache.storage.workspace import Workspace
-from emcache.training.inputs import Inputs, InputsRequest, plan_cached_tokens, plan_pixels
+from emcache.training.inputs import (
+    Inputs,
+    InputsRequest,
+    plan_block_outputs,
+    plan_cached_tokens,
+    plan_pixels,
+)
 from emcache.training.plan import (
     FITTING_FIELDS,
     SLICE_FIELDS,
@@ -104,24 +111,45 @@ class _Tuning(Regime):
         def build(seed: int) -> Model:
             first = reporters.pop() if reporters else Quiet()
             backbone = load_backbone(spec, weights, plan.device, first)
+            if plan.inputs.after:
+                check_split(backbone, plan.inputs.after)
             tuned = self.tune(backbone, protocol, seed)
             if request.checkpoint:
                 backbone.checkpoint_activations()
             head = self.empty_head(plan.head_shape(seed))
-            segmenter = Segmenter(backbone, head, request.accumulate)
+            segmenter = Segmenter(backbone, head, request.accumulate, plan.inputs.after)
             return Model(segmenter, head, tuned, self.backbone_rate(protocol))
 
         return build
 
     @override
     def facts(self, plan: TrainingPlan) -> Mapping[str, Any]:
-        return {"accumulate": plan.request.accumulate, "checkpoint": plan.request.checkpoint}
+        return {
+            "accumulate": plan.request.accumulate,
+            "checkpoint": plan.request.checkpoint,
+            "cached_blocks": plan.inputs.after,
+        }
 
 
 class Lora(_Tuning):
     """LoRA adapters in the backbone, and a head."""
 
     record_kind = "train-lora"
+
+    @override
+    def plan(self, workspace: Workspace, request: InputsRequest, reporter: Reporter) -> Inputs:
+        adapted, backbone = request.protocol.lora_last_blocks, request.features.backbone
+        # A head that takes the slice too needs its pixels, and then the rest of them.
+        if (
+            request.cached_blocks
+            and adapted
+            and backbone
+            and not takes_images(request.protocol.head)
+        ):
+            after = count_blocks(find_backbone(backbone)) - adapted
+            if after > 0:
+                return plan_block_outputs(workspace, request, after, reporter)
+        return super().plan(workspace, request, reporter)
 
     @override
     def tune(self, backbone: BackboneModule, protocol: Protocol, seed: int) -> Tuned:

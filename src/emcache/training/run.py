@@ -188,7 +188,9 @@ def plan_training(
     if regime.runs_backbone:
         # Tokens go to the head as they are computed, in the arithmetic of the training.
         features = replace(features, dtype="float32", precision=precision)
-    asked = InputsRequest(sources, features, request.device, protocol)
+    asked = InputsRequest(
+        sources, features, request.device, protocol, cached_blocks=not request.on_the_fly
+    )
     inputs = regime.plan(workspace, asked, reporter)
     # Features of one physical scale may be chosen though the user did not ask for it, and an
     # overlap that is not given is the same as the one that it stands for.

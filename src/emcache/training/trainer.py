@@ -243,8 +243,9 @@ class Trainer:
         with torch.inference_mode(), autocast(self._device, self._precision):
             for batches in steps:
                 for batch in batches:
-                    grid = self.model.backbone(batch.inputs).tokens.permute(0, 2, 3, 1)
-                    tokens += list(grid.float().cpu().numpy())
+                    height, width = batch.masks.shape[-2:]
+                    grid = self.model.tokens(batch.inputs, (height, width)).permute(0, 2, 3, 1)
+                    tokens += list(grid.cpu().numpy())
         return tokens
 
     def adapt_norms(self, domain: int, steps: Iterator[Sequence[Batch]]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
@@ -13,64 +13,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from emcache.errors import WeightsError
 from emcache.models.backbones.registry import BackboneSpec
-
-
-class Traced(Tensor):
-    """A tensor that knows the names of those it was made of."""
-
-    sources: frozenset[str]
-
-    @classmethod
-    def __torch_function__(
-        cls,
-        func: Callable[..., Any],
-        types: Iterable[type],
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        """Compute as a plain tensor does, and hand the names on."""
-        result = super().__torch_function__(func, types, args, kwargs or {})  # type: ignore[no-untyped-call]
-        sources = frozenset().union(*(sources_of(t) for t in _tensors((args, kwargs))))
-        for tensor in _tensors(result):
-            if isinstance(tensor, cls):
-                tensor.sources = sources
-        return result
-
-
-def trace(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The same tensors, each with its name for a source; no values are copied."""
-    traced: dict[str, Tensor] = {}
-    for name, tensor in state.items():
-        named = tensor.detach().as_subclass(Traced)
-        named.sources = frozenset([name])
-        traced[name] = named
-    return traced
-
-
-def sources_of(tensor: Tensor) -> frozenset[str]:
-    """Names of the tensors that one was made of; none of a tensor that was not traced."""
-    sources: frozenset[str] = getattr(tensor, "sources", frozenset())
-    return sources
-
-
-def plain(tensor: Tensor) -> Tensor:
-    """The tensor without its names."""
-    with torch._C.DisableTorchFunctionSubclass():  # noqa: SLF001 - as torch documents it
-        return tensor.as_subclass(Tensor)
-
-
-def _tensors(value: Any) -> Iterator[Tensor]:
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, dict):
-        for part in value.values():
-            yield from _tensors(part)
-    elif isinstance(value, list | tuple):
-        for part in value:
-            yield from _tensors(part)
+from emcache.models.backbones.tracing import plain, sources_of, trace
+from emcache.models.layer_names import block_of, is_raw
 
 
 class Features(NamedTuple):
@@ -80,6 +28,8 @@ class Features(NamedTuple):
     """Patch tokens of a layer as a grid; prefix tokens are dropped."""
     cls: Float[Tensor, "batch channel"]
     """The class token."""
+    prefix: Float[Tensor, "batch prefix channel"] | None = None
+    """All tokens before those of the patches, of a raw layer; None of others."""
 
 
 @runtime_checkable
@@ -100,7 +50,7 @@ class Backbone(Protocol):
     def layers(
         self, images: Float[Tensor, "batch 3 height width"], names: Sequence[str]
     ) -> list[Features]:
-        """The same for several layers in one pass: numbers of blocks from 1, or ``last``."""
+        """The same for several layers in one pass: numbers of blocks from 1, ``last`` or raw."""
 
 
 _NAMED_KEYS = 3
@@ -141,6 +91,7 @@ class BackboneModule(nn.Module, ABC):
     def __init__(self, spec: BackboneSpec) -> None:
         super().__init__()
         self.spec = spec
+        self._checkpoints = False
 
     @property
     def patch(self) -> int:
@@ -184,27 +135,63 @@ class BackboneModule(nn.Module, ABC):
 
         Args:
             images: Normalised, their sides multiples of the patch.
-            names: Numbers of blocks from 1, or ``last``.
+            names: Numbers of blocks from 1, ``last``, or ``raw9`` for what block 9 gives as it is,
+                without the normalisation.
         """
         blocks = list(self.blocks.children())
         outputs: dict[str, Tensor] = {}
         hooks = [
-            blocks[int(name) - 1].register_forward_hook(partial(_keep, outputs, name))
+            blocks[block_of(name) - 1].register_forward_hook(partial(_keep, outputs, name))
             for name in names
             if name != "last"
         ]
         try:
-            last = self(images)
+            last: Features = self(images)
         finally:
             for hook in hooks:
                 hook.remove()
         rows, columns = last.tokens.shape[-2:]
-        return [
-            last
-            if name == "last"
-            else self.features(self.final_norm(outputs[name]), (rows, columns))
-            for name in names
-        ]
+
+        def of(name: str) -> Features:
+            if name == "last":
+                return last
+            if not is_raw(name):
+                normalised: Tensor = self.final_norm(outputs[name])
+                return self.features(normalised, (rows, columns))
+            sequence = outputs[name]
+            found = self.features(sequence, (rows, columns))
+            before = sequence.shape[1] - rows * columns
+            return Features(found.tokens, found.cls, sequence[:, :before])
+
+        return [of(name) for name in names]
+
+    def block_options(self, grid: tuple[int, int]) -> Sequence[Mapping[str, Any]]:
+        """What each block is called with beside its sequence.
+
+        Args:
+            grid: Rows and columns of patches.
+        """
+        del grid
+        return [{}] * len(list(self.blocks.children()))
+
+    def go_on(
+        self, sequence: Float[Tensor, "batch token channel"], after: int, grid: tuple[int, int]
+    ) -> Features:
+        """Features of the last layer, from the output of an earlier block.
+
+        Args:
+            sequence: Of the raw layer: prefix tokens first, then those of the patches.
+            after: Number of that block, from 1; only those behind it run.
+            grid: Rows and columns of patches.
+        """
+        blocks = list(self.blocks.children())
+        for block, options in list(zip(blocks, self.block_options(grid), strict=True))[after:]:
+            if self._checkpoints and torch.is_grad_enabled():
+                sequence = checkpoint(block, sequence, use_reentrant=False, **options)
+            else:
+                sequence = block(sequence, **options)
+        normalised: Tensor = self.final_norm(sequence)
+        return self.features(normalised, grid)
 
     @abstractmethod
     def convert(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
@@ -219,6 +206,7 @@ class BackboneModule(nn.Module, ABC):
     def checkpoint_activations(self) -> None:
         """Keep only each block's input for the backward pass, and compute the rest again."""
         self.model.set_grad_checkpointing(True)
+        self._checkpoints = True
 
     spare_rules: ClassVar[tuple[tuple[str, str], ...]] = ()
     """Patterns of names, in a file, of tensors without which tokens are the same, and what they

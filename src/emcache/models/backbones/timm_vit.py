@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import timm
@@ -15,8 +15,9 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from emcache.errors import BackboneError, suggest
-from emcache.models.backbones.base import BackboneModule, Features, sources_of
+from emcache.models.backbones.base import BackboneModule, Features
 from emcache.models.backbones.registry import BackboneSpec, HubFile
+from emcache.models.backbones.tracing import sources_of
 from emcache.models.backbones.transformers_names import beside_vision, rename_clip, rename_dino
 
 _TINY_GRID = 10
@@ -63,6 +64,16 @@ class TimmBackbone(BackboneModule):
         tokens = patches.unflatten(1, grid).permute(0, 3, 1, 2)  # type: ignore[no-untyped-call]
         has_cls = getattr(self.model, "cls_token", None) is not None
         return Features(tokens, sequence[:, 0] if has_cls else patches.mean(dim=1))
+
+    def block_options(self, grid: tuple[int, int]) -> Sequence[Mapping[str, Any]]:
+        """Rotary positions, of models that have them: the same for all blocks, or one for each."""
+        rope = getattr(self.model, "rope", None)
+        if rope is None:
+            return super().block_options(grid)
+        positions = rope.get_embed(shape=grid)
+        mixed = getattr(self.model, "rope_mixed", False)
+        count = len(self.model.blocks)
+        return [{"rope": positions[number] if mixed else positions} for number in range(count)]
 
     spare_rules: ClassVar[tuple[tuple[str, str], ...]] = (
         (r"(^|\.)mask_token$", "mask token"),
