@@ -1,8 +1,8 @@
-"""``emcache cache list | verify | prune``."""
+"""``emcache cache list | verify | convert | prune``."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -48,6 +48,39 @@ def verify(
     show_rows(rows, output_format)
     if not sound:
         raise typer.Exit(1)
+
+
+@app.command()
+def convert(
+    names: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="FEATURE-SET...",
+            help="Feature sets, by name; principal components of several have one basis.",
+        ),
+    ],
+    dtype: Annotated[
+        Literal["float16", "int8"], typer.Option(help="Type of the stored tokens.")
+    ] = "float16",
+    pca: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", min=1, help="Store N principal components, fitted to training slices."
+        ),
+    ] = None,
+    output_format: FormatOption = None,
+    workspace: WorkspaceOption = None,
+) -> None:
+    """Store tokens in fewer bytes, as new feature sets; no backbone runs."""
+    from emcache.cache.convert import convert as convert_feature_sets
+    from emcache.storage.workspace import find_workspace
+    from emcache_cli.cache_tables import conversion_row
+    from emcache_cli.console import Console, show_rows
+
+    console, place = Console(), find_workspace(workspace)
+    made = convert_feature_sets(place, names, dtype, pca, console)
+    rows = [conversion_row(name, one) for name, one in zip(dict.fromkeys(names), made, strict=True)]
+    show_rows(rows, output_format)
 
 
 @app.command()

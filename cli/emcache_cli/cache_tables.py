@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from emcache.cache.extract import Extraction
 from emcache.cache.feature_set import FeatureSet, feature_set_folders
 from emcache.cluster.pool import Pool
 from emcache.errors import EmcacheError
@@ -42,6 +43,19 @@ def feature_set_rows(workspace: Workspace) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def conversion_row(source: str, made: Extraction) -> dict[str, Any]:
+    """What became of a feature set that was made smaller."""
+    feature_set = made.feature_set
+    return {
+        "source": source,
+        "feature_set": feature_set.name,
+        "slices": len(feature_set),
+        "copied": made.copied,
+        "explained": feature_set.description.get("explained"),
+        "token_gb": feature_set.token_bytes / 1e9,
+    }
 
 
 def verify_and_repair(

@@ -26,7 +26,7 @@ def extract(
     ],
     backbone: BackboneOptions,
     dtype: Annotated[
-        Literal["float16", "float32"], typer.Option(help="Type of the stored tokens.")
+        Literal["float16", "float32", "int8"], typer.Option(help="Type of the stored tokens.")
     ] = "float16",
     layers: Annotated[
         str,

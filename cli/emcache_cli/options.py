@@ -160,7 +160,14 @@ class CachedTokensOptions:
         typer.Option(metavar="NM", help="One scale for every dataset, instead of --longest-edge."),
     ] = None
     dtype: Annotated[
-        Literal["float16", "float32"] | None, typer.Option(help="Type of the stored tokens.")
+        Literal["float16", "float32", "int8"] | None,
+        typer.Option(help="Type of the stored tokens."),
+    ] = None
+    pca: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", min=1, help="Tokens as N principal components (emcache cache convert)."
+        ),
     ] = None
 
     def request(self) -> FeatureRequest:
@@ -173,6 +180,7 @@ class CachedTokensOptions:
             self.longest_edge,
             self.dtype,
             pixel_size_nm=self.pixel_size,
+            components=self.pca,
         )
 
 

@@ -90,3 +90,16 @@ def test_distances_after_alignment_and_from_a_training(two) -> None:
     words = f"gap cells:test other:test {TINY} --align coral --align-to other"
     (row,) = two(*shlex.split(f"{words} --align-shrinkage 0.1")).json
     assert row["align"] == "coral to other, shrinkage 0.1"
+
+
+def test_smaller_caches(two) -> None:
+    names = [
+        row["feature_set"] for row in two("extract", "cells", "other", *shlex.split(TINY)).json
+    ]
+    rows = two("cache", "convert", *names, "--dtype", "int8", "--pca", "8").json
+    assert [row["source"] for row in rows] == names
+    assert all("int8-pca8" in row["feature_set"] for row in rows)
+    assert all(0 < row["explained"] <= 1 for row in rows)
+    words = f"train-head cells {TINY} --dtype int8 --pca 8 --epochs 1 --seeds 0"
+    (row,) = two(*shlex.split(words)).json
+    assert row["epochs_run"] == 1

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, UInt8
+from jaxtyping import Float32, Shaped, UInt8
 
 from emcache.cache.find import Donors
 from emcache.cache.inputs import normalise, training_image
@@ -50,29 +50,33 @@ class _Part:
         self.job = job
         self._donors = layer.donors
         self._shard = shard
-        self._tokens: Float[np.ndarray, "slice row col channel"] = np.empty(
-            (count, rows, columns, job.spec.dim), dtype=job.recipe.dtype
+        self._tokens: Shaped[np.ndarray, "slice row col channel"] = np.empty(
+            (count, rows, columns, job.stored_dim), dtype=job.recipe.dtype
         )
         self._vectors: dict[str, Float32[np.ndarray, "slice ..."]] = {}
 
     def copy(self, place: int) -> None:
         """Take a slice that an older feature set holds."""
         donated = self._donors.read(self.job.places[self._shard.positions[place]])
-        self._tokens[place] = donated.tokens
+        self._tokens[place] = donated.values
         for name, vector in donated.vectors.items():
             self._put_vectors(name, [place], vector[None])
 
     def put(self, places: Sequence[int], features: Features) -> None:
         """Take what the backbone makes of some slices."""
         grid = features.tokens.permute(0, 2, 3, 1).float()
-        stored = grid.to(getattr(torch, self.job.recipe.dtype)).cpu()
-        self._check_finite(stored, places)
-        self._tokens[places] = stored.numpy()
+        # On the device, where tokens in half the bytes come from sooner.
+        rounded = grid.to(getattr(torch, self.job.recipe.plain().dtype)).cpu()
+        self._check_finite(rounded, places)
+        stored = self.job.encoding.encode(rounded.numpy())
+        self._tokens[places] = stored.values
         made = {"pooled": grid.mean(dim=(1, 2)), "cls": features.cls}
         if features.prefix is not None:
             made[PREFIX] = features.prefix
         for name, vectors in made.items():
             self._put_vectors(name, places, vectors.float().cpu().numpy())
+        for name, scales in stored.scales.items():
+            self._put_vectors(name, places, scales)
 
     def content(self, seconds: float) -> ShardTokens:
         """What was gathered, and what that took."""
@@ -91,8 +95,9 @@ class _Part:
         if not finite.all():
             bad = places[int((~finite).nonzero()[0])]
             slice_id = self.job.places[self._shard.positions[bad]].id
+            dtype = self.job.recipe.plain().dtype
             raise StoreError(
-                f"the tokens of slice {slice_id} are not finite in {self.job.recipe.dtype}; "
+                f"the tokens of slice {slice_id} are not finite in {dtype}; "
                 f"extract with --dtype float32 or --precision float32.",
                 subject=slice_id,
             )

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from emcache.cache.blocks import READ_AHEAD, Block, Layer, read_ahead, read_of
+from emcache.cache.encoding import BASIS_FILE
 from emcache.cache.feature_set import PARTIAL_SUFFIX, FeatureSet
 from emcache.cache.recipe import Shard
 from emcache.cache.shard_work import compute_shard, shard_work
@@ -49,7 +50,9 @@ def compute_layers(
     for layer in layers:
         job = layer.job
         partial = job.workspace.cache / (job.name + PARTIAL_SUFFIX)
-        writer = FeatureSetWriter(partial, job.places, job.spec.dim, job.recipe.dtype)
+        writer = FeatureSetWriter(partial, job.places, job.stored_dim, job.recipe.dtype)
+        if job.basis is not None:
+            job.basis.save(partial / BASIS_FILE)
         done = len(job.places) - sum(len(shard.positions) for shard in writer.pending)
         if done:
             reporter.say(f"Resuming {job.name}: {done} of {len(job.places)} slices are done.")

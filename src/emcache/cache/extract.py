@@ -16,7 +16,7 @@ from emcache.auditing.run import ensure_audited
 from emcache.cache.blocks import Layer
 from emcache.cache.compute import compute_layers
 from emcache.cache.feature_set import PARTIAL_SUFFIX, RECEIPTS, FeatureSet, find_feature_set
-from emcache.cache.find import Donors
+from emcache.cache.find import donors_of
 from emcache.cache.job_backbone import load_job_backbone
 from emcache.cache.labels import ensure_labels
 from emcache.cache.plan import Job
@@ -194,7 +194,7 @@ def _extract(jobs: Sequence[Job], reporter: Reporter, pool: Pool | None) -> list
     started = time.perf_counter()
     if is_untrained(jobs[0].weights.label):
         reporter.say(describe_untrained(jobs[0].weights.label))
-    found = [Donors.find(job.workspace.cache, job.recipe.sha256(), job.places) for job in jobs]
+    found = [donors_of(job) for job in jobs]
     layers = [Layer(job, donors) for job, donors in zip(jobs, found, strict=True)]
     donated = all(item in layer.donors for layer in layers for item in layer.job.places)
     # Before anything is written, so that weights that do not fit leave nothing behind.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from emcache.cache.encoding import BASIS_FILE, load_basis
 from emcache.cache.extract import run_extraction
 from emcache.cache.feature_set import FeatureSet, load_feature_manifest
 from emcache.cache.plan import ExtractOptions, Job, plan_extraction
@@ -26,7 +27,7 @@ def job_of(workspace: Workspace, folder: Path, reporter: Reporter) -> Job:
         reporter: Receives progress.
 
     Raises:
-        EmcacheError: Its dataset, weights or adapter have gone.
+        EmcacheError: Its dataset, weights, adapter or basis have gone.
     """
     manifest = load_feature_manifest(folder)[0]
     facts = manifest["description"]
@@ -45,6 +46,7 @@ def job_of(workspace: Workspace, folder: Path, reporter: Reporter) -> Job:
         shift=facts.get("shift", 1),
         greys=grey_rule_of(manifest["recipe"]["preprocessing"]),
         tiling=tiling_of(facts),
+        basis=None if facts.get("components") is None else load_basis(folder / BASIS_FILE),
     )
     selection = Selection(facts["dataset"], facts["split"])
     return plan_extraction(workspace, selection, options, reporter)

@@ -30,8 +30,9 @@ from annotated_types import Gt, Le, Len, Lt
 from jaxtyping import Float, Float32
 from pydantic import AfterValidator
 
-from emcache.cache.recipe import FORMAT_VERSION, StoredSlice, TokenType, grid_name, stored_slices
-from emcache.errors import StoreError
+from emcache.cache.encoding import BASIS_FILE, SCALES, Encoding, Stored, TokenType, load_basis
+from emcache.cache.recipe import FORMAT_VERSION, StoredSlice, grid_name, stored_slices
+from emcache.errors import RecordError, StoreError
 from emcache.models.layer_names import is_raw
 from emcache.storage.hashing import is_inside
 from emcache.storage.manifest import MANIFEST_NAME, load_manifest, read_manifest
@@ -75,6 +76,8 @@ class _Description(Content):
     device: str
     adapter_run: _Run | None = None
     adapter_sha256: str | None = None
+    components: Annotated[int, Gt(0), Le(1 << 16)] | None = None
+    basis_sha256: str | None = None
     tile: Annotated[list[_Edge | Literal[0]], Len(2, 2)] | None = None
 
 
@@ -118,7 +121,8 @@ def _checked(folder: Path, manifest: Mapping[str, Any]) -> tuple[StoredSlice, ..
             subject=folder,
         )
     slices = stored_slices(manifest.get("slices"))
-    item = np.dtype(found.description.dtype).itemsize * found.description.dim
+    facts = found.description
+    item = np.dtype(facts.dtype).itemsize * (facts.components or facts.dim)
     tokens = sum(place.grid[0] * place.grid[1] for place in slices) * item
     held = sum(facts["bytes"] for facts in manifest["files"].values())
     if tokens > held:
@@ -152,6 +156,7 @@ class FeatureSet(Summarised):
     slices: tuple[StoredSlice, ...]
     """Its slices, in the dataset's order."""
     _arrays: dict[str, zarr.Array[Any]] = field(default_factory=dict, repr=False)
+    _encodings: list[Encoding] = field(default_factory=list, repr=False)
 
     @classmethod
     def open(cls, folder: str | Path) -> FeatureSet:
@@ -187,16 +192,53 @@ class FeatureSet(Summarised):
     def token_bytes(self) -> int:
         """Bytes of all tokens, uncompressed."""
         item = np.dtype(self.description["dtype"]).itemsize
-        return sum(s.grid[0] * s.grid[1] * self.description["dim"] * item for s in self.slices)
+        return sum(s.grid[0] * s.grid[1] * self._stored_dim * item for s in self.slices)
+
+    @property
+    def _stored_dim(self) -> int:
+        return int(self.description.get("components") or self.description["dim"])
+
+    @property
+    def encoding(self) -> Encoding:
+        """How its tokens are stored.
+
+        Raises:
+            StoreError: The basis of its principal components is damaged.
+        """
+        if not self._encodings:
+            basis, sha256 = None, self.description.get("basis_sha256")
+            if sha256 is not None:
+                try:
+                    basis = load_basis(self.folder / BASIS_FILE)
+                except RecordError:
+                    check_still_there(self.folder)
+                if basis is None or basis.sha256 != sha256:
+                    raise StoreError(
+                        f"the basis of {self.name} is damaged or missing; remove it with `emcache "
+                        f"cache prune {self.name}` and convert again.",
+                        subject=self.folder,
+                    )
+            self._encodings.append(Encoding(self.description["dtype"], basis))
+        return self._encodings[0]
 
     def tokens(self, position: int) -> Float[np.ndarray, "row col channel"]:
-        """Patch tokens of the slice at ``position``, in the stored type.
+        """Patch tokens of the slice at ``position``, in float16 or, where stored so, in float32.
 
         Raises:
             StoreError: The bytes fail their checksum, or have gone; the slice is named.
         """
+        tokens: Float[np.ndarray, "row col channel"]
+        tokens = self.encoding.decode(self.stored(position))[0]
+        return tokens
+
+    def stored(self, position: int) -> Stored:
+        """Patch tokens of the slice at ``position`` as they are stored.
+
+        Raises:
+            StoreError: As :meth:`tokens`.
+        """
         place = self.slices[position]
-        shape = (*place.grid, self.description["dim"])
+        shape = (*place.grid, self._stored_dim)
         try:
             array = self._array(f"grids/{grid_name(place.grid)}/tokens")
             # A description that states another shape or type would give other tokens, and one that
@@ -204,7 +246,7 @@ class FeatureSet(Summarised):
             stated = {array.shape[1:], array.chunks[1:]}
             if stated != {shape} or array.dtype != self.description["dtype"]:
                 raise ValueError(f"they are {array.dtype} of shape {array.shape[1:]}")
-            tokens: Float[np.ndarray, "row col channel"] = np.asarray(array[place.index])
+            stored = Stored(np.asarray(array[place.index])[None], self._scales(position))
         except ZARR_DAMAGE as error:
             check_still_there(self.folder)
             raise StoreError(
@@ -212,7 +254,7 @@ class FeatureSet(Summarised):
                 f"`emcache cache verify --repair`, which computes them again.",
                 subject=place.id,
             ) from error
-        return tokens
+        return stored
 
     def pooled(self) -> Float32[np.ndarray, "slice channel"]:
         """Mean of each slice's patch tokens, taken before they were rounded to the stored type.
@@ -239,7 +281,7 @@ class FeatureSet(Summarised):
         return self._vectors("prefix")
 
     def vectors(self) -> dict[str, Float32[np.ndarray, "slice ..."]]:
-        """What stands beside the tokens, by the name of its array.
+        """What stands beside the tokens, however they are stored, by the name of its array.
 
         Raises:
             StoreError: Damaged.
@@ -264,6 +306,17 @@ class FeatureSet(Summarised):
         shown["tokens"] = ", ".join(f"{rows} x {columns}" for rows, columns in grids[:3])
         shown["channels"] = facts["dim"]
         return self.name, {**shown, "type": facts["dtype"], "GB": f"{self.token_bytes / 1e9:.3g}"}
+
+    def _scales(self, position: int) -> dict[str, Float32[np.ndarray, "slice channel"]]:
+        """Of one slice in 8 bits; nothing of others."""
+        if self.description["dtype"] != "int8":
+            return {}
+        shape = (len(self.slices), self._stored_dim)
+        scales = {name: self._array(name) for name in SCALES}
+        for name, array in scales.items():
+            if array.shape != shape or array.dtype != np.float32:
+                raise ValueError(f"its {name} is {array.dtype} of shape {array.shape}")
+        return {name: np.asarray(array[[position]]) for name, array in scales.items()}
 
     def _vectors(self, name: str) -> Float32[np.ndarray, "slice ..."]:
         shape = (len(self.slices), self.description["dim"])

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Float32
+from jaxtyping import Float, Float32, Shaped
 
+from emcache.cache.encoding import Basis, Encoding
 from emcache.cache.feature_set import FeatureSet, first_damage, list_feature_sets
-from emcache.cache.plan import ExtractOptions
-from emcache.cache.recipe import LAST, StoredSlice
+from emcache.cache.plan import ExtractOptions, Job
+from emcache.cache.recipe import LAST, Recipe, StoredSlice
 from emcache.data.dataset import Dataset
 from emcache.data.greys import GreyRule
 from emcache.data.resize import preprocessing_of
@@ -50,6 +51,10 @@ class FeatureRequest:
     """Tokens along the edge of a patch."""
     tiling: Tiling | None = None
     """How slices are cut into tiles."""
+    components: int | None = None
+    """Number of principal components that are stored; None for the backbone's channels."""
+    basis: Basis | None = None
+    """That of the components, where it is known; None for any."""
 
     def extract_options(self, dataset: str, device: str) -> ExtractOptions:
         """How to extract what was asked for.
@@ -63,7 +68,14 @@ class FeatureRequest:
                 f"one with --backbone, or run `emcache extract {dataset} --backbone ...` first.",
                 subject=dataset,
             )
+        if self.components is not None and self.basis is None:
+            raise UsageError(
+                f"there are no {self.components} principal components of the tokens of {dataset}; "
+                f"make them with `emcache cache convert FEATURE-SET --pca {self.components}`.",
+                subject=dataset,
+            )
         given = {
+            "basis": self.basis,
             "weights": self.weights,
             "longest_edge": self.longest_edge,
             "dtype": self.dtype,
@@ -140,6 +152,12 @@ def fits(workspace: Workspace, feature_set: FeatureSet, request: FeatureRequest)
         return False
     if tiling_of(facts) != request.tiling:
         return False
+    named = request.feature_set is not None
+    if facts.get("components") != request.components and not named:
+        # They are another kind of tokens, which nobody gets unasked.
+        return False
+    if request.basis is not None and facts.get("basis_sha256") != request.basis.sha256:
+        return False
     if facts.get("adapter_sha256") is not None:
         # Tokens of an adapted backbone are measured, and no head is trained on them.
         return False
@@ -205,29 +223,53 @@ _Key = tuple[str, tuple[int, int]]
 class Donated:
     """What an older feature set holds of one slice."""
 
-    tokens: Float[np.ndarray, "row col channel"]
+    values: Shaped[np.ndarray, "row col channel"]
+    """As the new one stores them."""
     vectors: Mapping[str, Float32[np.ndarray, "*shape"]]
     """What stands beside the tokens, by the name of its array."""
 
 
 class Donors:
-    """Slices by the hash of their pixels and their grid, and who holds their tokens."""
+    """Slices by the hash of their pixels and their grid, and who holds their tokens.
 
-    def __init__(self, sources: dict[_Key, tuple[FeatureSet, int]]) -> None:
+    Tokens that are to be stored in fewer bytes may come from a feature set that holds them as they
+    are.
+    """
+
+    def __init__(
+        self,
+        sources: dict[_Key, tuple[FeatureSet, int]],
+        encoding: Encoding = Encoding("float16"),  # noqa: B008 - frozen
+    ) -> None:
         self._sources = sources
+        self._encoding = encoding
         self._vectors: dict[str, Mapping[str, Float32[np.ndarray, "slice ..."]]] = {}
 
     @classmethod
-    def find(cls, cache: Path, recipe_sha256: str, slices: Iterable[StoredSlice]) -> Donors:
-        """Look through a cache for feature sets of the same recipe that hold some of the slices."""
+    def find(
+        cls,
+        cache: Path,
+        recipe: Recipe,
+        encoding: Encoding,
+        slices: Iterable[StoredSlice],
+    ) -> Donors:
+        """Look through a cache for feature sets that hold the tokens of some of the slices.
+
+        Args:
+            cache: Where.
+            recipe: Of the tokens.
+            encoding: How the recipe stores them.
+            slices: Which are wanted.
+        """
         wanted = {_key(item) for item in slices}
+        known = {recipe.sha256(), recipe.plain().sha256()}
         sources: dict[_Key, tuple[FeatureSet, int]] = {}
         for feature_set in list_feature_sets(cache):
-            if feature_set.manifest["recipe_sha256"] == recipe_sha256:
+            if feature_set.manifest["recipe_sha256"] in known:
                 for position, item in enumerate(feature_set.slices):
                     if _key(item) in wanted:
                         sources.setdefault(_key(item), (feature_set, position))
-        return cls(sources)
+        return cls(sources, encoding)
 
     def __contains__(self, item: StoredSlice) -> bool:
         return _key(item) in self._sources
@@ -237,13 +279,29 @@ class Donors:
         return self._sources[_key(item)][0]
 
     def read(self, item: StoredSlice) -> Donated:
-        """Tokens and vectors of a slice.
+        """What a new feature set stores of a slice.
 
         Raises:
             StoreError: The older feature set is damaged.
         """
         source, position = self._sources[_key(item)]
-        return Donated(source.tokens(position), self.vectors(item))
+        stored = source.stored(position)
+        if source.encoding.is_plain and not self._encoding.is_plain:
+            stored = self._encoding.encode(stored.values)
+        scales = {name: values[0] for name, values in stored.scales.items()}
+        return Donated(stored.values[0], {**self.vectors(item), **scales})
+
+    def tokens(self, item: StoredSlice) -> Float[np.ndarray, "row col channel"]:
+        """Patch tokens of a slice, as a new feature set would give them.
+
+        Raises:
+            StoreError: The older feature set is damaged.
+        """
+        source, position = self._sources[_key(item)]
+        tokens = source.tokens(position)
+        if source.encoding.is_plain and not self._encoding.is_plain:
+            tokens = self._encoding.round_trip(tokens[None])[0]
+        return tokens
 
     def vectors(self, item: StoredSlice) -> Mapping[str, Float32[np.ndarray, "*shape"]]:
         """What stands beside the tokens of a slice, which are not read themselves.
@@ -255,6 +313,11 @@ class Donors:
         if source.name not in self._vectors:
             self._vectors[source.name] = source.vectors()
         return {name: values[position] for name, values in self._vectors[source.name].items()}
+
+
+def donors_of(job: Job) -> Donors:
+    """Who holds the tokens of a job's slices already."""
+    return Donors.find(job.workspace.cache, job.recipe, job.encoding, job.places)
 
 
 def _key(item: StoredSlice) -> _Key:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float, Float32, UInt8
 from torch import Tensor
 
+from emcache.cache.encoding import Encoding
 from emcache.data.classes import ClassRule
 from emcache.data.dataset import Slice
 from emcache.data.greys import GreyRule
@@ -69,3 +70,13 @@ def standardise(pixels: UInt8[Tensor, "batch row col"]) -> Float32[Tensor, "batc
     greys = pixels[:, None].float()
     deviation, mean = torch.std_mean(greys, dim=(2, 3), keepdim=True, correction=0)
     return (greys - mean) / deviation.clamp(min=1)
+
+
+def as_stored(
+    tokens: Float32[Tensor, "batch channel row col"], encoding: Encoding
+) -> Float[Tensor, "batch channel row col"]:
+    """What a feature set would give of the tokens of a layer, which it has stored."""
+    if encoding.is_plain:
+        return tokens.to(getattr(torch, encoding.dtype))
+    grids = encoding.round_trip(tokens.permute(0, 2, 3, 1).cpu().numpy())
+    return torch.from_numpy(grids).to(tokens.device).permute(0, 3, 1, 2)

@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
 
+from emcache.cache.encoding import SCALES, Basis, Encoding, TokenType
 from emcache.cache.feature_set import PARTIAL_SUFFIX
 from emcache.cache.layers import find_layers
 from emcache.cache.recipe import (
     LAST,
     Recipe,
     StoredSlice,
-    TokenType,
     feature_set_fingerprint,
     place_slices,
     plan_shards,
@@ -66,6 +66,8 @@ class ExtractOptions:
     """Tokens along the edge of a patch, from as many shifted passes."""
     tiling: Tiling | None = None
     """How slices are cut into tiles first; None for whole ones."""
+    basis: Basis | None = None
+    """Of principal components that are stored in place of the channels."""
     elsewhere: bool = False
     """Whether workers compute: ``device`` and ``precision`` are theirs, and may not be here."""
 
@@ -76,8 +78,10 @@ class ExtractOptions:
     def __post_init__(self) -> None:
         if self.batch < 1:
             raise UsageError(f"--batch {self.batch} is not a batch; expected 1 or more.")
-        if self.dtype not in ("float16", "float32"):
-            raise UsageError(f"--dtype {self.dtype!r} is unknown; expected float16 or float32.")
+        if self.dtype not in get_args(TokenType):
+            raise UsageError(
+                f"--dtype {self.dtype!r} is unknown; expected {', '.join(get_args(TokenType))}."
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +101,22 @@ class Job:
     fingerprint: str
     adapter: TunedChoice | None = None
     greys: GreyRule = GreyRule()  # noqa: RUF009 - frozen
+    basis: Basis | None = None
+
+    @property
+    def encoding(self) -> Encoding:
+        """How tokens are stored."""
+        return Encoding(self.recipe.dtype, self.basis)
+
+    @property
+    def stored_dim(self) -> int:
+        """Numbers that are stored of a token."""
+        return self.recipe.components or self.spec.dim
+
+    def encoded(self, dtype: TokenType, basis: Basis | None) -> Job:
+        """The job of the same tokens, stored in another way."""
+        recipe = replace(self.recipe, dtype=dtype, **_of_basis(basis))
+        return replace(self._with(recipe), basis=basis)
 
     @property
     def name(self) -> str:
@@ -111,6 +131,10 @@ class Job:
             kind += f"-layer{self.recipe.layer}"
         if self.greys.name != "none":
             kind += f"-{self.greys.name}"
+        if self.recipe.dtype == "int8":
+            kind += "-int8"
+        if self.recipe.components is not None:
+            kind += f"-pca{self.recipe.components}"
         if self.recipe.shift > 1:
             kind += f"-shift{self.recipe.shift}"
         if (tiling := self.recipe.preprocessing.tiling) is not None:
@@ -126,19 +150,22 @@ class Job:
     def token_bytes(self) -> int:
         """Bytes of all tokens."""
         item = np.dtype(self.recipe.dtype).itemsize
-        return sum(p.grid[0] * p.grid[1] * self.spec.dim * item for p in self.places)
+        return sum(p.grid[0] * p.grid[1] * self.stored_dim * item for p in self.places)
 
     @property
     def n_files(self) -> int:
         """How many files the feature set will have, labels left out."""
-        shards = plan_shards(self.places, self.spec.dim, self.recipe.dtype)
+        shards = plan_shards(self.places, self.stored_dim, self.recipe.dtype)
         grids = {shard.grid for shard in shards}
-        vectors = 2 if is_raw(self.recipe.layer) else 0
-        return len(shards) + 2 * len(grids) + vectors + _FIXED_FILES
+        vectors = is_raw(self.recipe.layer) + len(SCALES) * (self.recipe.dtype == "int8")
+        basis = self.recipe.components is not None
+        return len(shards) + 2 * len(grids) + 2 * vectors + basis + _FIXED_FILES
 
     def of_layer(self, layer: str) -> Job:
         """The job of another layer of the same slices."""
-        recipe = replace(self.recipe, layer=layer)
+        return self._with(replace(self.recipe, layer=layer))
+
+    def _with(self, recipe: Recipe) -> Job:
         hashes = [place.pixel_sha256 for place in self.places]
         grids = [place.grid for place in self.places]
         fingerprint = feature_set_fingerprint(recipe, hashes, grids)
@@ -184,6 +211,9 @@ class Job:
             "shift": self.recipe.shift,
             "tile": None if tiling is None else list(tiling),
             "dtype": self.recipe.dtype,
+            "components": self.recipe.components,
+            "basis_sha256": self.recipe.basis_sha256,
+            "explained": None if self.basis is None else self.basis.explained,
             "precision": self.recipe.precision,
             "device": self.device.type,
             "adapter_run": None if self.adapter is None else self.adapter.run_id,
@@ -272,6 +302,7 @@ def plan_extraction(
         options.layer,
         adapter_sha256=None if options.adapter is None else options.adapter.sha256,
         shift=options.shift,
+        **_of_basis(options.basis),
     )
     hashes = [item.pixel_sha256 for item in slices]
     if options.precision == "auto" and not options.elsewhere:
@@ -291,7 +322,15 @@ def plan_extraction(
         fingerprint=feature_set_fingerprint(recipe, hashes, grids),
         adapter=options.adapter,
         greys=options.greys,
+        basis=options.basis,
     )
+
+
+def _of_basis(basis: Basis | None) -> dict[str, Any]:
+    """What a recipe says of principal components."""
+    if basis is None:
+        return {"components": None, "basis_sha256": None}
+    return {"components": len(basis.components), "basis_sha256": basis.sha256}
 
 
 def _as_it_is_there(

@@ -10,19 +10,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
 
+from emcache.cache.encoding import TokenType
 from emcache.data.resize import Preprocessing
 from emcache.errors import StoreError
 from emcache.storage.hashing import json_sha256
 
 FORMAT_VERSION = 1
 """Version of a feature set's layout; a reader refuses a newer one."""
-
-TokenType = Literal["float16", "float32"]
 
 LAST = "last"
 """The last block, as recipes name it."""
@@ -79,6 +78,16 @@ class Recipe:
     """Of the bytes of what a run changed in the backbone; None for the bare one."""
     shift: int = 1
     """Tokens along the edge of a patch, from as many shifted passes."""
+    components: int | None = None
+    """Number of principal components that are stored; None for the backbone's channels."""
+    basis_sha256: str | None = None
+    """Of the basis of the components."""
+
+    def plain(self) -> Recipe:
+        """The recipe of the tokens that smaller ones are made of; itself where it is one."""
+        if self.components is None and self.dtype != "int8":
+            return self
+        return replace(self, dtype="float16", components=None, basis_sha256=None)
 
     def identity(self) -> dict[str, Any]:
         """Canonical JSON value of everything that enters the fingerprint."""
@@ -92,6 +101,8 @@ class Recipe:
             del identity["adapter_sha256"]
         if self.shift == 1:
             del identity["shift"]
+        if self.components is None:
+            del identity["components"], identity["basis_sha256"]
         return identity
 
     def sha256(self) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from emcache.cache.blocks import READ_AHEAD, Block, Layer, read_ahead, read_of
 from emcache.cache.feature_set import PARTIAL_SUFFIX
-from emcache.cache.find import Donors
+from emcache.cache.find import Donors, donors_of
 from emcache.cache.job_backbone import load_job_backbone
 from emcache.cache.plan import Job
 from emcache.cache.recipe import Shard
@@ -54,9 +54,7 @@ def compute_shard(work: ShardWork) -> list[Written]:
     layers = [
         Layer(
             job,
-            Donors.find(job.workspace.cache, job.recipe.sha256(), job.places)
-            if work.donated
-            else Donors({}),
+            donors_of(job) if work.donated else Donors({}),
         )
         for job in work.jobs
     ]

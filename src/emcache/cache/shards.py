@@ -17,10 +17,11 @@ from typing import Any
 
 import numpy as np
 import zarr
-from jaxtyping import Float, Float32
+from jaxtyping import Float32, Shaped
 from zarr.codecs import BytesCodec, Crc32cCodec
 from zarr.storage import LocalStore
 
+from emcache.cache.encoding import SCALES
 from emcache.cache.feature_set import RECEIPTS
 from emcache.cache.recipe import Shard, grid_name, slices_per_shard
 from emcache.storage import atomic
@@ -31,6 +32,8 @@ VECTORS = ("pooled", "cls")
 class token."""
 PREFIX = "prefix"
 """What one of a raw layer holds besides: all tokens before those of the patches."""
+FURTHER = (PREFIX, *SCALES)
+"""Vectors that only some have."""
 
 Vectors = Mapping[str, Float32[np.ndarray, "slice ..."]]
 """Some or all of these, by name."""
@@ -58,8 +61,8 @@ class Receipt:
 class ShardTokens:
     """What goes into a shard and its receipt."""
 
-    tokens: Float[np.ndarray, "slice row col channel"]
-    """In the stored type."""
+    tokens: Shaped[np.ndarray, "slice row col channel"]
+    """As they are stored."""
     vectors: Vectors
     seconds: float
     """What its making took."""
@@ -129,7 +132,10 @@ def read_receipt(folder: Path, shard: Shard) -> Receipt | None:
         with np.load(folder / _receipt_file(shard), allow_pickle=False) as stored:
             return Receipt(
                 Written(str(stored["token_sha256"]), float(stored["seconds"])),
-                {name: stored[name] for name in (*VECTORS, *({PREFIX} & set(stored)))},
+                {
+                    name: stored[name]
+                    for name in (*VECTORS, *(name for name in FURTHER if name in stored))
+                },
             )
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None

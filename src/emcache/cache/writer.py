@@ -24,18 +24,18 @@ from zarr.codecs import Crc32cCodec
 from zarr.errors import ContainsArrayError, ContainsGroupError
 from zarr.storage import LocalStore
 
+from emcache.cache.encoding import TokenType
 from emcache.cache.feature_set import RECEIPTS, FeatureSet
 from emcache.cache.recipe import (
     FORMAT_VERSION,
     Shard,
     StoredSlice,
-    TokenType,
     grid_name,
     plan_shards,
     stored_slices,
 )
 from emcache.cache.shards import (
-    PREFIX,
+    FURTHER,
     VECTORS,
     Receipt,
     ShardTokens,
@@ -51,7 +51,8 @@ from emcache.storage.hashing import file_sha256
 from emcache.storage.manifest import write_manifest
 from emcache.storage.zarr_arrays import PLAIN, open_whole
 
-_POOLED_CHUNK = 4096
+_POOLED_CHUNK = _FURTHER_SHARD = 4096
+_FURTHER_CHUNK = 64
 # A shared file system may show what another machine has written so late.
 _LATE_SECONDS = 90.0
 # How names end while zarr and `atomic` write.
@@ -207,11 +208,13 @@ class FeatureSetWriter:
             LocalStore(self.folder),
             name=name,
             shape=(count, *shape),
-            chunks=(min(count, _POOLED_CHUNK), *shape),
+            # Those that are read with a slice's tokens stand in small chunks.
+            chunks=(min(count, _POOLED_CHUNK) if name in VECTORS else _FURTHER_CHUNK, *shape),
+            shards=None if name in VECTORS else (_FURTHER_SHARD, *shape),
             dtype=np.float32,
             filters=None,
             compressors=[Crc32cCodec()],
-            dimension_names=("slice", "channel") if name in VECTORS else ("slice", name, "channel"),
+            dimension_names=("slice", "channel") if len(shape) == 1 else ("slice", name, "channel"),
             config={"write_empty_chunks": True},
         )
 
@@ -250,11 +253,11 @@ def write_receipts(folder: Path, manifest: Mapping[str, Any], wrong: AbstractSet
     slices = stored_slices(manifest["slices"])
     facts = manifest["description"]
     stored = {name.partition("/")[0] for name in manifest["files"]}
-    names = [*VECTORS, *({PREFIX} & stored)]
+    names = [*VECTORS, *(name for name in FURTHER if name in stored)]
     if any(name.partition("/")[0] in names for name in wrong):
         return
     values = {name: np.asarray(open_whole(folder / name, PLAIN)[:], np.float32) for name in names}
-    for shard in plan_shards(slices, facts["dim"], facts["dtype"]):
+    for shard in plan_shards(slices, facts.get("components") or facts["dim"], facts["dtype"]):
         described = f"grids/{grid_name(shard.grid)}/tokens/zarr.json"
         if wrong.isdisjoint({shard.token_file, described}):
             rows = list(shard.positions)

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Float32, Shaped, UInt8
 
 from emcache.cache.alignment import Transform, fit
-from emcache.cache.inputs import normalise, standardise
+from emcache.cache.inputs import as_stored, normalise, standardise
 from emcache.cache.recipe import Recipe
 from emcache.data.images import read_image
 from emcache.data.plane import Part, Plane
@@ -105,6 +105,7 @@ class Predictor:
         self._device = next(head.parameters()).device
         self._transform = transform
         self._references = trained.references()
+        self._encoding = trained.encoding
 
     @classmethod
     def open(
@@ -275,9 +276,9 @@ class Predictor:
         trained = self._trained
         with autocast(self._device, trained.token_precision):
             layers = shifted_layers(backbone, images, trained.layers, trained.shift)
-            tokens = torch.cat([layer.tokens.float() for layer in layers], dim=1)
-        # Tokens from the cache were rounded.
-        tokens = tokens.to(getattr(torch, trained.token_type))
+        tokens = torch.cat(
+            [as_stored(layer.tokens.float(), self._encoding) for layer in layers], dim=1
+        )
         familiarity = None
         if self._references or self._transform is not None:
             stored = tokens[0].permute(1, 2, 0).cpu().numpy()
@@ -382,9 +383,11 @@ def _find_weights(
         weights.sha256,
         preprocessing,
         trained.token_precision,
-        trained.token_type,
+        trained.recipe["dtype"],
         "+".join(trained.layers),
         shift=trained.shift,
+        components=trained.recipe.get("components"),
+        basis_sha256=trained.recipe.get("basis_sha256"),
     ).identity()
     trained.check_recipe(recipe, "the backbone")
     return weights

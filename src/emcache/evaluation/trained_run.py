@@ -4,23 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-from annotated_types import Ge, Gt, Len, Lt
-from pydantic import AfterValidator, Field, Strict
 from torch import nn
 
 from emcache.cache.alignment import moves_tokens
+from emcache.cache.encoding import BASIS_FILE, Encoding, load_basis
 from emcache.cache.find import FeatureRequest
 from emcache.cache.layers import find_layers
 from emcache.cache.moments import ALIGNMENT_FILE, Moments, load_moments
-from emcache.cache.recipe import TokenType, read_shift
+from emcache.cache.recipe import read_shift
 from emcache.data.classes import ClassRule, class_rule
 from emcache.data.greys import GreyRule, grey_rule_of
 from emcache.data.resize import GreyWindow
 from emcache.data.tiling import Tiling, tiling_of
 from emcache.errors import RecordError, UsageError
+from emcache.evaluation.run_config import RunConfig
 from emcache.models.arithmetic import Precision
 from emcache.models.backbones.base import BackboneModule
 from emcache.models.backbones.registry import BackboneSpec, find_backbone
@@ -36,51 +36,10 @@ from emcache.training.plan import HEAD_FILE, HeadShape, Regime
 from emcache.training.protocol import Protocol, read_protocol
 from emcache.training.reference import REFERENCE_FILE, Reference, load_references
 from emcache.training.regimes import REGIMES
-from emcache.validation import Content, Misfit, check
+from emcache.validation import Misfit, check
 
 _KINDS = tuple(regime.record_kind for regime in REGIMES.values())
 _NAMED_RUNS = 5
-
-
-_Number = Annotated[float, Gt(-1e300), Lt(1e300)]
-_Count = Annotated[int, Gt(0), Lt(1 << 31)]
-
-
-def _known(regime: str) -> str:
-    if regime not in REGIMES:
-        raise ValueError("unknown")
-    return regime
-
-
-class _RunRecipe(Content):
-    precision: Precision = Field(strict=False)
-    dtype: TokenType
-    preprocessing: dict[str, Any]
-
-
-class _RunConfig(Content):
-    """What evaluation, prediction and gaps ask of a run's configuration."""
-
-    recipe: _RunRecipe
-    dim: _Count
-    regime: Annotated[str, AfterValidator(_known)]
-    backbone: str
-    weights: str
-    weights_sha256: str
-    longest_edge: _Count | None
-    pixel_size_nm: Annotated[_Number, Gt(0)] | None
-    protocol_fields: dict[str, Any]
-    train_on: str
-    precision: Precision = Field(strict=False)
-    val_slices: list[str]
-    train_slices: list[str] = Field([])
-    nothing_learned: str | None = None
-    seed: Annotated[int, Ge(0), Lt(1 << 31)] = Field(0)
-    weights_source: str | None = None
-    domains: list[str] = Field([])
-    # Pairs of a name and its values, since JSON objects have no order.
-    classes: list[Annotated[tuple[str, Annotated[list[int], Len(1)]], Strict(False)]] | None = None
-    grey_window: Annotated[tuple[_Number, _Number], Strict(False)] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,18 +70,20 @@ class TrainedRun:
         Args:
             weights: Where the backbone's weights are, if not where they were.
         """
-        config = self.config
+        config, encoding = self.config, self.encoding
         return FeatureRequest(
             config["backbone"],
             weights or config.get("weights_source") or config["weights"],
             config["longest_edge"],
-            self.token_type,
+            encoding.dtype,
             pixel_size_nm=config["pixel_size_nm"],
             precision=self.token_precision,
             weights_sha256=config["weights_sha256"],
             greys=self.greys,
             shift=self.shift,
             tiling=self.tiling,
+            components=self.recipe.get("components"),
+            basis=encoding.basis,
         )
 
     @property
@@ -174,10 +135,15 @@ class TrainedRun:
         return Precision(self.recipe["precision"])
 
     @property
-    def token_type(self) -> TokenType:
-        """Type that tokens had when the head read them."""
-        token_type: TokenType = self.recipe["dtype"]
-        return token_type
+    def encoding(self) -> Encoding:
+        """How the tokens were stored that the head read.
+
+        Raises:
+            RecordError: The basis of their principal components cannot be read.
+        """
+        components = self.recipe.get("components") is not None
+        basis = load_basis(self.record.folder / BASIS_FILE) if components else None
+        return Encoding(self.recipe["dtype"], basis)
 
     def domains(self) -> Mapping[str, Moments]:
         """What the domains of its training were aligned by, the reference first; mostly nothing.
@@ -338,7 +304,7 @@ def find_run(workspace: Workspace, text: str) -> TrainedRun:
         RecordError: There is none, there are several, or it is damaged.
     """
     record = read_record(workspace.runs / find_run_id(workspace, text))
-    found = check(_RunConfig, dict(record.config))
+    found = check(RunConfig, dict(record.config))
     if record.kind not in _KINDS or (isinstance(found, Misfit) and found.kind == "missing"):
         missing = found.key if isinstance(found, Misfit) else "training"
         raise RecordError(

@@ -130,7 +130,7 @@ class SelectedFeatures:
 
     def grid(self, position: int) -> Float32[np.ndarray, "row col channel"]:
         """The aligned tokens of one slice."""
-        tokens = self.donors.read(self.job.places[position]).tokens.astype(np.float32)
+        tokens = self.donors.tokens(self.job.places[position]).astype(np.float32)
         return tokens if self.transform is None else self.transform(tokens)
 
     @property

@@ -9,7 +9,7 @@ from typing import Any
 from emcache.cache.extract import run_extraction
 from emcache.cache.feature_jobs import ensure_recorded
 from emcache.cache.feature_set import FeatureSet, list_feature_sets
-from emcache.cache.find import Donors, FeatureRequest, fits
+from emcache.cache.find import FeatureRequest, donors_of, fits
 from emcache.cache.plan import ExtractOptions, Job
 from emcache.data.dataset import Selection, load_dataset
 from emcache.errors import StoreError, UsageError
@@ -87,12 +87,11 @@ def options_of_cache(
 
 def features_of(job: Job, reporter: Reporter) -> SelectedFeatures:
     """The vectors of a job's slices: in the cache already, under whatever name, or made now."""
-    cache, recipe = job.workspace.cache, job.recipe.sha256()
-    donors = Donors.find(cache, recipe, job.places)
+    cache, donors = job.workspace.cache, donors_of(job)
     if not all(place in donors for place in job.places):
         reporter.say(f"No features of {job.selection} for {job.spec.name} yet: extracting first.")
         run_extraction(job, reporter)
-        donors = Donors.find(cache, recipe, job.places)
+        donors = donors_of(job)
     elif (cache / job.name).is_dir():
         ensure_recorded(job.workspace, FeatureSet.open(cache / job.name), reporter)
     return SelectedFeatures(job, donors)

@@ -12,11 +12,12 @@ from pathlib import Path
 import polars as pl
 
 from emcache.cache.alignment import Method
+from emcache.cache.encoding import TokenType
 from emcache.cache.extract import run_extractions
 from emcache.cache.feature_set import FeatureSet
 from emcache.cache.find import FeatureRequest
 from emcache.cache.plan import ExtractOptions, plan_layers
-from emcache.cache.recipe import LAST, TokenType
+from emcache.cache.recipe import LAST
 from emcache.cluster.pool import open_pool
 from emcache.data.dataset import Selection
 from emcache.data.greys import find_grey_rule

@@ -55,8 +55,8 @@ from pathlib import Path
 from typing import Any
 
 from emcache.cache.alignment import Method
+from emcache.cache.encoding import TokenType
 from emcache.cache.find import FeatureRequest
-from emcache.cache.recipe import TokenType
 from emcache.data.dataset import Selection
 from emcache.data.tiles import default_edge
 from emcache.data.tiling import Tiling

@@ -8,7 +8,7 @@ from annotated_types import Gt, Len, Lt
 from pydantic import AfterValidator, Field, StringConstraints
 
 from emcache.cache.alignment import METHODS, Method
-from emcache.cache.recipe import TokenType
+from emcache.cache.encoding import TokenType
 from emcache.data.greys import read_grey_rule
 from emcache.gap.features import LEVELS
 from emcache.training.regimes import REGIMES
@@ -54,7 +54,7 @@ class FeaturesTable(Table):
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="auto, float32 or bfloat16"
     )
-    dtype: TokenType = Field("float16", description="float16 or float32")
+    dtype: TokenType = Field("float16", description="float16, float32 or int8")
 
 
 class GridTable(FeaturesTable):

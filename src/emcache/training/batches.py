@@ -16,6 +16,7 @@ from jaxtyping import Float, Shaped, UInt8
 from torch import Tensor
 
 from emcache.cache.alignment import Transform
+from emcache.cache.encoding import Basis
 from emcache.cache.feature_set import FeatureSet
 from emcache.cache.inputs import normalise, training_image, training_mask
 from emcache.cache.labels import LabelSet
@@ -125,6 +126,11 @@ class TokenReader:
         self.domains = domains
         """What each source's tokens were aligned by; nothing where they are as they were made."""
 
+    @property
+    def basis(self) -> Basis | None:
+        """Of the principal components that stand for the tokens; all sources have the same."""
+        return self._sources[0].feature_set.encoding.basis
+
     def deepest(self, position: int) -> Float[np.ndarray, "row col channel"]:
         """Tokens of one slice as they were made, before any alignment: those of the last layer."""
         source, _, local = self._places[position]
@@ -205,7 +211,7 @@ class PixelReader:
 
 def _resident_bytes(feature_set: FeatureSet) -> int:
     facts = feature_set.description
-    per_token = facts["dim"] * np.dtype(facts["dtype"]).itemsize + facts["patch"] ** 2
+    per_token = facts["dim"] * feature_set.encoding.read_type.itemsize + facts["patch"] ** 2
     return sum(int(np.prod(item.grid)) * per_token for item in feature_set.slices)
 
 

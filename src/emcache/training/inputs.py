@@ -44,6 +44,8 @@ _RECIPE_FIELDS = (
     "longest_edge",
     "pixel_size_nm",
     "dtype",
+    "components",
+    "basis_sha256",
     "precision",
     "normalise",
     "shift",

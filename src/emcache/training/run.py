@@ -12,6 +12,7 @@ from jaxtyping import Float
 
 from emcache.auditing.checks import compare_datasets
 from emcache.auditing.run import accept_audits
+from emcache.cache.encoding import BASIS_FILE
 from emcache.cache.moments import ALIGNMENT_FILE, save_moments
 from emcache.cache.recipe import read_shift
 from emcache.data.greys import find_grey_rule
@@ -32,7 +33,7 @@ from emcache.storage.hashing import json_sha256
 from emcache.storage.records import Record, new_record, package_versions
 from emcache.storage.workspace import Workspace
 from emcache.training.batches import Examples, Reader, TokenReader, open_examples
-from emcache.training.checkpoints import CheckpointFolder, Keeper, unfinished_command
+from emcache.training.checkpoints import Keeper, unfinished_command
 from emcache.training.counts import nothing_learned
 from emcache.training.facts import NOTHING_GIVEN, epoch_table, run_config, split_facts
 from emcache.training.few_label import Learned, check_method, fit_few_labels, with_annotations
@@ -50,11 +51,11 @@ from emcache.training.sampling import Sources, Split, check_sampling, training_s
 from emcache.training.scoring import (
     TRAINING_SLICES,
     Seen,
-    iou_of,
     score_slices,
     slice_table,
     training_slices,
 )
+from emcache.training.telling import tell_interrupted, tell_result
 from emcache.training.trainer import Fit, Trainer, TrainingOrder, fit
 
 Deliver = Callable[[Sequence[Record]], None]
@@ -120,7 +121,7 @@ def train(
             try:
                 records.append(run.one(seed, build, record_id, keeper))
             except KeyboardInterrupt:
-                _tell_interrupted(reporter, len(records), request.seeds, seed, keeper)
+                tell_interrupted(reporter, len(records), request.seeds, seed, keeper)
                 raise
             command.end(seed)
         if deliver is not None:
@@ -242,15 +243,6 @@ def _command_key(plan: TrainingPlan, extra: Mapping[str, Any]) -> str:
     )
 
 
-def _tell_interrupted(
-    reporter: Reporter, done: int, seeds: Sequence[int], seed: int, keeper: CheckpointFolder
-) -> None:
-    kept = f", and seed {seed} up to epoch {keeper.epoch}" if keeper.epoch else ""
-    reporter.say(
-        f"{done} of {len(seeds)} seeds are done{kept}; the same command goes on from there."
-    )
-
-
 def _memory_advice() -> AbstractContextManager[None]:
     return advise_on_memory(
         TrainingError,
@@ -326,11 +318,13 @@ class _Runs:
             draft.write_table(TRAINING_SLICES, used)
             if self.reader.domains:
                 save_moments(draft.path(ALIGNMENT_FILE), self.reader.domains)
+            if isinstance(self.reader, TokenReader) and self.reader.basis is not None:
+                self.reader.basis.save(draft.path(BASIS_FILE))
             if references := self._references(trainer, {*learned.train, *learned.val}):
                 save_references(draft.path(REFERENCE_FILE), references)
             model.save(draft)
             record = draft.finish()
-        _tell(self.reporter, sources, seed, result, rows, record)
+        tell_result(self.reporter, sources, seed, result, rows, record)
         return record
 
     def _learn(self, model: Model, trainer: Trainer, seed: int, keeper: Keeper) -> Learned:
@@ -367,33 +361,3 @@ class _Runs:
             # Cached tokens are the same for every seed; those of an adapter are its own.
             self.references.extend(references)
         return references
-
-
-def _tell(
-    reporter: Reporter,
-    sources: Sources,
-    seed: int,
-    result: Fit,
-    rows: Sequence[Mapping[str, Any]],
-    record: Record,
-) -> None:
-    names = [source.dataset.name for source in sources.items]
-    tested = (sources.at(position) for position in sources.positions("test"))
-    n_test = len({(source.dataset.name, item.whole.id) for source, item in tested})
-    scores = ", ".join(
-        f"{name} {iou_of(row for row in rows if row['eval_on'] == name):.4f}" for name in names
-    )
-    epochs = (
-        f"best epoch {result.best_epoch} of {len(result.epochs)}"
-        if result.epochs
-        else result.stopped_by
-    )
-    reporter.say(
-        f"Seed {seed}: test IoU {scores} on {n_test} slices, {epochs} ({result.seconds:.1f} s); "
-        f"record {record.id}."
-    )
-    if (reason := record.config["nothing_learned"]) is not None:
-        reporter.say(
-            f"Warning: seed {seed} learned nothing: {reason}; try another --learning-rate, --head "
-            f"or more --epochs, and look at emcache dataset audit."
-        )

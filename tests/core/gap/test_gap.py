@@ -388,9 +388,9 @@ def test_features_that_are_not_finite_name_the_slices(
     measure_gaps(domains, ["sharp", "soft"], GapOptions(REQUEST), Quiet())
     real = Donors.vectors
 
-    def broken(self: Donors, item: StoredSlice) -> tuple[np.ndarray, np.ndarray]:
-        pooled, cls = real(self, item)
-        return (pooled * np.nan, cls) if item.id == "3" else (pooled, cls)
+    def broken(self: Donors, item: StoredSlice) -> dict[str, np.ndarray]:
+        found = dict(real(self, item))
+        return {**found, "pooled": found["pooled"] * np.nan} if item.id == "3" else found
 
     monkeypatch.setattr(Donors, "vectors", broken)
     with pytest.raises(StoreError, match="the features of 3 in sharp are not finite"):
