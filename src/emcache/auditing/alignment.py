@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import scipy  # its parts are imported where they are first used
 from jaxtyping import Bool, Float, Float32, Int, UInt8
 from PIL import Image
-from scipy import fft, ndimage, optimize
 
 from emcache.auditing.pictures import small_size
 
@@ -109,7 +109,7 @@ class Alignment:
         """Where the masks fit best; None where there is nothing to compare."""
         if not self._images or min(self._images[0].shape) < _SMALLEST:
             return None
-        images = np.stack([ndimage.gaussian_filter(image, _SMOOTH) for image in self._images])
+        images = np.stack([scipy.ndimage.gaussian_filter(image, _SMOOTH) for image in self._images])
         gradient = np.stack(np.gradient(images, axis=(1, 2)))
         gradient /= max(float(gradient.std()), 1e-9)
         rim = _rim(self._masks)
@@ -158,7 +158,7 @@ class Alignment:
         if min(rows, columns) < _SMALLEST:
             return None
         images = np.stack([_resized(image, (rows, columns)) for image in self._images])
-        images = np.stack([ndimage.gaussian_filter(image, _SMOOTH) for image in images])
+        images = np.stack([scipy.ndimage.gaussian_filter(image, _SMOOTH) for image in images])
         best = None
         for scale in _SCALES.tolist():
             masks = [
@@ -179,11 +179,13 @@ def _best_move(
     """The largest flux over all moves, the move, and the standard deviation over all others."""
     height, width = images.shape[1:]
     down, right = (int(side * min(share, _FARTHEST)) for side in (height, width))
-    shape = tuple(fft.next_fast_len(n, real=True) for n in (height + down, width + right))
+    shape = tuple(scipy.fft.next_fast_len(n, real=True) for n in (height + down, width + right))
     total = np.zeros((shape[0], shape[1] // 2 + 1), np.complex128)
     for image, mask in zip(images, masks, strict=True):
-        total += fft.rfft2(ndimage.laplace(image), shape) * np.conj(fft.rfft2(mask, shape))
-    surface = np.roll(fft.irfft2(total, shape), (down, right), (0, 1))
+        total += scipy.fft.rfft2(scipy.ndimage.laplace(image), shape) * np.conj(
+            scipy.fft.rfft2(mask, shape)
+        )
+    surface = np.roll(scipy.fft.irfft2(total, shape), (down, right), (0, 1))
     surface = surface[: 2 * down + 1, : 2 * right + 1]
     row, column = np.unravel_index(np.abs(surface).argmax(), surface.shape)
     around = min(_PEAK, down // 2, right // 2)
@@ -198,7 +200,7 @@ def _best_move(
 def _rim(masks: Sequence[Float32[np.ndarray, "row col"]]) -> _Rim:
     slices, places, normals = [], [], []
     for number, mask in enumerate(masks):
-        normal = np.stack(np.gradient(ndimage.gaussian_filter(mask, _SMOOTH)), axis=-1)
+        normal = np.stack(np.gradient(scipy.ndimage.gaussian_filter(mask, _SMOOTH)), axis=-1)
         points = np.argwhere(np.hypot(normal[..., 0], normal[..., 1]) > _RIM)
         slices.append(np.full(len(points), number))
         places.append(points.astype(np.float32))
@@ -278,7 +280,7 @@ def _refined(
         starts = [middle + place * np.array([1, 1, 0, 0]) for place in _STARTS]
     found = min(
         (
-            optimize.minimize(
+            scipy.optimize.minimize(
                 loss,
                 start,
                 method="Nelder-Mead",
@@ -300,7 +302,7 @@ def _about_the_centre(
     mask: Float32[np.ndarray, "row col"], scale: float
 ) -> Float32[np.ndarray, "row col"]:
     centre = (np.array(mask.shape) - 1) / 2
-    scaled: Float32[np.ndarray, "row col"] = ndimage.affine_transform(
+    scaled: Float32[np.ndarray, "row col"] = scipy.ndimage.affine_transform(
         mask, np.full(2, 1 / scale), offset=centre * (1 - 1 / scale), order=1
     )
     return scaled

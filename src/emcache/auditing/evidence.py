@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import scipy  # its parts are imported where they are first used
 from jaxtyping import Float, Float64, Int64
-from scipy.optimize import linear_sum_assignment
 
 from emcache.auditing.pictures import CHANNELS, Pair, Scratch
 
@@ -151,7 +151,7 @@ def _assign(scores: Float64[np.ndarray, "image mask"]) -> Int64[np.ndarray, " im
     # Where nothing was measured all scores are 0, and nothing is assigned.
     padded = np.full((2 * count, 2 * count), _TINY)
     padded[:count, :count] = scores
-    masks = linear_sum_assignment(padded, maximize=True)[1][:count]
+    masks = scipy.optimize.linear_sum_assignment(padded, maximize=True)[1][:count]
     assigned: Int64[np.ndarray, " image"] = np.where(masks < count, masks, -1)
     return assigned
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from statistics import median
 
 import numpy as np
+import scipy  # its parts are imported where they are first used
 from jaxtyping import Bool, Integer
-from scipy import ndimage
 
 from emcache.auditing.findings import Check
 from emcache.data.dataset import Dataset, Slice
@@ -131,7 +131,7 @@ def areas_of(
     lost: Counter[int] = Counter()
     if threshold is not None:
         below = (mask > 0) & (mask < threshold)
-        low, high = ndimage.minimum_filter(mask, 3), ndimage.maximum_filter(mask, 3)
+        low, high = scipy.ndimage.minimum_filter(mask, 3), scipy.ndimage.maximum_filter(mask, 3)
         values, counts = np.unique(mask[below & (low == high)], return_counts=True)
         lost.update(dict(zip(values.tolist(), counts.tolist(), strict=True)))
     sizes = _sizes(foreground)
@@ -145,7 +145,7 @@ def areas_of(
 
 
 def _sizes(part: Bool[np.ndarray, "row col"]) -> Integer[np.ndarray, " area"]:
-    labels, _ = ndimage.label(part)
+    labels, _ = scipy.ndimage.label(part)
     sizes: Integer[np.ndarray, " area"] = np.bincount(labels.ravel())[1:]
     return sizes
 

@@ -14,9 +14,9 @@ from pathlib import Path
 from types import TracebackType
 
 import numpy as np
+import scipy  # its parts are imported where they are first used
 from jaxtyping import Bool, Float32, Float64, Int64, UInt8
 from PIL import Image
-from scipy import ndimage
 
 EDGE = 256
 """Longest edge of what is compared, in pixels."""
@@ -115,27 +115,27 @@ def image_channels(
         return np.zeros((len(CHANNELS), *small.shape), np.float32)
     textured = _textured(small)
     small = _standardised(small, textured)
-    fine = ndimage.gaussian_filter(small, _FINE)
+    fine = scipy.ndimage.gaussian_filter(small, _FINE)
     gradient = np.hypot(*np.gradient(fine))
     # Smoothing what is smooth already: the variances add up.
-    coarse = ndimage.gaussian_filter(fine, np.sqrt(_COARSE**2 - _FINE**2))
+    coarse = scipy.ndimage.gaussian_filter(fine, np.sqrt(_COARSE**2 - _FINE**2))
     # Light that falls off, and structures that are larger than masks, tell slices apart by
     # themselves, and in both halves.
-    weights = ndimage.uniform_filter(textured.astype(np.float32), _SURROUNDINGS)
-    around = ndimage.uniform_filter(small, _SURROUNDINGS) / np.maximum(weights, 1e-3)
+    weights = scipy.ndimage.uniform_filter(textured.astype(np.float32), _SURROUNDINGS)
+    around = scipy.ndimage.uniform_filter(small, _SURROUNDINGS) / np.maximum(weights, 1e-3)
     # A flat area's edge is not an outline.
     inside = textured
     if not textured.all():
-        inside = ndimage.binary_erosion(textured, iterations=2, border_value=1)
+        inside = scipy.ndimage.binary_erosion(textured, iterations=2, border_value=1)
     return np.stack([_standardised(gradient, inside), _standardised(coarse - around, inside)])
 
 
 def _textured(small: Float32[np.ndarray, "row col"]) -> Bool[np.ndarray, "row col"]:
     """Where an image is not flat, but for small gaps."""
-    spread = ndimage.maximum_filter(small, 3) - ndimage.minimum_filter(small, 3)
+    spread = scipy.ndimage.maximum_filter(small, 3) - scipy.ndimage.minimum_filter(small, 3)
     flat = spread <= min(1.0, 0.05 * float(small.std()))
     if flat.any():
-        flat = ndimage.binary_opening(flat, iterations=2)
+        flat = scipy.ndimage.binary_opening(flat, iterations=2)
     textured: Bool[np.ndarray, "row col"] = ~flat
     return textured
 

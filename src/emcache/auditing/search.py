@@ -10,9 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import scipy  # its parts are imported where they are first used
 from jaxtyping import Bool, Float64, Int64
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from emcache.auditing.evidence import VARIANTS, Halves, compare_halves
 from emcache.auditing.pictures import AS_THEY_ARE, Scratch
@@ -141,8 +140,10 @@ def _fits(
     each = np.where(known, fits[:, places, np.maximum(agreed, 0)] - own, 0.0)
     # Scores are centred, so what one slice gains may stand with the one it exchanged masks with.
     links = places[known], agreed[known]
-    graph = coo_array((np.ones(len(links[0])), links), shape=(len(places), len(places)))
-    _, circle = connected_components(graph, directed=False)
+    graph = scipy.sparse.coo_array(
+        (np.ones(len(links[0])), links), shape=(len(places), len(places))
+    )
+    _, circle = scipy.sparse.csgraph.connected_components(graph, directed=False)
     sizes = np.bincount(circle, known)
     gains = np.stack([np.bincount(circle, half) / np.maximum(sizes, 1) for half in each])
     gains = gains.min(axis=0)[circle] * known

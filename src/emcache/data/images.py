@@ -6,10 +6,10 @@ import hashlib
 import struct
 
 import numpy as np
+import scipy  # its parts are imported where they are first used
 from jaxtyping import Bool, Int64, Shaped, UInt8
 from numpy.typing import DTypeLike
 from PIL import Image
-from scipy.ndimage import binary_erosion
 
 from emcache.data.plane import Plane
 from emcache.data.resize import GreyWindow
@@ -260,5 +260,7 @@ def _outline(mask: UInt8[np.ndarray, "mask_row mask_col"], shape: tuple[int, ...
         (columns, rows), Image.Resampling.NEAREST
     )
     inside = np.asarray(full) > 0
-    edge: np.ndarray = inside & ~binary_erosion(inside, iterations=_LINE, border_value=1)
+    edge: np.ndarray = inside & ~scipy.ndimage.binary_erosion(
+        inside, iterations=_LINE, border_value=1
+    )
     return edge

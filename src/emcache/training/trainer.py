@@ -18,11 +18,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import torch
 from jaxtyping import Float, Float32, Int64, UInt8
-from monai.losses import DiceLoss
-from monai.networks import one_hot
 from torch import Tensor, nn
 
-from emcache.data.classes import IGNORED
 from emcache.errors import TrainingError
 from emcache.models.arithmetic import Precision, autocast
 from emcache.models.heads import Head, Segmenter
@@ -31,6 +28,7 @@ from emcache.progress import Reporter
 from emcache.training.batches import Batch, Examples
 from emcache.training.checkpoints import Keeper, Progress, prefixed, without_prefix
 from emcache.training.counts import STANDSTILL_EPOCHS, Counts, advice, stands_still
+from emcache.training.dice import dice_loss
 from emcache.training.parameters import parameter_groups, trained_state
 from emcache.training.penalties import Penalty, hidden_layer
 from emcache.training.protocol import Protocol
@@ -126,7 +124,6 @@ class Trainer:
         self._device = device
         self._precision = precision
         self._ignores = ignores
-        self._loss = DiceLoss(softmax=not ignores, to_onehot_y=not ignores, include_background=True)
         self._optimizer = torch.optim.AdamW(
             parameter_groups(model, self._trained, backbone_rate),
             lr=protocol.learning_rate,
@@ -209,17 +206,8 @@ class Trainer:
         logits: Float[Tensor, "batch classes height width"],
         masks: UInt8[Tensor, "batch height width"],
     ) -> Float[Tensor, ""]:
-        """MONAI's Dice loss in float32, over the pixels that are not ignored."""
-        labels = masks[:, None].long()
-        loss: Tensor
-        if self._ignores:
-            seen = labels != IGNORED
-            wanted = one_hot(labels.where(seen, 0), logits.shape[1])
-            # Zero in both, so that these pixels are in no sum and have no gradient.
-            loss = self._loss(logits.softmax(dim=1) * seen, wanted * seen)
-        else:
-            loss = self._loss(logits, labels)
-        return loss
+        """The Dice loss in float32, over the pixels that are not ignored."""
+        return dice_loss(logits, masks, ignores=self._ignores)
 
     def predict(self, steps: Iterator[Sequence[Batch]]) -> Iterator[Prediction]:
         """For each step its loss, and for each slice the predicted labels and the true ones."""
