@@ -17,7 +17,8 @@ import polars as pl
 from scipy.spatial.distance import pdist
 
 from emcache.gap.frechet import Sample, frechet_distance
-from emcache.gap.measure import kernel_distance, probe
+from emcache.gap.measure import kernel_distance
+from emcache.gap.probe import probe
 from emcache_warehouse.query import run_query
 
 KINDS = ("stack", "tissue", "microscope")

@@ -12,8 +12,8 @@ from typing import Any
 import polars as pl
 
 from emcache.errors import UsageError, WarehouseError
-from emcache.evaluation.trained_run import find_run_id
 from emcache.progress import Reporter
+from emcache.storage.run_names import find_run_id
 from emcache.storage.workspace import Workspace, find_workspace
 from emcache_warehouse.choice import EVERYTHING, Choice, chosen_rows, run_variables
 from emcache_warehouse.formats import plain_value

@@ -13,7 +13,8 @@ from emcache.errors import EmcacheError
 from emcache.maintenance.prune import prune_cache
 from emcache.maintenance.repair import repair_feature_set, verify_feature_set
 from emcache.progress import Reporter
-from emcache.storage.records import list_record_ids, read_record
+from emcache.storage.records import read_record
+from emcache.storage.run_names import list_run_ids
 from emcache.storage.workspace import Workspace
 
 
@@ -122,11 +123,10 @@ def prune_rows(
 def _runs_by_feature_set(workspace: Workspace) -> Counter[str]:
     """How many trainings name each feature set; damaged records name none."""
     runs: Counter[str] = Counter()
-    for name in list_record_ids(workspace.runs):
-        if "-train-head-" in name:
-            try:
-                record = read_record(workspace.runs / name, verify_files=False)
-                runs.update(record.config["feature_sets"])
-            except (EmcacheError, KeyError, TypeError):
-                continue
+    for name in list_run_ids(workspace):
+        try:
+            record = read_record(workspace.runs / name, verify_files=False)
+            runs.update(record.config["feature_sets"])
+        except (EmcacheError, KeyError, TypeError):
+            continue
     return runs

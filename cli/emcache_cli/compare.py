@@ -21,7 +21,7 @@ def compare(
     workspace: WorkspaceOption = None,
 ) -> None:
     """Say which of several setups is better on the same test slices, and how sure that is."""
-    from emcache.evaluation.trained_run import find_run_id
+    from emcache.storage.run_names import find_run_id
     from emcache.storage.workspace import find_workspace
     from emcache_cli.console import show_rows
     from emcache_warehouse.compare import compare_runs

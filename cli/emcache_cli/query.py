@@ -54,7 +54,6 @@ def query(
     """
     from emcache_cli.asking import Question, answer, named_query_rows
     from emcache_cli.console import Console, show, show_rows
-    from emcache_cli.drawing import draw_query
 
     if list_queries:
         show_rows(named_query_rows(), output_format)
@@ -64,4 +63,7 @@ def query(
     if chart is None and x is None and y is None:
         show(frame, output_format, out)
     else:
+        # Altair takes a while to import.
+        from emcache_cli.drawing import draw_query
+
         draw_query(frame, chart, x, y, out, Console())

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import typer
 
+from emcache.storage.workspace import init_workspace
 from emcache_cli.app import app
 
 
@@ -74,3 +75,18 @@ def test_help_imports_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_a_query_needs_no_torch(tmp_path: Path) -> None:
+    init_workspace(tmp_path)
+    code = (
+        "import sys; from emcache_cli.main import main\n"
+        "sys.argv = ['emcache', 'query', 'SELECT count(*) AS n FROM runs']\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "print([m for m in ('torch', 'altair', 'scipy', 'sklearn') if m in sys.modules])"
+    )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert '"n": 0' in done.stdout
+    assert done.stdout.endswith("[]\n")

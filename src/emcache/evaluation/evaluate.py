@@ -10,17 +10,13 @@ from emcache.auditing.run import ensure_audited
 from emcache.data.dataset import Dataset, Selection, load_dataset
 from emcache.data.tiles import check_pictures, cut_dataset
 from emcache.errors import DatasetError, UsageError
-from emcache.evaluation.trained_run import (
-    find_run,
-    find_run_id,
-    list_run_ids,
-    warn_of_nothing_learned,
-)
+from emcache.evaluation.trained_run import find_run, warn_of_nothing_learned
 from emcache.models.device import pick_device
 from emcache.models.weights import describe_untrained, is_untrained
 from emcache.progress import Reporter
 from emcache.storage.hashing import json_sha256
 from emcache.storage.records import Record, list_record_ids, new_record, read_record
+from emcache.storage.run_names import find_run_id, list_run_ids
 from emcache.storage.workspace import FIRST_NAME, Workspace
 from emcache.training.batches import Residency, open_examples
 from emcache.training.domains import Domains

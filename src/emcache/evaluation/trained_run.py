@@ -30,16 +30,14 @@ from emcache.models.loading import load_backbone
 from emcache.models.tuned import find_tuned, load_tuned
 from emcache.models.weights import Weights, read_weights_file
 from emcache.progress import Reporter
-from emcache.storage.records import Record, list_record_ids, read_record
+from emcache.storage.records import Record, read_record
+from emcache.storage.run_names import RUN_KINDS, find_run_id
 from emcache.storage.workspace import Workspace
 from emcache.training.plan import HEAD_FILE, HeadShape, Regime
 from emcache.training.protocol import Protocol, read_protocol
 from emcache.training.reference import REFERENCE_FILE, Reference, load_references
 from emcache.training.regimes import REGIMES
 from emcache.validation import Misfit, check
-
-_KINDS = tuple(regime.record_kind for regime in REGIMES.values())
-_NAMED_RUNS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,30 +271,6 @@ class TrainedRun:
             )
 
 
-def list_run_ids(workspace: Workspace) -> list[str]:
-    """Identifiers of the trained runs, oldest first."""
-    return [name for name in list_record_ids(workspace.runs) if any(k in name for k in _KINDS)]
-
-
-def find_run_id(workspace: Workspace, text: str) -> str:
-    """The identifier of a run, from it or from a part of it that no other run has.
-
-    Raises:
-        RecordError: There is none, or there are several.
-    """
-    runs = list_run_ids(workspace)
-    found = [text] if text in runs else [name for name in runs if text and text in name]
-    if len(found) != 1:
-        shown = _listed(found or runs)
-        what = (
-            f"{len(found)} runs match {text!r:.200}" if found else f"there is no run {text!r:.200}"
-        )
-        raise RecordError(
-            f"{what}; {'say which one' if found else 'trained runs here'}: {shown}.", subject=text
-        )
-    return found[0]
-
-
 def find_run(workspace: Workspace, text: str) -> TrainedRun:
     """The trained run of that identifier, or of a part of it that no other run has.
 
@@ -305,7 +279,7 @@ def find_run(workspace: Workspace, text: str) -> TrainedRun:
     """
     record = read_record(workspace.runs / find_run_id(workspace, text))
     found = check(RunConfig, dict(record.config))
-    if record.kind not in _KINDS or (isinstance(found, Misfit) and found.kind == "missing"):
+    if record.kind not in RUN_KINDS or (isinstance(found, Misfit) and found.kind == "missing"):
         missing = found.key if isinstance(found, Misfit) else "training"
         raise RecordError(
             f"run {record.id} says nothing of its {missing}, as runs of older versions do not; "
@@ -336,12 +310,6 @@ def _unusable(record: Record, why: str) -> RecordError:
         f"again.",
         subject=record,
     )
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = len(names) - _NAMED_RUNS
-    listed = ", ".join(reversed(names[-_NAMED_RUNS:]))
-    return (listed or "none") + (f" and {more} more" if more > 0 else "")
 
 
 def _differences(

@@ -123,8 +123,8 @@ class Workspace(Summarised):
             RecordError: One of them is damaged, or of an older version.
         """
         # Runs load PyTorch, and a workspace does not need it.
-        from emcache.evaluation.trained_run import list_run_ids
         from emcache.library.runs import TrainedRun
+        from emcache.storage.run_names import list_run_ids
 
         return [TrainedRun.open(self, run) for run in list_run_ids(self.place)]
 

@@ -15,7 +15,7 @@ from emcache.data.dataset import load_dataset
 from emcache.data.greys import find_grey_rule
 from emcache.data.register import add_dataset
 from emcache.errors import DatasetError, UsageError
-from emcache.gap import measure as probe_module
+from emcache.gap import probe as probe_module
 from emcache.gap.frechet import frechet_distance
 from emcache.gap.run import GapOptions, measure_gaps, plan_gaps
 from emcache.progress import Quiet

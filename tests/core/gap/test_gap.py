@@ -24,7 +24,7 @@ from emcache.cache.find import Donors, FeatureRequest
 from emcache.cache.recipe import StoredSlice
 from emcache.data.register import add_dataset
 from emcache.errors import DatasetError, StoreError, UsageError
-from emcache.gap import measure as probe_module
+from emcache.gap import probe as probe_module
 from emcache.gap.frechet import (
     Sample,
     at_infinity,
@@ -33,7 +33,8 @@ from emcache.gap.frechet import (
     jackknife_interval,
     yardstick,
 )
-from emcache.gap.measure import fold_of_blocks, kernel_distance, measure, probe
+from emcache.gap.measure import kernel_distance, measure
+from emcache.gap.probe import fold_of_blocks, probe
 from emcache.gap.run import GapOptions, measure_gaps
 from emcache.progress import Quiet
 from emcache.storage.workspace import Workspace
