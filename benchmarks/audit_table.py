@@ -141,7 +141,7 @@ def read_stack(
     with Scratch(height, width) as scratch:
         tiling = scratch.tiling
         for image, mask in pairs:
-            scratch.add(harm(image, rng), mask)
+            scratch.add(scratch.draw(harm(image, rng), mask))
         for turn in scratch.orientations:
             shape = (len(places), len(CHANNELS), tiling.count, tiling.side**2)
             masks = np.stack([scratch.shape(place, turn) for place in places]).reshape(shape)

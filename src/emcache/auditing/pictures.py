@@ -12,10 +12,11 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import NamedTuple
 
 import numpy as np
 import scipy  # its parts are imported where they are first used
-from jaxtyping import Bool, Float32, Float64, Int64, UInt8
+from jaxtyping import Bool, Float32, Float64, Int16, Int64, UInt8
 from PIL import Image
 
 EDGE = 256
@@ -187,6 +188,16 @@ Pair = tuple[int, int, str]
 """An image, a mask, and how the mask is turned."""
 
 
+class Drawn(NamedTuple):
+    """What is kept of a slice."""
+
+    channels: Float32[np.ndarray, "channel pixel"]
+    steps: Int16[np.ndarray, "channel pixel"]
+    """The same in steps of equal size."""
+    shapes: UInt8[np.ndarray, "2 byte"]
+    """Of its mask, eight pixels a byte."""
+
+
 class Scratch:
     """Slices of one size; a context manager that removes what it wrote.
 
@@ -217,20 +228,24 @@ class Scratch:
     ) -> None:
         self._folder.cleanup()
 
-    def add(
+    def draw(
         self,
         pixels: UInt8[np.ndarray, "height width"],
         foreground: Bool[np.ndarray, "height width"],
-    ) -> None:
-        """Take the next slice and the mask declared for it."""
+    ) -> Drawn:
+        """What is kept of a slice and the mask declared for it; several threads may draw."""
         cut = self.tiling.cut
         channels = np.stack([cut(c) for c in image_channels(pixels, self._edge)])
-        with self._channels.open("ab") as stream:
-            steps = np.clip(np.rint(channels / _STEP), -_MOST, _MOST).astype(np.int16)
-            stream.write(steps.tobytes())
-        self._sum += channels
+        steps = np.clip(np.rint(channels / _STEP), -_MOST, _MOST).astype(np.int16)
         shapes = np.stack([cut(shape) for shape in mask_shapes(foreground, self._edge)])
-        self._shapes.append(np.packbits(shapes, axis=-1))
+        return Drawn(channels, steps, np.packbits(shapes, axis=-1))
+
+    def add(self, drawn: Drawn) -> None:
+        """Take the next slice."""
+        with self._channels.open("ab") as stream:
+            stream.write(drawn.steps.tobytes())
+        self._sum += drawn.channels
+        self._shapes.append(drawn.shapes)
 
     def __len__(self) -> int:
         return len(self._shapes)

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import polars as pl
+from jaxtyping import Bool, UInt8
 from PIL import Image
 from threadpoolctl import threadpool_limits
 
+from emcache.ahead import run_ahead
 from emcache.auditing.alignment import MOST as MOST_ALIGNED
 from emcache.auditing.alignment import Alignment
 from emcache.auditing.checks import Brightness, check_alignment, check_content
 from emcache.auditing.findings import Audit, Check
 from emcache.auditing.looks import look_at_slices, spread
 from emcache.auditing.pairing import Candidates, Judgement, Pairs, judge_pairing
-from emcache.auditing.pictures import EDGE, EDGE_OF_MANY, Scratch
+from emcache.auditing.pictures import EDGE, EDGE_OF_MANY, Drawn, Scratch
 from emcache.auditing.search import MOST_AT_ONCE
 from emcache.auditing.weighing import FEWEST
 from emcache.data.dataset import Dataset, Slice
@@ -35,9 +40,13 @@ from emcache.storage.workspace import Workspace
 AUDIT_VERSION = 3
 """Changes whenever the same data might be judged otherwise."""
 
+_Grey = UInt8[np.ndarray, "row col"]
+_Foreground = Bool[np.ndarray, "row col"]
+
 KIND = "audit"
 """Kind of the records."""
 
+_READERS = max(1, min(8, os.cpu_count() or 1))
 _PICTURES = 4
 _PIXELS = 420
 
@@ -228,13 +237,20 @@ def _judge(
         # Small products gain little from threads, and lose much on a machine that is busy.
         threadpool_limits(limits=1, user_api="blas"),
         reporter.task(f"Auditing {dataset.name}", len(examined), "slices") as task,
+        ThreadPoolExecutor(_READERS, "read") as readers,
     ):
-        for item in examined:
+
+        def read(item: Slice) -> tuple[_Grey, _Foreground, Drawn]:
             assert item.mask is not None  # noqa: S101 - only labelled slices are examined
             pixels = read_reduced_image(item.image, item.grey_window)
-            brightness.append(Brightness(item, float(pixels.mean())))
             foreground = dataset.classes.foreground(read_reduced_mask(item.mask))
-            scratch.add(pixels, foreground)
+            return pixels, foreground, scratch.draw(pixels, foreground)
+
+        # Decoding and filtering release the interpreter's lock.
+        ahead = run_ahead(readers, (partial(read, item) for item in examined), 2 * _READERS)
+        for item, (pixels, foreground, drawn) in zip(examined, ahead, strict=True):
+            brightness.append(Brightness(item, float(pixels.mean())))
+            scratch.add(drawn)
             if item.id in aligned:
                 alignment.add(pixels, foreground)
             task.advance()

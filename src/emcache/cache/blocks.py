@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -173,18 +171,3 @@ def read_of(job: Job, position: int) -> Callable[[], UInt8[np.ndarray, "row col"
     rows, columns = job.places[position].grid
     size = (rows * job.pitch, columns * job.pitch)
     return lambda: training_image(job.slices[position], size, job.greys)
-
-
-def read_ahead(
-    pool: ThreadPoolExecutor,
-    readers: Sequence[Callable[[], UInt8[np.ndarray, "row col"]]],
-    depth: int,
-) -> Iterator[UInt8[np.ndarray, "row col"]]:
-    """Results in order, with at most ``depth`` of them waiting."""
-    waiting: deque[Future[UInt8[np.ndarray, "row col"]]] = deque()
-    for reader in readers:
-        waiting.append(pool.submit(reader))
-        if len(waiting) >= depth:
-            yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()

@@ -13,7 +13,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from emcache.cache.blocks import READ_AHEAD, Block, Layer, read_ahead, read_of
+from emcache.ahead import run_ahead
+from emcache.cache.blocks import READ_AHEAD, Block, Layer, read_of
 from emcache.cache.encoding import BASIS_FILE
 from emcache.cache.feature_set import PARTIAL_SUFFIX, FeatureSet
 from emcache.cache.recipe import Shard
@@ -142,7 +143,7 @@ def _fill(
         ThreadPoolExecutor(max(1, min(8, os.cpu_count() or 1)), "read") as readers,
         ThreadPoolExecutor(1, "write") as writers,
     ):
-        images = read_ahead(
+        images = run_ahead(
             readers,
             [read_of(job, position) for block in blocks for position in block.to_compute],
             READ_AHEAD * job.batch,

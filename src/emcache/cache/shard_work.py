@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from emcache.cache.blocks import READ_AHEAD, Block, Layer, read_ahead, read_of
+from emcache.ahead import run_ahead
+from emcache.cache.blocks import READ_AHEAD, Block, Layer, read_of
 from emcache.cache.feature_set import PARTIAL_SUFFIX
 from emcache.cache.find import Donors, donors_of
 from emcache.cache.job_backbone import load_job_backbone
@@ -68,7 +69,7 @@ def compute_shard(work: ShardWork) -> list[Written]:
         advise_on_memory(StoreError, "the backbone", advice),
     ):
         readings = [read_of(first, position) for position in block.to_compute]
-        images = read_ahead(readers, readings, READ_AHEAD * first.batch)
+        images = run_ahead(readers, readings, READ_AHEAD * first.batch)
         contents = block.gather(backbone, images, Quiet().task("Shard", 0, "slices").advance)
     return [
         write_shard(job.workspace.cache / (job.name + PARTIAL_SUFFIX), work.shard, content)

@@ -208,7 +208,7 @@ def test_scores_are_means_under_outline_and_inside_in_each_half() -> None:
     channels = channels - channels.mean(0)
     with Scratch(40, 30) as scratch:
         for image, mask in zip(images, masks, strict=True):
-            scratch.add(image, mask)
+            scratch.add(scratch.draw(image, mask))
         scores = scratch.scores(range(18), range(18))
         assert len(scratch.orientations) == 4, "a quarter turn of these masks has another shape"
         turned = scratch.scores([3], [17], "flipped left-right")
@@ -278,7 +278,8 @@ def test_standard_errors_are_those_of_tiles() -> None:
                 mask = np.zeros((128, 128), dtype=bool)
                 for row, column in rng.integers(0, 112, (8, 2)):
                     mask[row : row + 16, column : column + 16] = True
-                scratch.add(rng.integers(0, 256, (128, 128), dtype=np.uint8), mask)
+                noise = rng.integers(0, 256, (128, 128), dtype=np.uint8)
+                scratch.add(scratch.draw(noise, mask))
             ours = [(i, (i + 1) % 6, AS_THEY_ARE) for i in range(6)]
             theirs = [(i, i, AS_THEY_ARE) for i in range(6)]
             ((one, other),) = measure(scratch, [ours, theirs], [slice(None)])

@@ -28,7 +28,7 @@ from emcache.errors import RecordError, StoreError, UsageError
 from emcache.evaluation.evaluate import EvaluationOptions, evaluate_run
 from emcache.evaluation.predict import PredictionOptions, predict
 from emcache.evaluation.trained_run import find_run
-from emcache.gap import measure as probe_module
+from emcache.gap import probe as probe_module
 from emcache.gap.run import GapOptions, measure_gaps
 from emcache.maintenance.repair import verify_cache
 from emcache.models.norms import DomainBatchNorm2d
