@@ -113,7 +113,7 @@ def drawing(imports: Mapping[str, set[str]]) -> str:
     return "\n".join([*lines, "```", ""])
 
 
-_EVERYWHERE = {"errors", "progress", "summaries", "validation", "findings", "_version"}
+_EVERYWHERE = {"ahead", "errors", "progress", "summaries", "validation", "findings", "_version"}
 """Small modules that any room may import; the drawing leaves them out."""
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from emcache_bench.synthetic import STYLES, write_domain
 
-import emcache.gap.measure
+import emcache.gap.probe
 from emcache_warehouse.report.content import Figure, Section, Table
 from emcache_warehouse.report.page import report_page
 
@@ -75,7 +75,7 @@ def page(tmp_path_factory: pytest.TempPathFactory, run_anywhere) -> Path:
     ids = run("query", "select run_id from runs order by run_id").json
     run("evaluate", ids[0]["run_id"], "--on", "soft")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(emcache.gap.measure, "_PERMUTATIONS", 9)
+        patch.setattr(emcache.gap.probe, "_PERMUTATIONS", 9)
         assert run("gap", "sharp", "soft").code == 0
     done = run("report", "--out", "report.html")
     assert done.code == 0, done

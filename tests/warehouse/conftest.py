@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-import emcache.gap.measure
+import emcache.gap.probe
 from emcache.cache.extract import embedding_table
 from emcache.gap.frechet import Sample
 from emcache.gap.measure import measure
@@ -230,7 +230,7 @@ class MadeUp:
         }
         with pytest.MonkeyPatch.context() as patch:
             # What a probe comes to matters in tests of the gap; here there only has to be one.
-            patch.setattr(emcache.gap.measure, "_PERMUTATIONS", 3)
+            patch.setattr(emcache.gap.probe, "_PERMUTATIONS", 3)
             rows = [
                 {
                     "domain_a": domains[a],
