@@ -22,6 +22,7 @@ from emcache.storage.workspace import Workspace
 from emcache_bench.distance import measure_frechet
 from emcache_bench.epochs import measure_epochs
 from emcache_bench.extraction import measure_extraction, measure_size
+from emcache_bench.floor import measure_floor
 from emcache_bench.growth import GrowthPoint, growth_of_library, growth_ratios
 from emcache_bench.head_step import measure_head_steps
 from emcache_bench.lora_split import measure_lora_split
@@ -55,6 +56,7 @@ GROWTH = "growth"
 LIBRARY = Suite(
     {
         "head-step": measure_head_steps,
+        "floor": measure_floor,
         "epochs": measure_epochs,
         "lora-split": measure_lora_split,
         "extraction": measure_extraction,
@@ -62,7 +64,7 @@ LIBRARY = Suite(
         "memory": measure_memory,
         "frechet": measure_frechet,
     },
-    frozenset({"head-step", "epochs", "lora-split", "extraction"}),
+    frozenset({"head-step", "floor", "epochs", "lora-split", "extraction"}),
     (growth_of_library,),
 )
 """What the library itself has to measure."""

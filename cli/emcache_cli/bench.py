@@ -9,8 +9,8 @@ import typer
 from emcache_cli.options import DeviceOption, FormatOption, WorkspaceOption
 
 NAMES = (
-    "help, head-step, epochs, lora-split, extraction, size, memory, frechet, ingest, leaderboard, "
-    "growth"
+    "help, head-step, floor, epochs, lora-split, extraction, size, memory, frechet, ingest, "
+    "leaderboard, growth"
 )
 """What there is to measure; said here too, since importing it takes seconds."""
 

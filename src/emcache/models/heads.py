@@ -59,10 +59,11 @@ class Head(nn.Module, ABC):
             images: The normalised slices, for a head that takes them.
         """
         del images
-        # Resizing in float32 keeps neighbouring logits apart that bfloat16 would round together.
         logits = self.logits(tokens.contiguous(memory_format=self.layout))
+        # Resizing in float32 keeps neighbouring logits apart that bfloat16 would round together; a
+        # few classes are resized several times as fast one by one.
         return functional.interpolate(
-            logits.float(), size=size, mode="bilinear", align_corners=False
+            logits.float().contiguous(), size=size, mode="bilinear", align_corners=False
         )
 
 
