@@ -6,7 +6,8 @@
 ``alignment.csv`` and ``tokens.csv`` are rows of the named query ``alignment`` over the records of
 the studies of the same names, and ``ladder.csv`` is of the query ``ladder``; a new run of one
 replaces its file. ``few_label.csv`` is of ``label-efficiency``, ``methods.csv`` of ``methods``, and
-``alignment_differences.py`` writes the file of its name.
+``alignment_differences.py`` and ``cache_sizes.py`` write the files of their names;
+``last_blocks.csv`` has the runs of a study of ten lines, which docs/ladder.md shows.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import polars as pl
 HERE = Path(__file__).parent
 PAGES = tuple(
     HERE.parent / "docs" / f"{name}.md"
-    for name in ("alignment", "tokens", "ladder", "few-label", "methods")
+    for name in ("alignment", "tokens", "ladder", "few-label", "methods", "smaller")
 )
 _CELLS = {
     "VNC alone": ("vnc", "alone"),
@@ -52,6 +53,9 @@ def tables() -> dict[str, str]:
     found["tokens"] = _tokens(_described(pl.read_csv(HERE / "tokens.csv")))
     found["few-label"] = _few_label(pl.read_csv(HERE / "few_label.csv"))
     found["ladder"] = _ladder(pl.read_csv(HERE / "ladder.csv"))
+    found["last-blocks"] = _last_blocks(pl.read_csv(HERE / "last_blocks.csv"))
+    tokens = pl.read_csv(HERE / "cache_sizes_tokens.csv")
+    found["smaller"] = _smaller(tokens, pl.read_csv(HERE / "cache_sizes.csv"))
     found["methods"] = _methods(pl.read_csv(HERE / "methods.csv"))
     return found
 
@@ -176,6 +180,39 @@ def _methods(rows: pl.DataFrame) -> str:
             lines.append(
                 f"| {kind} | {_words(row['method'], row['protocol'])} | {' | '.join(cells)} |"
             )
+    return "\n".join(lines) + "\n"
+
+
+def _last_blocks(rows: pl.DataFrame) -> str:
+    """Scores by how many of the last blocks have adapters."""
+    lines = [
+        "| adapted blocks | trained parameters, M | VNC | Lucchi++ |",
+        "| --- | --- | --- | --- |",
+    ]
+    for blocks in sorted(rows["last_blocks"].unique()):
+        own = rows.filter(last_blocks=blocks)
+        cells = [_cell(own.filter(eval_on=name)["iou_fg"]) for name in ("vnc", "lucchi")]
+        parameters = f"{own['trainable_parameters'].mean() / 1e6:.2f}"
+        lines.append(f"| last {blocks} | {parameters} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _smaller(tokens: pl.DataFrame, scores: pl.DataFrame) -> str:
+    """Bytes, scores, neighbours and distance of every way to store tokens."""
+    plain = tokens.filter(way="float16").row(0, named=True)
+    head = "bytes | nearest neighbours | linear head | the study's head"
+    lines = [
+        f"| stored | distance | VNC: {head} | Lucchi++: {head} |",
+        f"|{' --- |' * 10}",
+    ]
+    for row in tokens.iter_rows(named=True):
+        cells = [f"{row['frechet'] / plain['frechet']:.4f}"]
+        for name in ("vnc", "lucchi"):
+            size, own = row[f"bytes_{name}"], scores.filter(way=row["way"], dataset=name)
+            cells.append("" if size is None else f"{size / plain[f'bytes_{name}']:.2f}")
+            cells.append(f"{row[f'same_neighbour_{name}']:.3f}")
+            cells += [_cell(own.filter(head=head)["iou_fg"]) for head in ("linear", "deconv")]
+        lines.append(f"| {row['way']} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 

@@ -52,7 +52,7 @@ from emcache.storage.manifest import write_manifest
 from emcache.storage.zarr_arrays import PLAIN, open_whole
 
 _POOLED_CHUNK = _FURTHER_SHARD = 4096
-_FURTHER_CHUNK = 64
+_FURTHER_CHUNK = 16
 # A shared file system may show what another machine has written so late.
 _LATE_SECONDS = 90.0
 # How names end while zarr and `atomic` write.
