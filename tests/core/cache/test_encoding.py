@@ -79,6 +79,8 @@ def test_a_basis_is_that_of_a_principal_component_analysis() -> None:
     same = np.abs((basis.components * expected.components_).sum(axis=1))
     np.testing.assert_allclose(same, 1, atol=1e-5)
     np.testing.assert_allclose(basis.mean, expected.mean_, rtol=1e-5)
+    largest = np.abs(basis.components).argmax(axis=1)
+    assert (basis.components[np.arange(3), largest] > 0).all(), "solvers give either direction"
     assert basis.explained == pytest.approx(expected.explained_variance_ratio_.sum(), abs=1e-6)
     whole = Encoding("float16", fit_basis(iter(slices), 6))
     np.testing.assert_allclose(whole.round_trip(slices[0][None])[0], slices[0], atol=0.03)

@@ -43,3 +43,17 @@ def test_vectors_that_are_all_the_same_say_nothing() -> None:
     labels = np.array([[0.0], [1.0], [1.0], [0.0]])
     decision = fit_many(np.zeros((4, 2)), labels, np.ones((4, 1)), np.ones(1))
     np.testing.assert_allclose(decision, 0, atol=1e-9)
+
+
+def test_a_step_that_goes_too_far_is_halved() -> None:
+    """A few vectors a hundred times as far as the rest, where plain Newton diverges."""
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        data = rng.standard_normal((9, 3)) * rng.choice([1, 30, 100], size=(9, 1))
+        labels = rng.integers(0, 2, 9).astype(float)
+        if len(set(labels)) < 2:
+            continue
+        (decision,) = fit_many(data, labels[:, None], np.ones((9, 1)), np.full(1, 0.01)).T
+        expected = LogisticRegression(C=100, solver="newton-cholesky", tol=1e-12, max_iter=1000)
+        wanted = expected.fit(data, labels).decision_function(data)
+        np.testing.assert_allclose(decision, wanted, rtol=1e-3, atol=1e-3)
