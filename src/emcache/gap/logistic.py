@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float64, Int64
 
 _MOST_STEPS = 100
 _MOST_INNER = 200
-_TOLERANCE = 1e-6
+_TOLERANCE = 1e-9
 _LEAST_STEP = 1e-8
 _SUFFICIENT = 1e-4
 
