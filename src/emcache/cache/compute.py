@@ -52,7 +52,7 @@ def compute_layers(
         job = layer.job
         partial = job.workspace.cache / (job.name + PARTIAL_SUFFIX)
         writer = FeatureSetWriter(partial, job.places, job.stored_dim, job.recipe.dtype)
-        if job.basis is not None:
+        if job.basis is not None and not (partial / BASIS_FILE).exists():
             job.basis.save(partial / BASIS_FILE)
         done = len(job.places) - sum(len(shard.positions) for shard in writer.pending)
         if done:

@@ -52,8 +52,8 @@ def convert(
 
     Raises:
         UsageError: Nothing would become smaller.
-        StoreError: No such feature set, one that was made smaller already, or one without training
-            slices to fit a basis to.
+        StoreError: No such feature set, one that was made smaller already or is the output of a
+            block, several kinds for one basis, or no training slices to fit it to.
         EmcacheError: Its dataset, weights or adapter have gone.
     """
     if dtype == "float32" or (dtype == "float16" and components is None):
@@ -65,6 +65,12 @@ def convert(
     sources = [_find(workspace, name, reporter) for name in dict.fromkeys(names)]
     basis = None
     if components is not None:
+        if len({source.job.recipe.sha256() for source in sources}) > 1:
+            raise StoreError(
+                f"{', '.join(names)} hold tokens of several kinds; principal components have one "
+                f"basis: convert those of one backbone, layer and size together.",
+                subject=tuple(names),
+            )
         if not any(item.split == TRAINING for source in sources for item in source.job.slices):
             raise StoreError(
                 f"{', '.join(names)} holds no training slices to fit principal components to; "
@@ -87,6 +93,12 @@ def _find(workspace: Workspace, name: str, reporter: Reporter) -> _Source:
             subject=name,
         )
     found = FeatureSet.open(folder)
+    if found.is_raw:
+        raise StoreError(
+            f"{name} is what the last blocks are trained on, which needs it as it is; remove it "
+            f"with `emcache cache prune {name}` to have the space back.",
+            subject=name,
+        )
     if not found.encoding.is_plain:
         raise StoreError(
             f"{name} was made smaller already; convert the feature set that it was made of.",

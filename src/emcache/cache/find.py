@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -262,7 +262,11 @@ class Donors:
             slices: Which are wanted.
         """
         wanted = {_key(item) for item in slices}
-        known = {recipe.sha256(), recipe.plain().sha256()}
+        known = {recipe.sha256()}
+        if not encoding.is_plain:
+            # Those in float32 too: the first thing that is done to tokens is to round them.
+            for dtype in ("float16", "float32"):
+                known.add(replace(recipe.plain(), dtype=dtype).sha256())
         sources: dict[_Key, tuple[FeatureSet, int]] = {}
         for feature_set in list_feature_sets(cache):
             if feature_set.manifest["recipe_sha256"] in known:

@@ -103,6 +103,12 @@ def plan_cached_tokens(workspace: Workspace, request: InputsRequest, reporter: R
         StoreError: Several feature sets fit, or those of the datasets do not fit together.
         UsageError: Something must be extracted, and no backbone was named.
     """
+    if request.features.components is not None and request.protocol.layers != LAST:
+        raise UsageError(
+            f"principal components are of one layer, and layers is {request.protocol.layers}; "
+            f"leave one of the two out.",
+            subject="layers",
+        )
     planned = [_plan(workspace, source, request, reporter) for source in request.sources.items]
     _check_same_recipe(planned)
     first = planned[0]

@@ -43,6 +43,10 @@ def extract(workspace: Workspace, name: str = "cells", dtype: str = "float16") -
     return run_extraction(job, Quiet()).feature_set
 
 
+def refuse(*_: object) -> None:
+    raise AssertionError("a backbone was loaded")
+
+
 def train(workspace: Workspace, names: tuple[str, ...] = ("cells",), **features: object) -> Record:
     request = TrainingRequest(
         datasets=names,
@@ -96,10 +100,6 @@ def test_converted_bytes_are_those_of_an_extraction(
     files = {name: facts["sha256"] for name, facts in direct.manifest["files"].items()}
     assert direct.token_bytes * 2 == plain.token_bytes
     direct.folder.rename(cells.root / "aside")
-
-    def refuse(*_: object) -> None:
-        raise AssertionError("a backbone was loaded")
-
     monkeypatch.setattr(emcache.cache.extract, "load_job_backbone", refuse)
     (made,) = convert(cells, [plain.name], "int8", None, Quiet())
     assert made.feature_set.fingerprint == direct.fingerprint
@@ -200,3 +200,29 @@ def test_what_cannot_be_converted(cells: Workspace) -> None:
     test = run_extraction(job, Quiet()).feature_set
     with pytest.raises(StoreError, match="no training slices"):
         convert(cells, [test.name], "int8", 8, Quiet())
+    options = ExtractOptions("tiny", "random:0", 56, precision="float32")
+    smaller = run_extraction(
+        plan_extraction(cells, Selection("cells", None), options, Quiet()), Quiet()
+    ).feature_set
+    with pytest.raises(StoreError, match="tokens of several kinds"):
+        convert(cells, [plain.name, smaller.name], "int8", 8, Quiet())
+    several = LINEAR.with_changes({"layers": "last2"})
+    request = TrainingRequest(
+        datasets=["cells"],
+        features=FeatureRequest("tiny", "random:0", 70, components=8),
+        protocol=several,
+    )
+    with pytest.raises(UsageError, match="components are of one layer"):
+        run_training(cells, request, Quiet())
+
+
+def test_tokens_in_float32_give_the_same_bytes(
+    cells: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    direct = extract(cells, dtype="int8")
+    tokens = direct.tokens(3)
+    wide = extract(cells, dtype="float32")
+    direct.folder.rename(cells.root / "aside")
+    monkeypatch.setattr(emcache.cache.extract, "load_job_backbone", refuse)
+    (made,) = convert(cells, [wide.name], "int8", None, Quiet())
+    np.testing.assert_array_equal(made.feature_set.tokens(3), tokens)
