@@ -31,7 +31,7 @@ def use_run(workspace: Workspace, record_id: str) -> None:
     """All that later commands ask of a trained run."""
     run = find_run(workspace, record_id)
     _ = (run.spec, run.classes.words, run.classes.scored, run.grey_window)
-    _ = (run.precision, run.token_precision, run.token_type, run.protocol.label)
+    _ = (run.precision, run.token_precision, run.encoding, run.protocol.label)
     head = run.load_head(torch.device("cpu"))
     head(torch.zeros(1, run.config["dim"], 2, 2), (4, 4))
     run.check_recipe(run.recipe, "itself")

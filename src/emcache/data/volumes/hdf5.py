@@ -52,7 +52,11 @@ def open_hdf5(path: Path, inner: str) -> ArrayVolume:
 
 
 def _open_array(h5py: Any, file: Any, path: Path, inner: str) -> ArrayVolume:
-    found = file.get(inner) if inner else None
+    try:
+        found = file.get(inner) if inner else None
+    except UnicodeDecodeError:
+        # What HDF5 says of a link to a file that is not there may hold any bytes.
+        found = None
     if not isinstance(found, h5py.Dataset):
         arrays: list[str] = []
         file.visititems(
