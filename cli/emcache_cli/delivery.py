@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from emcache.training.plan import TrainingRequest
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class OutputOptions:
     """What is written, and where."""
 

@@ -17,7 +17,7 @@ from emcache_cli.training_options import ComputeOptions, DatasetsArgument
 _METHODS = {"linear": "logistic"}
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class MethodOptions:
     """What is fitted."""
 
@@ -59,7 +59,7 @@ class MethodOptions:
         return "filters" if self.filters == "alone" else "forest-filters"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class AnnotationOptions:
     """What is labelled: your own points, or some that are drawn from the masks."""
 

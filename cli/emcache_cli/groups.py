@@ -1,6 +1,8 @@
 """Options in groups: a dataclass with a panel of the help, given to a command as one object.
 
-A field of a group is an option, declared once for every command that takes the group.
+A field of a group is an option, declared once for every command that takes the group. Groups are
+made without comparison and representation, which nobody needs: each costs the start of every
+command.
 """
 
 from __future__ import annotations
@@ -46,8 +48,14 @@ def with_groups(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
+@functools.cache
+def _hints(group: Any) -> dict[str, Any]:
+    """Evaluated once, for all the commands that take a group."""
+    return get_type_hints(group, include_extras=True)
+
+
 def _options(group: Any) -> Iterator[inspect.Parameter]:
-    hints = get_type_hints(group, include_extras=True)
+    hints = _hints(group)
     for field in fields(group):
         kind, declared = get_args(hints[field.name])
         option = copy.copy(declared)

@@ -102,7 +102,7 @@ FormatOption = Annotated[
 ]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class BackboneOptions:
     """A backbone that runs."""
 
@@ -138,7 +138,7 @@ class BackboneOptions:
         )
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class CachedTokensOptions:
     """Tokens from the cache; every option that is left out means whatever the cache holds."""
 
@@ -184,7 +184,7 @@ class CachedTokensOptions:
         )
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class ChoiceOptions:
     """What a figure or a table shows."""
 
@@ -232,7 +232,7 @@ class ChoiceOptions:
         return Choice(**{name: value for name, value in given.items() if value})
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class LabelledChoiceOptions(ChoiceOptions):
     """What a figure shows, and by what it calls its bars."""
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from emcache.training.protocol import Protocol
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class HeadTokensOptions(CachedTokensOptions):
     """Tokens that a head is trained on."""
 
@@ -38,7 +38,7 @@ class HeadTokensOptions(CachedTokensOptions):
         return replace(super().request(), feature_set=self.feature_set)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class HeadOptions(TrainingOptions):
     """How to train a head, with or without its backbone."""
 
@@ -117,7 +117,7 @@ class HeadOptions(TrainingOptions):
         return self.changed_protocol(self.protocol, given)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class AdapterOptions:
     """LoRA adapters."""
 
@@ -152,7 +152,7 @@ class AdapterOptions:
     ] = False
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class FineTuningOptions:
     """All weights of the backbone."""
 

@@ -30,7 +30,7 @@ DatasetsArgument = Annotated[
 ]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class TrainingOptions:
     """How to train."""
 
@@ -120,7 +120,7 @@ class TrainingOptions:
         return find_protocol(name).with_changes({**given, **set_fields})
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class ComputeOptions:
     """Where and how to compute; the scores differ by rounding alone."""
 
@@ -134,7 +134,7 @@ class ComputeOptions:
     ] = "auto"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class BackboneComputeOptions(ComputeOptions):
     """The same for a backbone that runs."""
 

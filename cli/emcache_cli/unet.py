@@ -17,7 +17,7 @@ from emcache_cli.training_options import (
 )
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class SizeOptions:
     """Size of the slices."""
 
@@ -32,7 +32,7 @@ class SizeOptions:
     ] = None
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class UNetOptions(TrainingOptions):
     """How to train a U-Net."""
 

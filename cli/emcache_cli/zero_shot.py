@@ -14,7 +14,7 @@ from emcache_cli.training_options import ComputeOptions, DatasetsArgument
 from emcache_cli.unet import SizeOptions
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class PromptOptions:
     """What to look for, and with which model."""
 
