@@ -56,7 +56,7 @@ bench: setup ## Measure this machine: every ratio with its target (about half an
 	$(BIN)/emcache init $(BENCH)
 	$(BIN)/emcache bench --workspace $(BENCH) --format table
 
-bench-quick: setup ## The same at smaller sizes, in under two minutes.
+bench-quick: setup ## The same at smaller sizes, in about three minutes.
 	$(BIN)/emcache init $(BENCH)
 	$(BIN)/emcache bench --quick --workspace $(BENCH) --format table
 

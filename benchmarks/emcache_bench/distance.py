@@ -12,7 +12,7 @@ from scipy.linalg import LinAlgWarning, sqrtm
 from emcache.gap.frechet import frechet_distance
 from emcache_bench.ratio import Measurement, Target, of_rounds
 from emcache_bench.setting import Setting
-from emcache_bench.timing import interleave, quotients
+from emcache_bench.timing import Rounds, interleave, quotients
 
 _SHAPE = (165, 20, 1024)
 _TOLERANCE = 1e-6
@@ -31,7 +31,7 @@ def measure_frechet(setting: Setting) -> Iterator[Measurement]:
             "sqrtm": lambda: found.update(sqrtm=_by_root(a, b)),
             "emcache": lambda: found.update(emcache=float(frechet_distance(a, b))),
         },
-        1 if setting.quick else setting.rounds,
+        Rounds(1, 1) if setting.quick else setting.rounds(),
         setting.device,
         warm_up=0,
     )

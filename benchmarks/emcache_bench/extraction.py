@@ -16,9 +16,9 @@ from emcache.models.arithmetic import Precision, autocast
 from emcache.models.device import kept_memory
 from emcache.models.loading import load_backbone
 from emcache.progress import Quiet
-from emcache_bench.ratio import Measurement, Target, of_rounds
+from emcache_bench.ratio import Measurement, Target, is_settled, of_rounds
 from emcache_bench.setting import MadeUpData, Setting
-from emcache_bench.timing import interleave, quotients
+from emcache_bench.timing import Rounds, interleave, quotients
 
 _SIDE = 1024
 _ALMOST_ALL = Target(0.95, at_least=True)
@@ -30,12 +30,13 @@ def measure_extraction(setting: Setting) -> Iterator[Measurement]:
     # Several batches, so that reading and computing overlap; on a GPU several shards, so that
     # writing does too: a CPU takes minutes for one.
     few, many, batch = (4, 32, 1) if device.type == "cpu" else (64, 128, 4)
-    edge, slices, rounds = (518, 4, 2) if setting.quick else (1022, few, 3)
+    edge, slices = (518, 4) if setting.quick else (1022, few)
+    rounds = setting.rounds(3, 12)
     folder = setting.folder / "extraction"
     yield _share(MadeUpData(folder, slices, _SIDE, edge, device, batch=batch), rounds, _ALMOST_ALL)
     if not setting.quick:
         small = MadeUpData(setting.folder / "small", many, _SIDE, 266, device)
-        yield _share(small, 3, None)
+        yield _share(small, rounds, None)
 
 
 def measure_size(setting: Setting) -> Iterator[Measurement]:
@@ -54,7 +55,7 @@ def measure_size(setting: Setting) -> Iterator[Measurement]:
         )
 
 
-def _share(data: MadeUpData, rounds: int, target: Target | None) -> Measurement:
+def _share(data: MadeUpData, rounds: Rounds, target: Target | None) -> Measurement:
     job = data.job
     backbone = load_backbone(job.spec, job.weights, job.device)
     patch = job.spec.patch
@@ -79,7 +80,12 @@ def _share(data: MadeUpData, rounds: int, target: Target | None) -> Measurement:
         made.append(len(compute_layers([Layer(job, Donors({}))], backbone, Quiet())[0].slices))
 
     with kept_memory():
-        times = interleave({"forward": forward, "extraction": extract}, rounds, job.device)
+        times = interleave(
+            {"forward": forward, "extraction": extract},
+            rounds,
+            job.device,
+            lambda times: is_settled([(quotients(times["forward"], times["extraction"]), target)]),
+        )
     return of_rounds(
         f"extraction-{data.edge}",
         f"forward passes on slices in memory / extraction, {_SIDE} px slices at {data.edge} px",

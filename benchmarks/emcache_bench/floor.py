@@ -1,116 +1,255 @@
-"""How near a training step is to what its products and its memory need on this machine."""
+"""How near the work is to what its products and its memory need on this machine.
+
+Three pieces of work: a training step of the study's head, the frozen backbone of an extraction, and
+a step of LoRA.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor, nn
 
-from emcache.models.arithmetic import autocast, pick_precision
-from emcache.models.device import kept_memory
+from emcache.models.arithmetic import Precision, autocast, pick_precision
+from emcache.models.backbones.base import random_backbone
+from emcache.models.backbones.registry import find_backbone
+from emcache.models.device import kept_memory, pick_layout
+from emcache.models.heads import Segmenter, build_head
+from emcache.models.lora import attach_adapter
+from emcache.training.batches import Batch
+from emcache.training.protocol import Protocol
+from emcache.training.trainer import Trainer
 from emcache_bench.head_worker import DIM, PATCH, Ours
-from emcache_bench.ratio import Measurement, Target, of_rounds
-from emcache_bench.setting import Setting
-from emcache_bench.timing import Work, interleave
+from emcache_bench.ratio import Measurement, Target, is_settled, of_rounds
+from emcache_bench.setting import BACKBONE, Setting
+from emcache_bench.timing import Times, Work, interleave
 
-_EDGE, _QUICK_EDGE, _BATCH = 266, 126, 2
-# Of an activation between two convolutions: forward, batch norm reads it for its moments, reads it
-# again and GELU writes it; backward, the gradient's sums read it and the gradient, and the gradient
-# itself reads both and is written. A copy reads once and writes once.
-_COPIES = 4
+_EDGE, _BATCH = 266, 2
 _PRODUCT = 1024
+_MOST_OF_IT = Target(0.85, at_least=True)
+
+# How often an activation must at least be copied, reading it once and writing it once, with all
+# that is elementwise around its layer done in one pass. Batch norm with the GELU after it: read for
+# its moments, then read and written; backward the sums read it and the gradient, and the gradient
+# itself reads both and is written. Layer norm with the sum before it: two reads and a write, a read
+# and a write; backward two reads and a write, and the sum of two gradients. GELU: a read and a
+# write; backward two reads and a write.
+_FORWARD: dict[type[nn.Module], float] = {nn.LayerNorm: 2.5, nn.GELU: 1.0}
+_BOTH_WAYS: dict[type[nn.Module], float] = {
+    nn.BatchNorm2d: 4.0,
+    nn.LayerNorm: 5.5,
+    nn.GELU: 2.5,
+}
 
 
 def measure_floor(setting: Setting) -> Iterator[Measurement]:
-    """The head's step at 266 px against its floor; at 126 px where it must be quick."""
-    edge = _QUICK_EDGE if setting.quick else _EDGE
+    """Each piece of work at 266 px against its floor."""
+    device = setting.device
+    precision = pick_precision("auto", device)
     with kept_memory():
-        stages = _Stages(edge // PATCH, setting.device)
-        times = interleave(stages.works(), setting.rounds, setting.device)
+        for name, make in (("head-step", _head), ("backbone", _backbone), ("lora-step", _lora)):
+            yield from _measure(name, _Parts(make(device, precision), device, precision), setting)
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """Work whose floor is asked for."""
+
+    step: Work
+    model: nn.Module
+    """Whose layers the step runs."""
+    copies: dict[type[nn.Module], float]
+    """How often the output of a layer must at least be copied."""
+    norms_only: nn.Module | None = None
+    """A part of the model whose GELUs are counted with the norms before them."""
+    gradients: bool = True
+    """Whether the step goes backward too."""
+
+
+def _measure(name: str, parts: _Parts, setting: Setting) -> Iterator[Measurement]:
+    def shares(times: Times) -> list[float]:
+        sides = (times[part] for part in ("products", "memory", "whole"))
+        return [(a + b) / c for a, b, c in zip(*sides, strict=True)]
+
+    times = interleave(
+        parts.works(),
+        setting.rounds(),
+        setting.device,
+        lambda times: is_settled([(shares(times), _MOST_OF_IT)]),
+    )
     device = setting.device.type
-    step, convolutions, copies = (times[name] for name in ("step", "convolutions", "copies"))
     yield of_rounds(
-        f"head-step-floor-{edge}",
-        f"(convolutions alone + memory that batch norm and GELU must move) / step, {edge} px",
-        [(a + b) / c for a, b, c in zip(convolutions, copies, step, strict=True)],
-        Target(0.85, at_least=True),
-        {"convolutions": convolutions, "memory": copies, "step": step},
+        f"{name}-floor-{_EDGE}",
+        f"(products alone + memory that must be moved) / all of it, {_EDGE} px, batch {_BATCH}",
+        shares(times),
+        _MOST_OF_IT,
+        {part: times[part] for part in ("products", "memory", "whole")},
         device=device,
     )
-    rates = [stages.flop / a / (2 * _PRODUCT**3 / b) for a, b in _pairs(times)]
+    square = 2 * _PRODUCT**3
     yield of_rounds(
-        f"convolution-rate-{edge}",
-        f"operations a second of the step's convolutions / of a product of {_PRODUCT} squared",
-        rates,
+        f"{name}-rate-{_EDGE}",
+        f"operations a second of its products / of one product of {_PRODUCT} squared",
+        [
+            parts.flop / own / (square / one)
+            for own, one in zip(times["products"], times["square"], strict=True)
+        ],
         None,
-        {"convolutions": convolutions, "product": times["product"]},
+        {"products": times["products"], "square": times["square"]},
         device=device,
     )
 
 
-def _pairs(times: dict[str, list[float]]) -> Iterator[tuple[float, float]]:
-    yield from zip(times["convolutions"], times["product"], strict=True)
+def _head(device: torch.device, _: Precision) -> _Piece:
+    """A step of the study's head, as ``train-head`` makes it: in the precision of ``auto``."""
+    ours = Ours(_tokens(_EDGE // PATCH), _masks(device), device)
+    return _Piece(ours.step, ours.head, _BOTH_WAYS, norms_only=ours.head)
 
 
-class _Stages:
-    """A step of the study's head, and its parts by themselves."""
+def _backbone(device: torch.device, precision: Precision) -> _Piece:
+    """The frozen backbone, as an extraction runs it."""
+    backbone = random_backbone(find_backbone(BACKBONE), 0).to(device).eval().requires_grad_(False)
+    images = torch.randn(_BATCH, 3, _EDGE, _EDGE, device=device)
 
-    def __init__(self, grid: int, device: torch.device) -> None:
-        self._device = device
-        self._precision = pick_precision("auto", device)
-        generator = torch.Generator().manual_seed(0)
-        tokens = torch.randn(_BATCH, grid, grid, DIM, generator=generator).half()
-        side = grid * PATCH
-        masks = (torch.rand(_BATCH, side, side, generator=generator) < 0.2).to(torch.uint8)
-        self._ours = Ours(tokens, masks, device)
-        self._layers: list[tuple[nn.Module, Tensor, Tensor]] = []
-        self._between: list[Tensor] = []
+    def forward() -> None:
+        with torch.inference_mode(), autocast(device, precision):
+            backbone(images)
+
+    return _Piece(forward, backbone, _FORWARD, gradients=False)
+
+
+def _lora(device: torch.device, precision: Precision) -> _Piece:
+    """A step of adapters on all blocks, with the study's head."""
+    backbone = random_backbone(find_backbone(BACKBONE), 0).to(device).eval().requires_grad_(False)
+    attach_adapter(backbone, 16, 32.0, ["attn.qkv", "attn.proj"], 0, None)
+    head = build_head("deconv", backbone.dim, 0, layout=pick_layout(device))
+    trainer = Trainer(Segmenter(backbone, head), Protocol(), device, precision)
+    images = torch.randn(_BATCH, 3, _EDGE, _EDGE, device=device)
+    batch = Batch(tuple(range(_BATCH)), images, _masks(device))
+    return _Piece(
+        lambda: trainer.train_epoch(iter([[batch]])), trainer.model, _BOTH_WAYS, norms_only=head
+    )
+
+
+def _tokens(grid: int) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(_BATCH, grid, grid, DIM, generator=generator).half()
+
+
+def _masks(device: torch.device) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return (torch.rand(_BATCH, _EDGE, _EDGE, generator=generator) < 0.2).to(device, torch.uint8)
+
+
+@dataclass(frozen=True)
+class _Product:
+    """One product of the step, to be made by itself."""
+
+    run: Callable[..., Tensor]
+    given: Sequence[Tensor]
+    weights: Sequence[Tensor]
+    gradient: Tensor | None
+    """What comes back from the layer behind; None where nothing goes backward."""
+
+
+class _Parts:
+    """A piece of work, and its products and its memory by themselves."""
+
+    def __init__(self, piece: _Piece, device: torch.device, precision: Precision) -> None:
+        self._piece = piece
+        self._device, self._precision = device, precision
+        self._products: list[_Product] = []
+        self._moved: list[tuple[Tensor, float]] = []
         self.flop = 0.0
+        within = set() if piece.norms_only is None else set(piece.norms_only.modules())
         hooks = [
             layer.register_forward_hook(self._note)
-            for layer in self._ours.head.modules()
-            if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.BatchNorm2d)
+            for layer in piece.model.modules()
+            if not (isinstance(layer, nn.GELU) and layer in within)
         ]
-        self._ours.step()
+        with self._noting_attention():
+            piece.step()
         for hook in hooks:
             hook.remove()
 
-    def _note(self, layer: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
-        if isinstance(layer, nn.BatchNorm2d):
-            self._between.append(torch.empty_like(output))
-            return
-        assert isinstance(layer, nn.Conv2d | nn.ConvTranspose2d)  # noqa: S101 - what was hooked
-        given = inputs[0].detach().clone()
-        # Tokens from the cache ask for no gradient.
-        given.requires_grad_(inputs[0].requires_grad)
-        self._layers.append((layer, given, torch.ones_like(output)))
-        pixels = output.numel() // output.shape[1]
-        if isinstance(layer, nn.ConvTranspose2d):
-            pixels = given.numel() // given.shape[1]
-        passes = 3 if given.requires_grad else 2
-        self.flop += passes * 2.0 * pixels * layer.weight.numel()
+    def _note(self, layer: nn.Module, inputs: tuple[Any, ...], output: object) -> None:
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+            assert isinstance(output, Tensor)  # noqa: S101 - of these layers
+            larger = inputs[0] if isinstance(layer, nn.ConvTranspose2d) else output
+            channels = larger.shape[-1] if isinstance(layer, nn.Linear) else larger.shape[1]
+            product = self._keep(layer, inputs[:1], list(layer.parameters()), output)
+            passes = 1 + sum(tensor.requires_grad for tensor in (*product.given, layer.weight))
+            pixels = larger.numel() // channels
+            self.flop += (passes if self._piece.gradients else 1) * (
+                2.0 * pixels * layer.weight.numel()
+            )
+        for kind, times in self._piece.copies.items():
+            if isinstance(layer, kind):
+                assert isinstance(output, Tensor)  # noqa: S101 - of these layers
+                self._moved.append((torch.empty_like(output.detach()), times))
+
+    def _noting_attention(self) -> AbstractContextManager[object]:
+        """Attention is a function and no layer, so it cannot be hooked."""
+        functional = torch.nn.functional
+        attend = functional.scaled_dot_product_attention
+
+        def noted(query: Tensor, key: Tensor, value: Tensor, **options: Any) -> Tensor:
+            output: Tensor = attend(query, key, value, **options)
+            product = self._keep(
+                lambda q, k, v: attend(q, k, v, **options), (query, key, value), [], output
+            )
+            # Backward, the scores are computed once more, and each of two products has two sides.
+            passes = 3.5 if product.gradient is not None else 1.0
+            self.flop += passes * 4.0 * query.numel() * key.shape[-2]
+            return output
+
+        return mock.patch.object(functional, "scaled_dot_product_attention", noted)
+
+    def _keep(
+        self,
+        run: Callable[..., Tensor],
+        given: Iterable[Tensor],
+        weights: Sequence[Tensor],
+        output: Tensor,
+    ) -> _Product:
+        backward = self._piece.gradients and output.requires_grad
+        own = [tensor.detach().clone().requires_grad_(tensor.requires_grad) for tensor in given]
+        gradient = torch.ones_like(output.detach()) if backward else None
+        product = _Product(run, own, [w for w in weights if w.requires_grad], gradient)
+        self._products.append(product)
+        return product
 
     def works(self) -> dict[str, Work]:
         """What is timed, by name."""
-        dtype = self._layers[-1][2].dtype
+        dtype = torch.bfloat16 if self._precision is Precision.BFLOAT16 else torch.float32
         square = torch.ones(_PRODUCT, _PRODUCT, device=self._device, dtype=dtype)
         return {
-            "step": self._ours.step,
-            "convolutions": self._convolve,
-            "copies": self._copy,
-            "product": lambda: square @ square,
+            "whole": self._piece.step,
+            "products": self._multiply,
+            "memory": self._move,
+            "square": lambda: square @ square,
         }
 
-    def _convolve(self) -> None:
-        for layer, given, gradient in self._layers:
-            with autocast(self._device, self._precision):
-                output = layer(given)
-            wanted = [p for p in (given, *layer.parameters()) if p.requires_grad]
-            torch.autograd.grad(output, wanted, gradient)
+    def _multiply(self) -> None:
+        mode = nullcontext() if self._piece.gradients else torch.inference_mode()
+        for product in self._products:
+            with mode, autocast(self._device, self._precision):
+                output = product.run(*product.given)
+            if product.gradient is not None:
+                wanted = [t for t in (*product.given, *product.weights) if t.requires_grad]
+                torch.autograd.grad(output, wanted, product.gradient)
 
-    def _copy(self) -> None:
-        for activation in self._between:
+    def _move(self) -> None:
+        for activation, times in self._moved:
             target = torch.empty_like(activation)
-            for _ in range(_COPIES):
+            whole, part = divmod(times, 1)
+            for _ in range(int(whole)):
                 target.copy_(activation)
+            if part:
+                half = activation.flatten()[: int(part * activation.numel())]
+                target.flatten()[: len(half)].copy_(half)

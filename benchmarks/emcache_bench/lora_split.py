@@ -17,7 +17,7 @@ from emcache.models.lora import attach_adapter
 from emcache.training.batches import Batch
 from emcache.training.protocol import Protocol
 from emcache.training.trainer import Trainer
-from emcache_bench.ratio import Measurement, Target, of_rounds
+from emcache_bench.ratio import Measurement, Target, is_settled, of_rounds
 from emcache_bench.setting import Setting
 from emcache_bench.timing import Work, interleave, quotients
 
@@ -32,8 +32,14 @@ def measure_lora_split(setting: Setting) -> Iterator[Measurement]:
     with kept_memory():
         sides = _Sides(edge, setting.device)
         sound = sides.are_alike()
-        times = interleave(sides.works(), setting.rounds, setting.device)
-    share = _BLOCKS / sides.count
+        share = _BLOCKS / sides.count
+        target = Target(round(_SLACK * share, 3), at_least=False)
+        times = interleave(
+            sides.works(),
+            setting.rounds(),
+            setting.device,
+            lambda times: is_settled([(quotients(times["last"], times["all"]), target)]),
+        )
     note = "" if sound else "cached and computed tokens differ"
     device = setting.device.type
     yield of_rounds(
@@ -41,7 +47,7 @@ def measure_lora_split(setting: Setting) -> Iterator[Measurement]:
         f"backbone of a step: last {_BLOCKS} blocks from the cache / all {sides.count} adapted, "
         f"{edge} px",
         quotients(times["last"], times["all"]),
-        Target(round(_SLACK * share, 3), at_least=False),
+        target,
         {"last blocks": times["last"], "all blocks": times["all"]},
         device=device,
         note=note,

@@ -41,7 +41,7 @@ def measure_memory(setting: Setting) -> Iterator[Measurement]:
     if not sys.platform.startswith("linux") or setting.quick:
         return
     features = oversized_features(setting.folder / "memory", _LIMIT, _EDGE, _DIM)
-    times, sound = steps_under_limit(features, _LIMIT, setting.rounds)
+    times, sound = steps_under_limit(features, _LIMIT, setting.rounds().least)
     yield of_rounds(
         "limited-memory",
         f"steps on examples in memory / steps with --resident disk, the process's own memory "

@@ -51,7 +51,9 @@ def measure_leaderboard(setting: Setting) -> Iterator[Measurement]:
             values = {"runs": _RUNS, "slices": _SLICES}
             named = {name: values[name] for name in statement.named_parameters}
             connection.execute(statement, named)
-    seconds = [_seconds_of_leaderboard(database, _RUNS // 5) for _ in range(setting.rounds + 1)][1:]
+    seconds = [
+        _seconds_of_leaderboard(database, _RUNS // 5) for _ in range(setting.rounds().least + 1)
+    ][1:]
     yield _absolute(
         "leaderboard",
         f"seconds of the leaderboard over {_RUNS:,} runs and {_RUNS * _SLICES:,} slice rows",

@@ -17,6 +17,7 @@ from emcache.progress import Quiet, Reporter
 from emcache.storage.workspace import init_workspace
 from emcache.training.batches import LabelledFeatures
 from emcache_bench.synthetic import STYLES, write_domain
+from emcache_bench.timing import Rounds
 
 BACKBONE = "dinov2-small"
 """Backbone of every benchmark that runs one; its weights are random, which costs the same time."""
@@ -31,13 +32,17 @@ class Setting:
     """Scratch space."""
     device: torch.device
     quick: bool
-    """Two minutes in all, at smaller sizes and with fewer rounds."""
+    """About three minutes in all: what takes long at smaller sizes or not at all."""
     reporter: Reporter
 
-    @property
-    def rounds(self) -> int:
-        """Rounds that count."""
-        return 3 if self.quick else 7
+    def rounds(self, whole: int = 7, most: int = 30) -> Rounds:
+        """Rounds that count.
+
+        Args:
+            whole: The least number, unless it must be quick.
+            most: How many are taken while a verdict is open.
+        """
+        return Rounds(3 if self.quick else whole, most)
 
 
 @dataclass(frozen=True)

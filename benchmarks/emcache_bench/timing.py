@@ -3,11 +3,35 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 
 Work = Callable[[], object]
+Times = dict[str, list[float]]
+"""Seconds of each round, by what was timed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rounds:
+    """How many rounds to take."""
+
+    least: int
+    most: int
+    """Those beyond the least are taken while a verdict is open."""
+
+    def numbers(self, settled: Callable[[], bool], warm_up: int = 1) -> Iterator[int]:
+        """The number of each round, from 0; those before, which do not count, are negative.
+
+        Args:
+            settled: Whether enough is known; asked once there is the least number of rounds.
+            warm_up: Rounds before.
+        """
+        for number in range(-warm_up, self.most):
+            if number >= self.least and settled():
+                return
+            yield number
 
 
 def seconds_of(work: Work, device: torch.device) -> float:
@@ -20,21 +44,26 @@ def seconds_of(work: Work, device: torch.device) -> float:
 
 
 def interleave(
-    works: Mapping[str, Work], rounds: int, device: torch.device, warm_up: int = 1
-) -> dict[str, list[float]]:
+    works: Mapping[str, Work],
+    rounds: Rounds,
+    device: torch.device,
+    settled: Callable[[Times], bool] = lambda _: True,
+    warm_up: int = 1,
+) -> Times:
     """Time each work once a round; every second round in reverse order.
 
     Args:
         works: By name.
         rounds: That count.
         device: Where they run.
+        settled: Whether the times so far are enough.
         warm_up: Rounds before, that do not.
 
     Returns:
         Seconds of each round, by the works' names.
     """
-    times: dict[str, list[float]] = {name: [] for name in works}
-    for number in range(-warm_up, rounds):
+    times: Times = {name: [] for name in works}
+    for number in rounds.numbers(lambda: settled(times), warm_up):
         for name in in_turn(works, number):
             seconds = seconds_of(works[name], device)
             if number >= 0:

@@ -17,7 +17,7 @@ NAMES = (
 
 def bench(
     quick: Annotated[
-        bool, typer.Option("--quick", help="Under two minutes, at smaller sizes.")
+        bool, typer.Option("--quick", help="About three minutes, at smaller sizes.")
     ] = False,
     only: Annotated[
         list[str] | None,

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from emcache_bench.of_warehouse import growth_of_warehouse, measure_ingest, measure_leaderboard
-from emcache_bench.ratio import Measurement, Target, of_rounds
+from emcache_bench.ratio import Measurement, Target, is_settled, of_rounds
 from emcache_bench.run import LIBRARY, BenchOptions, BenchResult, Suite, run_benchmarks
 from emcache_bench.setting import Setting
-from emcache_bench.timing import interleave
+from emcache_bench.timing import Times, interleave, quotients
 
 from emcache.errors import WorkspaceError
 from emcache.progress import Reporter
@@ -28,6 +28,11 @@ def measure_help(setting: Setting) -> Iterator[Measurement]:
         command = [sys.executable, "-c", code]
         subprocess.run(command, stdout=subprocess.DEVNULL, check=True)  # noqa: S603 - our own code
 
+    target = Target(4.0, at_least=False)
+
+    def ratios(times: Times) -> list[float]:
+        return quotients(times["emcache --help"], times["import typer"])
+
     times = interleave(
         {
             "emcache --help": lambda: process(
@@ -35,14 +40,15 @@ def measure_help(setting: Setting) -> Iterator[Measurement]:
             ),
             "import typer": lambda: process("import typer"),
         },
-        max(5, setting.rounds),
+        setting.rounds(),
         setting.device,
+        lambda times: is_settled([(ratios(times), target)]),
     )
     yield of_rounds(
         "help",
         "emcache --help / import typer",
-        [a / b for a, b in zip(times["emcache --help"], times["import typer"], strict=True)],
-        Target(4.0, at_least=False),
+        ratios(times),
+        target,
         times,
     )
 

@@ -10,16 +10,17 @@ import emcache_bench.epochs
 import emcache_bench.extraction
 import emcache_bench.head_step
 import emcache_bench.head_worker
+import numpy as np
 import polars as pl
 import pytest
 import torch
 from emcache_bench.growth import GrowthPoint, growth_ratios
 from emcache_bench.head_worker import DIM, PATCH, Ours, Reference
 from emcache_bench.memory import oversized_features, steps_under_limit
-from emcache_bench.ratio import Measurement, Target, of_rounds
+from emcache_bench.ratio import LEAD, Measurement, Target, is_settled, of_rounds
 from emcache_bench.run import LIBRARY, BenchOptions, Suite, machine_kind, run_benchmarks
 from emcache_bench.setting import MadeUpData, Setting
-from emcache_bench.timing import interleave, quotients
+from emcache_bench.timing import Rounds, interleave, quotients
 from emcache_bench.workers import Worker
 
 import emcache.models.arithmetic
@@ -63,10 +64,48 @@ def test_sides_that_did_not_do_the_same_work_fail():
 def test_works_take_turns_and_the_warm_up_does_not_count():
     calls: list[str] = []
     works = {name: lambda name=name: calls.append(name) for name in "ab"}
-    times = interleave(works, 3, CPU)
+    times = interleave(works, Rounds(3, 3), CPU)
     assert "".join(calls) == "ba" + "ab" + "ba" + "ab"
     assert {name: len(seconds) for name, seconds in times.items()} == {"a": 3, "b": 3}
     assert quotients([4.0, 9.0], [2.0, 3.0]) == [2.0, 3.0]
+
+
+@pytest.mark.parametrize(("settled_at", "taken"), [(0, 3), (3, 3), (5, 5), (8, 8), (1000, 9)])
+def test_rounds_go_on_while_a_verdict_is_open(settled_at, taken):
+    calls: list[int] = []
+    times = interleave(
+        {"a": lambda: calls.append(1)},
+        Rounds(3, 9),
+        CPU,
+        lambda times: len(times["a"]) >= settled_at,
+    )
+    assert len(times["a"]) == taken == len(calls) - 1
+
+
+def test_a_verdict_is_settled_when_one_side_leads_by_six_rounds():
+    least, most = Target(1.0, at_least=True), Target(1.0, at_least=False)
+    sides = [2.0] * (LEAD - 1) + [0.5]
+    assert not is_settled([([2.0] * (LEAD - 1), least)])
+    assert not is_settled([(sides, least)])
+    for target in (least, most):
+        assert is_settled([([*sides, 2.0, 2.0], target)])
+        assert is_settled([([0.5] * LEAD, target)])
+    assert is_settled([([0.5, 2.0], None)])
+    assert not is_settled([([0.5] * LEAD, least), (sides, least)])
+    assert is_settled([])
+
+
+def test_noise_does_not_change_a_settled_verdict():
+    """Seven of ten rounds on the right side: the verdict is wrong in about one run of 160."""
+    random = np.random.default_rng(0)
+    target = Target(1.0, at_least=True)
+    wrong = 0
+    for _ in range(2000):
+        ratios: list[float] = []
+        while not is_settled([(ratios, target)]):
+            ratios.append(1.1 if random.random() < 0.7 else 0.9)
+        wrong += of_rounds("x", "a / b", ratios, target, {}).verdict is not Verdict.PASS
+    assert 2 <= wrong <= 30
 
 
 def test_growth_compares_time_per_slice_at_the_two_largest_sizes():
@@ -166,11 +205,13 @@ def timed(monkeypatch):
     """Every work is done once, and takes the seconds that it is given."""
 
     def give(module: str, seconds: dict[str, float]) -> None:
-        def interleave(works, rounds, device, warm_up=1):
+        def interleave(works, rounds, device, settled=None, warm_up=1):
             assert works.keys() == seconds.keys()
             for work in works.values():
                 work()
-            return {name: [seconds[name]] * rounds for name in works}
+            times = {name: [seconds[name]] * rounds.least for name in works}
+            assert settled is None or settled(times) in (True, False)
+            return times
 
         monkeypatch.setattr(f"emcache_bench.{module}.interleave", interleave)
         monkeypatch.setattr(
@@ -183,7 +224,7 @@ def timed(monkeypatch):
 
 
 def test_epochs_are_divided_the_right_way_round(timed, monkeypatch, tmp_path):
-    monkeypatch.setattr(emcache_bench.epochs, "_QUICK_EDGE", 42)
+    monkeypatch.setattr(emcache_bench.epochs, "_EDGE", 42)
     timed("epochs", {"bare": 1.0, "ram": 2.0, "disk": 4.0, "fly": 9.0, "backbone": 2.0})
     found = {m.name: m for m in LIBRARY.measures["epochs"](setting(tmp_path))}
     assert {name: m.ratio for name, m in found.items()} == {
@@ -196,7 +237,7 @@ def test_epochs_are_divided_the_right_way_round(timed, monkeypatch, tmp_path):
 
 
 def test_epochs_of_other_tokens_fail(timed, monkeypatch, tmp_path):
-    monkeypatch.setattr(emcache_bench.epochs, "_QUICK_EDGE", 42)
+    monkeypatch.setattr(emcache_bench.epochs, "_EDGE", 42)
     timed("epochs", dict.fromkeys(("bare", "ram", "disk", "fly", "backbone"), 1.0))
     real = StreamedExamples.steps
 

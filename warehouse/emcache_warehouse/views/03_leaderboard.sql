@@ -28,28 +28,37 @@ CREATE MACRO interval_reach(n_seeds, of_seeds, of_blocks) AS
     );
 -- Foreground IoU of every run without each of five blocks of neighbouring slices, for intervals; of ten slices or more.
 CREATE VIEW block_scores AS
-WITH ordered AS (
+WITH named AS (SELECT DISTINCT slice_id FROM slice_counts WHERE class = 'foreground'),
+places AS (
     SELECT
-        *,
-        coalesce(slices_from_training = 0, false) AS seen,
-        -- Digits padded, so that slice 10 follows slice 9.
-        array_to_string(
-            list_transform(
-                regexp_extract_all(slice_id, '\d+|\D+'),
-                lambda part: CASE
-                    WHEN regexp_full_match(part, '\d+') THEN lpad(ltrim(part, '0'), greatest(20, len(part))::INTEGER, '0')
-                    ELSE part
-                END
-            ),
-            ''
-        ) AS natural_key
-    FROM slice_counts
-    WHERE class = 'foreground'
+        slice_id,
+        row_number() OVER (
+            ORDER BY
+                -- Digits padded, so that slice 10 follows slice 9.
+                array_to_string(
+                    list_transform(
+                        regexp_extract_all(slice_id, '\d+|\D+'),
+                        lambda part: CASE
+                            WHEN regexp_full_match(part, '\d+') THEN lpad(ltrim(part, '0'), greatest(20, len(part))::INTEGER, '0')
+                            ELSE part
+                        END
+                    ),
+                    ''
+                ),
+                slice_id
+        ) AS place
+    FROM named
+),
+ordered AS (
+    SELECT counts.*, coalesce(counts.slices_from_training = 0, false) AS seen, places.place
+    FROM slice_counts AS counts
+    JOIN places USING (slice_id)
+    WHERE counts.class = 'foreground'
 ),
 cut AS (
     SELECT
         *,
-        ntile(5) OVER (scored ORDER BY natural_key, slice_id) AS block,
+        ntile(5) OVER (scored ORDER BY place) AS block,
         count(*) OVER scored AS n_slices,
         sum(tp) OVER scored AS all_tp,
         sum(tp + fp + fn) OVER scored AS all_pixels
