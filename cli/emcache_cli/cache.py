@@ -8,10 +8,7 @@ import typer
 
 from emcache_cli.options import ClusterOption, FormatOption, WorkspaceOption
 
-app = typer.Typer(
-    help="The feature sets on the disk: what is there, whether it is whole, what can go.",
-    no_args_is_help=True,
-)
+app = typer.Typer()
 
 
 @app.command("list")

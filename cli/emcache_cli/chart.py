@@ -4,15 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
+from emcache_cli.explore import SliceOptions
 from emcache_cli.groups import with_groups
-from emcache_cli.options import ChoiceOptions, LabelledChoiceOptions, WorkspaceOption
+from emcache_cli.options import (
+    CachedTokensOptions,
+    ChoiceOptions,
+    DeviceOption,
+    LabelledChoiceOptions,
+    WorkspaceOption,
+)
 from emcache_warehouse.charts.kinds import CHARTS, ChartKind
 
-app = typer.Typer(help="Charts of what the warehouse holds.", no_args_is_help=True)
+app = typer.Typer()
 
 OutOption = Annotated[
     Path,
@@ -80,3 +87,79 @@ def audit(
 ) -> None:
     """Draw the newest audit of a dataset."""
     _draw(CHARTS["audit"], out, ChoiceOptions(datasets=[dataset] if dataset else None), workspace)
+
+
+@app.command()
+@with_groups
+def tokens(
+    slices: SliceOptions,
+    features: CachedTokensOptions,
+    out: OutOption,
+    datasets: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="DATASET...", help="NAME or NAME:SPLIT. (default: all)"),
+    ] = None,
+    also: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--also", metavar="BACKBONE", help="A further row: of this backbone; several too."
+        ),
+    ] = None,
+    scored_by: Annotated[
+        str | None,
+        typer.Option("--run", metavar="RUN", help="Whose scores --pick worst|median|best is by."),
+    ] = None,
+    tokens_of: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="RUN", help="A further row: of a run's backbone with its adapter; several too."
+        ),
+    ] = None,
+    basis: Annotated[
+        Literal["joint", "dataset"],
+        typer.Option(help="One basis for all slices of a row, or one for each dataset."),
+    ] = "joint",
+    device: DeviceOption = "auto",
+    workspace: WorkspaceOption = None,
+) -> None:
+    """Draw tokens as colours: slices by columns, backbones and runs by rows."""
+    from emcache_cli.console import Console
+    from emcache_cli.drawing import save
+    from emcache_cli.figures import tokens_figure
+
+    shown = slices.shown([scored_by] if scored_by else [], features, None, device)
+    chart = tokens_figure(
+        workspace,
+        datasets or [],
+        shown,
+        also or [],
+        tokens_of or [],
+        Console(),
+        own_basis=basis == "dataset",
+    )
+    save(chart, out, Console())
+
+
+@app.command()
+@with_groups
+def predictions(
+    slices: SliceOptions,
+    run: Annotated[str, typer.Argument(help="A trained run.")],
+    out: OutOption,
+    datasets: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="DATASET...",
+            help="NAME or NAME:SPLIT. (default: the test slices of what it was trained on)",
+        ),
+    ] = None,
+    device: DeviceOption = "auto",
+    workspace: WorkspaceOption = None,
+) -> None:
+    """Draw what a run makes of slices: mask, prediction and mistakes."""
+    from emcache_cli.console import Console
+    from emcache_cli.drawing import save
+    from emcache_cli.figures import predictions_figure
+
+    shown = slices.shown([run], CachedTokensOptions(), None, device)
+    save(predictions_figure(workspace, run, datasets or [], shown, Console()), out, Console())

@@ -10,7 +10,7 @@ from typer.core import TyperCommand
 
 from emcache_cli.options import FormatOption, WorkspaceOption, parse_pair, parse_voxel_size
 
-app = typer.Typer(help="Datasets of slices and masks.", no_args_is_help=True)
+app = typer.Typer()
 
 
 class _ManyClasses(TyperCommand):

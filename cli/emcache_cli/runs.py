@@ -9,9 +9,7 @@ import typer
 from emcache_cli.groups import with_groups
 from emcache_cli.options import ChoiceOptions, FormatOption, WorkspaceOption
 
-app = typer.Typer(
-    help="Trained runs: what is there, and what scores leave out.", no_args_is_help=True
-)
+app = typer.Typer()
 
 RunsArgument = Annotated[
     list[str], typer.Argument(metavar="RUN...", help="Their names, or parts that no other has.")

@@ -9,10 +9,7 @@ import typer
 
 from emcache_cli.options import FormatOption, WorkspaceOption
 
-app = typer.Typer(
-    help="The DuckDB index over the records; delete it and rebuild brings it back.",
-    no_args_is_help=True,
-)
+app = typer.Typer()
 
 
 @app.command()

@@ -8,7 +8,7 @@ import typer
 
 from emcache_cli.options import FormatOption, WorkspaceOption
 
-app = typer.Typer(help="Short names of weights files.", no_args_is_help=True)
+app = typer.Typer()
 
 
 @app.command()

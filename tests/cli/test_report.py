@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-import subprocess
 from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 from emcache_bench.synthetic import STYLES, write_domain
+from pages import chromium
 
 import emcache.gap.probe
 from emcache_warehouse.report.content import Figure, Section, Table
@@ -46,19 +46,6 @@ setTimeout(() => {
 </script>
 </body>
 """
-
-
-def chromium(browser: str, profile: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [
-            browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic",
-            "--no-first-run", "--disable-background-networking", "--disable-component-update",
-            "--disable-sync", "--host-resolver-rules=MAP * ~NOTFOUND",
-            f"--user-data-dir={profile}", "--virtual-time-budget=12000",
-            "--enable-logging=stderr", "--v=0", "--window-size=1250,6000", *options,
-        ],
-        capture_output=True, text=True, timeout=600, check=True,
-    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -292,6 +292,14 @@ def resize_mask(
     return _resize(pixels, size, Image.Resampling.NEAREST)
 
 
+def resize_colour(
+    pixels: UInt8[np.ndarray, "row col 3"], size: tuple[int, int]
+) -> UInt8[np.ndarray, "new_row new_col 3"]:
+    """Resize a coloured picture to rows x columns, nearest neighbour."""
+    rows, columns = size
+    return np.array(Image.fromarray(pixels).resize((columns, rows), Image.Resampling.NEAREST))
+
+
 def occupancy(
     labels: UInt8[np.ndarray, "row col"], patch: int
 ) -> Float32[np.ndarray, "token_row token_col"]:

@@ -1,0 +1,1 @@
+"""What people look at: slices with their tokens, masks, predictions and mistakes."""

@@ -1,0 +1,116 @@
+"""Where the tokens of shown slices come from: one kind for all, from the cache or made now."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32
+
+from emcache.cache.find import FeatureRequest
+from emcache.cache.plan import ExtractOptions, plan_extraction
+from emcache.data.dataset import Selection, Slice
+from emcache.errors import UsageError
+from emcache.evaluation.trained_run import find_run
+from emcache.gap.features import SelectedFeatures
+from emcache.gap.sources import features_of, options_of_cache, options_of_run
+from emcache.models.weights import describe_untrained, is_untrained
+from emcache.progress import Reporter
+from emcache.storage.workspace import Workspace
+
+
+@dataclass(frozen=True, slots=True)
+class TokenSource:
+    """The tokens of some selections of slices, all made the same way."""
+
+    features: Mapping[str, SelectedFeatures]
+    """By selection, as ``vnc`` or ``vnc:test``."""
+    run: str | None
+    """The trained run whose backbone made them; None for a frozen one as it is."""
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """Backbone, weights, size and others, as a feature set has them."""
+        return next(iter(self.features.values())).job.description()
+
+    @property
+    def words(self) -> str:
+        """In a few words, for a title."""
+        facts = self.facts
+        size = (
+            f"{facts['longest_edge']} px"
+            if facts.get("pixel_size_nm") is None
+            else f"{facts['pixel_size_nm']:g} nm a pixel"
+        )
+        adapted = "" if facts.get("adapter_sha256") is None else f", adapted by run {self.run}"
+        untrained = ", untrained" if is_untrained(facts["weights"]) else ""
+        return f"{facts['backbone']} ({facts['weights']}{untrained}), {size}{adapted}"
+
+    def grid(self, selection: str, item: Slice) -> Float32[np.ndarray, "row col channel"]:
+        """Tokens of a slice.
+
+        Raises:
+            StoreError: They are damaged, or have gone.
+        """
+        features = self.features[selection]
+        position = [one.id for one in features.job.slices].index(item.id)
+        return features.grid(position)
+
+
+def tokens_of_run(
+    workspace: Workspace,
+    selections: Sequence[Selection],
+    run: str,
+    device: str,
+    reporter: Reporter,
+    weights: str | None = None,
+) -> TokenSource:
+    """The tokens that a trained run's head sees, made now where the cache has none.
+
+    Raises:
+        RecordError: There is no such run, it is damaged, or its weights have gone.
+        UsageError: It has no backbone.
+    """
+    trained = find_run(workspace, run)
+    options = options_of_run(trained, weights, device)
+    return _source(workspace, selections, options, trained.id, reporter)
+
+
+def tokens_of_cache(
+    workspace: Workspace,
+    selections: Sequence[Selection],
+    request: FeatureRequest,
+    device: str,
+    reporter: Reporter,
+) -> TokenSource | None:
+    """The tokens that the cache holds of these slices, or those that were asked for.
+
+    Returns:
+        None where there are none and no backbone was named.
+
+    Raises:
+        StoreError: The cache holds several kinds, and the request fits more than one.
+    """
+    try:
+        options = options_of_cache(workspace, selections, request, device, reporter)
+    except UsageError:
+        if request != FeatureRequest():
+            raise
+        return None
+    return _source(workspace, selections, options, None, reporter)
+
+
+def _source(
+    workspace: Workspace,
+    selections: Sequence[Selection],
+    options: ExtractOptions,
+    run: str | None,
+    reporter: Reporter,
+) -> TokenSource:
+    jobs = {str(one): plan_extraction(workspace, one, options, reporter) for one in selections}
+    weights = next(iter(jobs.values())).description()["weights"]
+    if is_untrained(weights):
+        reporter.say(describe_untrained(weights))
+    return TokenSource({name: features_of(job, reporter) for name, job in jobs.items()}, run)

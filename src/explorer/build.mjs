@@ -1,0 +1,16 @@
+// Bundles the page's script and its style into the Python package.
+import { build } from "esbuild";
+
+await build({
+  entryPoints: [{ in: "src/main.tsx", out: "explorer" }],
+  outdir: process.argv[2] ?? "../emcache/views/static",
+  bundle: true,
+  minify: true,
+  format: "iife",
+  target: ["chrome110", "firefox115", "safari16.4"],
+  jsx: "automatic",
+  jsxImportSource: "preact",
+  legalComments: "inline",
+  charset: "ascii",
+  logLevel: "warning",
+});
