@@ -16,6 +16,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 ROOT = Path(__file__).parent
 SOURCES = ROOT / "src" / "explorer"
+PAGES = ("explorer", "workspace")
 BUNDLE = ROOT / "src" / "emcache" / "views" / "static"
 
 
@@ -33,7 +34,7 @@ def bundle() -> None:
 
 def is_made() -> bool:
     """Whether the bundle is there and newer than all that it is made from."""
-    made = [BUNDLE / f"explorer.{kind}" for kind in ("js", "css")]
+    made = [BUNDLE / f"{page}.{kind}" for page in PAGES for kind in ("js", "css")]
     if not all(path.is_file() for path in made):
         return False
     if not SOURCES.is_dir():

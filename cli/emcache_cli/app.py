@@ -28,6 +28,7 @@ from emcache_cli import (
     query,
     report,
     run,
+    serve,
     training,
     unet,
     zero_shot,
@@ -82,6 +83,7 @@ app.command("query")(query.query)
 app.add_typer(lazy_group("chart", "Charts of what the warehouse holds."), name="chart")
 app.command("report")(report.report)
 app.command("explore")(explore.explore)
+app.command("serve")(serve.serve)
 app.add_typer(
     lazy_group(
         "cache", "The feature sets on the disk: what is there, whether it is whole, what can go."

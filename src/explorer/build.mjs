@@ -1,8 +1,11 @@
-// Bundles the page's script and its style into the Python package.
+// Bundles the scripts and styles of both pages into the Python package.
 import { build } from "esbuild";
 
 await build({
-  entryPoints: [{ in: "src/main.tsx", out: "explorer" }],
+  entryPoints: [
+    { in: "src/main.tsx", out: "explorer" },
+    { in: "src/workspace.tsx", out: "workspace" },
+  ],
   outdir: process.argv[2] ?? "../emcache/views/static",
   bundle: true,
   minify: true,

@@ -12,7 +12,7 @@ def chromium(browser: str, profile: Path, *options: str) -> subprocess.Completed
         [
             browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic",
             "--no-first-run", "--disable-background-networking", "--disable-component-update",
-            "--disable-sync", "--host-resolver-rules=MAP * ~NOTFOUND",
+            "--disable-sync", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
             f"--user-data-dir={profile}", "--virtual-time-budget=12000",
             "--enable-logging=stderr", "--v=0", "--window-size=1250,6000", *options,
         ],

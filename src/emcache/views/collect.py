@@ -21,7 +21,7 @@ from emcache.storage.workspace import Workspace
 from emcache.training.counts import Counts
 from emcache.views.choice import Pick, choose_slices, named_slices
 from emcache.views.reduction import count_pixels
-from emcache.views.sources import TokenSource
+from emcache.views.sources import Tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +127,7 @@ def select_slices(
 def collect(
     workspace: Workspace,
     chosen: Sequence[Chosen],
-    tokens: TokenSource | None,
+    tokens: Tokens | None,
     runs: Sequence[str],
     edge: int,
     device: str,
@@ -210,7 +210,7 @@ class _Predictors:
 def _show(
     one: Chosen,
     item: Slice,
-    tokens: TokenSource | None,
+    tokens: Tokens | None,
     predictors: _Predictors,
     edge: int,
     reporter: Reporter,

@@ -22,14 +22,13 @@ from PIL import Image
 from sklearn.decomposition import PCA
 
 from emcache._version import __version__
-from emcache.errors import EmcacheError
 from emcache.storage import atomic
 from emcache.training.counts import Counts
 from emcache.views.collect import ShownSlice
 from emcache.views.colours import pca_colours
+from emcache.views.programs import read_static
 from emcache.views.reduction import ReducedTokens, reduce_tokens
 
-_STATIC = Path(__file__).parent / "static"
 _QUALITY = 80
 
 _PAGE = """\
@@ -89,7 +88,16 @@ def write_page(path: Path, slices: Sequence[ShownSlice], options: PageOptions) -
         StoreError: A token has no length, or is not finite.
         EmcacheError: This installation lacks the page's program.
     """
-    style, script = (_static(f"explorer.{kind}") for kind in ("css", "js"))
+    page, reduced = render_page(slices, options)
+    atomic.write_bytes(path, page)
+    return WrittenPage(path, len(page), reduced)
+
+
+def render_page(
+    slices: Sequence[ShownSlice], options: PageOptions
+) -> tuple[bytes, ReducedTokens | None]:
+    """The page, and its tokens as it has them; arguments and errors as of :func:`write_page`."""
+    style, script = (read_static(f"explorer.{kind}") for kind in ("css", "js"))
     with_tokens = [item for item in slices if item.tokens is not None]
     grids = [item.tokens for item in with_tokens if item.tokens is not None]
     reduced = reduce_tokens(grids, options.components) if grids else None
@@ -111,8 +119,7 @@ def write_page(path: Path, slices: Sequence[ShownSlice], options: PageOptions) -
         blobs="\n".join(_blob(name, values) for name, values in blobs.items()),
         script=script.replace("</script", "<\\/script"),
     ).encode()
-    atomic.write_bytes(path, page)
-    return WrittenPage(path, len(page), reduced)
+    return page, reduced
 
 
 class _Labels:
@@ -256,13 +263,3 @@ def _blob(name: str, values: np.ndarray) -> str:
     # Without a time, so that the same data give the same page.
     packed = base64.b64encode(gzip.compress(little.tobytes(), 9, mtime=0)).decode()
     return f'<script type="application/octet-stream" id="blob-{name}">{packed}</script>'
-
-
-def _static(name: str) -> str:
-    try:
-        return (_STATIC / name).read_text(encoding="ascii")
-    except FileNotFoundError:
-        raise EmcacheError(
-            f"the explorer's {name} is not part of this installation; install the released wheel, "
-            f"or run `make explorer` in the checkout."
-        ) from None

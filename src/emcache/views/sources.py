@@ -4,21 +4,94 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float32
 
+from emcache.cache.feature_set import FeatureSet, list_feature_sets
 from emcache.cache.find import FeatureRequest
 from emcache.cache.plan import ExtractOptions, plan_extraction
 from emcache.data.dataset import Selection, Slice
-from emcache.errors import UsageError
+from emcache.errors import StoreError, UsageError
 from emcache.evaluation.trained_run import find_run
 from emcache.gap.features import SelectedFeatures
 from emcache.gap.sources import features_of, options_of_cache, options_of_run
 from emcache.models.weights import describe_untrained, is_untrained
 from emcache.progress import Reporter
+from emcache.storage.hashing import is_inside
 from emcache.storage.workspace import Workspace
+
+
+@runtime_checkable
+class Tokens(Protocol):
+    """Tokens of slices, all made the same way."""
+
+    @property
+    def words(self) -> str:
+        """Backbone, weights and size in a few words, for a title."""
+
+    def grid(self, selection: str, item: Slice) -> Float32[np.ndarray, "row col channel"] | None:
+        """Tokens of a slice; None where there are none.
+
+        Raises:
+            StoreError: They are damaged, or have gone.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class HeldTokens:
+    """What the cache holds of one kind, whatever data sets and weights are there today."""
+
+    words: str
+    places: Mapping[str, tuple[FeatureSet, int]]
+    """Feature set and position of each slice, by the hash of its pixels."""
+
+    def grid(self, selection: str, item: Slice) -> Float32[np.ndarray, "row col channel"] | None:
+        """As :meth:`Tokens.grid`."""
+        if item.pixel_sha256 not in self.places:
+            return None
+        feature_set, position = self.places[item.pixel_sha256]
+        return feature_set.tokens(position).astype(np.float32)
+
+
+def held_tokens(workspace: Workspace, name: str) -> HeldTokens:
+    """The tokens of a feature set, and of all others that were made the same way.
+
+    Raises:
+        StoreError: There is no such feature set, it is damaged, or of tiles.
+    """
+    if not is_inside(name) or "/" in name:
+        raise StoreError(f"{name!r:.100} is no feature set's name.", subject=name)
+    named = FeatureSet.open(workspace.cache / name)
+    if named.description.get("tile") is not None:
+        raise StoreError(
+            f"feature set {name} is of tiles, which are not shown; choose one of whole slices.",
+            subject=name,
+        )
+    alike = [
+        one
+        for one in list_feature_sets(workspace.cache)
+        if one.manifest["recipe_sha256"] == named.manifest["recipe_sha256"]
+    ]
+    places = {
+        item.pixel_sha256: (one, position)
+        for one in (*alike, named)
+        for position, item in enumerate(one.slices)
+    }
+    facts = named.description
+    return HeldTokens(_in_words(facts, facts.get("adapter_run")), places)
+
+
+def _in_words(facts: Mapping[str, Any], run: str | None) -> str:
+    size = (
+        f"{facts['longest_edge']} px"
+        if facts.get("pixel_size_nm") is None
+        else f"{facts['pixel_size_nm']:g} nm a pixel"
+    )
+    adapted = "" if facts.get("adapter_sha256") is None else f", adapted by run {run}"
+    untrained = ", untrained" if is_untrained(facts["weights"]) else ""
+    return f"{facts['backbone']} ({facts['weights']}{untrained}), {size}{adapted}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,15 +111,7 @@ class TokenSource:
     @property
     def words(self) -> str:
         """In a few words, for a title."""
-        facts = self.facts
-        size = (
-            f"{facts['longest_edge']} px"
-            if facts.get("pixel_size_nm") is None
-            else f"{facts['pixel_size_nm']:g} nm a pixel"
-        )
-        adapted = "" if facts.get("adapter_sha256") is None else f", adapted by run {self.run}"
-        untrained = ", untrained" if is_untrained(facts["weights"]) else ""
-        return f"{facts['backbone']} ({facts['weights']}{untrained}), {size}{adapted}"
+        return _in_words(self.facts, self.run)
 
     def grid(self, selection: str, item: Slice) -> Float32[np.ndarray, "row col channel"]:
         """Tokens of a slice.

@@ -61,6 +61,11 @@ def save_chart(chart: Whole, path: Path) -> None:
     atomic.write_bytes(path, writer(chart.to_dict(validate=False)))
 
 
+def html_page(chart: Whole) -> bytes:
+    """A chart as a page that needs no network."""
+    return _html(chart.to_dict(validate=False))
+
+
 def _html(spec: Mapping[str, Any]) -> bytes:
     # Inside a script, "</script>" in a name would end it.
     text = json.dumps(spec).replace("<", "\\u003c")

@@ -56,14 +56,21 @@ ordered AS (
     WHERE counts.class = 'foreground'
 ),
 cut AS (
-    SELECT
-        *,
-        ntile(5) OVER (scored ORDER BY place) AS block,
-        count(*) OVER scored AS n_slices,
-        sum(tp) OVER scored AS all_tp,
-        sum(tp + fp + fn) OVER scored AS all_pixels
+    SELECT *, ntile(5) OVER (PARTITION BY run_id, eval_on, split, seen ORDER BY place) AS block
     FROM ordered
-    WINDOW scored AS (PARTITION BY run_id, eval_on, split, seen)
+),
+blocks AS (
+    SELECT
+        run_id,
+        eval_on,
+        split,
+        seen,
+        block,
+        sum(tp) AS tp,
+        sum(tp + fp + fn) AS pixels,
+        count(*) AS n_slices
+    FROM cut
+    GROUP BY run_id, eval_on, split, seen, block
 )
 SELECT
     run_id,
@@ -71,10 +78,10 @@ SELECT
     split,
     seen,
     block,
-    (any_value(all_tp) - sum(tp)) / (any_value(all_pixels) - sum(tp + fp + fn) + 1e-7) AS iou_fg_without
-FROM cut
-WHERE n_slices >= 10
-GROUP BY run_id, eval_on, split, seen, block;
+    (sum(tp) OVER scored - tp) / (sum(pixels) OVER scored - pixels + 1e-7) AS iou_fg_without
+FROM blocks
+WINDOW scored AS (PARTITION BY run_id, eval_on, split, seen)
+QUALIFY sum(n_slices) OVER scored >= 10;
 COMMENT ON VIEW block_scores IS 'Foreground IoU of every run on all slices but those of one of five blocks of neighbours; of ten slices or more.';
 COMMENT ON COLUMN block_scores.seen IS 'Whether the run has learned from the pixels of these slices.';
 COMMENT ON COLUMN block_scores.block IS 'The block that is left out, 1 to 5.';

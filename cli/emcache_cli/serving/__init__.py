@@ -1,0 +1,1 @@
+"""The workspace in a browser of this machine: read-only, for whoever has the address."""
