@@ -88,8 +88,13 @@ def weights_in_words(weights: str) -> str:
     return f"weights: {_marked(weights)}"
 
 
+def is_untrained(weights: str | None) -> bool:
+    """Whether weights are random numbers."""
+    return weights is not None and weights.startswith("random:")
+
+
 def _marked(weights: str) -> str:
-    return f"{weights} (untrained)" if weights.startswith("random:") else weights
+    return f"{weights} (untrained)" if is_untrained(weights) else weights
 
 
 def counted(number: int, thing: str) -> str:

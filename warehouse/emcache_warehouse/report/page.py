@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from urllib.parse import quote
 
 import vl_convert
 from jinja2 import Environment, StrictUndefined
@@ -21,6 +23,11 @@ from emcache_warehouse.choice import EVERYTHING, Choice, of_runs
 from emcache_warehouse.packaged import packaged_text
 from emcache_warehouse.report.content import Section
 from emcache_warehouse.report.sections import all_sections
+
+EXPLORER_MARK = b'<meta name="generator" content="emcache explore">'
+"""By which an explorer is told from other pages."""
+
+_HEAD = 1 << 10
 
 
 def write_report(workspace: Workspace, out: Path, choice: Choice = EVERYTHING) -> None:
@@ -42,9 +49,20 @@ def write_report(workspace: Workspace, out: Path, choice: Choice = EVERYTHING) -
         )
     made = f"Made {datetime.now(UTC):%Y-%m-%d %H:%M} UTC by emcache {__version__}."
     title = f"emcache report: {workspace.root.name}"
-    page = report_page(title, made, all_sections(workspace, of_runs(workspace.warehouse, choice)))
+    sections = all_sections(workspace, of_runs(workspace.warehouse, choice))
+    page = report_page(title, made, sections, _explorers(out.parent))
     # A folder's name need not be text.
     atomic.write_bytes(out, page.encode(errors="backslashreplace"))
+
+
+def _explorers(folder: Path) -> dict[str, str]:
+    """Explorers that were written into the report's own folder, by what links to them says."""
+    found = {}
+    for path in sorted(folder.glob("*.html")):
+        with suppress(OSError), path.open("rb") as page:
+            if EXPLORER_MARK in page.read(_HEAD):
+                found[f"Explorer of tokens ({path.name})"] = quote(path.name)
+    return found
 
 
 def report_page(

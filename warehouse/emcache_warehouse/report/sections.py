@@ -18,6 +18,7 @@ from emcache_warehouse.query import run_query
 from emcache_warehouse.report.content import Picture, Section, table_of
 from emcache_warehouse.report.leaderboard import scores
 from emcache_warehouse.report.pictures import JPEG, shown_smaller, worst_pictures
+from emcache_warehouse.report.summary import summary
 
 _PICTURES = 8
 _MOST_EPOCHS = 3000
@@ -90,15 +91,17 @@ def all_sections(workspace: Workspace, choice: Choice = EVERYTHING) -> list[Sect
         workspace: Whose warehouse is asked.
         choice: Of which runs and data; see :func:`emcache_warehouse.choice.of_runs`.
     """
+    # Pictures come before tables.
     build: tuple[Callable[[Workspace, Choice], Section], ...] = (
-        what_was_run,
+        summary,
         scores,
-        paper,
+        worst,
         gaps,
         curves,
-        worst,
+        paper,
         audits,
         cost,
+        what_was_run,
     )
     return [*(section(workspace, choice) for section in build), speed(workspace)]
 
