@@ -44,9 +44,11 @@ test-cluster: setup ## Run the tests that start workers, on this machine and by 
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "cluster and not slow"
 
 # It needs other versions of packages than emcache does.
-test-napari: setup ## Read OME-Zarr by ome-zarr and napari's plugin, in an environment of their own.
+test-napari: setup ## Read OME-Zarr by ome-zarr, and open layers in napari, in environments of their own.
 	$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python .venv-napari
 	$(BIN)/uv pip install --quiet --python .venv-napari/bin/python -r tests/ome_zarr/requirements.txt
+	$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python .venv-napari-plugin
+	$(BIN)/uv pip install --quiet --python .venv-napari-plugin/bin/python -r tests/napari/requirements.txt
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m napari
 
 test-slow: setup ## Run the slow tests.
@@ -87,4 +89,4 @@ lock: setup ## Write requirements.lock anew from pyproject.toml and constraints.
 	  --no-emit-index-url --quiet --output-file requirements.lock
 
 clean: ## Remove what setup and demo made.
-	rm -rf .venv .venv-napari $(DEMO)
+	rm -rf .venv .venv-napari .venv-napari-plugin $(DEMO)

@@ -23,6 +23,7 @@ from emcache_cli import (
     gap,
     init,
     metrics,
+    napari,
     params,
     predict,
     query,
@@ -84,6 +85,7 @@ app.add_typer(lazy_group("chart", "Charts of what the warehouse holds."), name="
 app.command("report")(report.report)
 app.command("explore")(explore.explore)
 app.command("serve")(serve.serve)
+app.command("napari")(napari.napari)
 app.add_typer(
     lazy_group(
         "cache", "The feature sets on the disk: what is there, whether it is whole, what can go."

@@ -14,6 +14,7 @@ from emcache.storage.run_names import find_run_id
 from emcache.storage.workspace import Workspace, find_workspace
 from emcache.views.choice import BY_SCORE, Pick
 from emcache.views.collect import Chosen, collect, select_slices
+from emcache.views.layers import layers_of
 from emcache.views.page import PageOptions, WrittenPage, write_page
 from emcache.views.sources import TokenSource, tokens_of_cache, tokens_of_run
 from emcache_cli.asking import report_sync
@@ -21,6 +22,8 @@ from emcache_warehouse.slice_scores import slice_scores
 from emcache_warehouse.sync import sync
 
 _MOST = 12
+# Pictures in napari are as large as the slices, up to what is read part by part.
+_WHOLE = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +96,32 @@ def explore_datasets(
             f"square) and at most {off.largest:.1g}; their standard deviation is {off.spread:.1g}."
         )
     return page
+
+
+def open_in_napari(
+    given: Path | None, datasets: Sequence[str], shown: Shown, reporter: Reporter
+) -> None:
+    """Show slices in napari until its window is closed.
+
+    Raises:
+        UsageError: napari, or what it draws with, is not installed.
+    """
+    # Before anything is read or computed.
+    try:
+        import napari
+    except ImportError as error:
+        raise UsageError(
+            f"napari cannot be imported ({error}); install it with `pip install 'emcache[napari]' "
+            f"PyQt6`."
+        ) from error
+    workspace = find_workspace(given)
+    chosen = choose(workspace, datasets, shown, reporter, _MOST)
+    tokens = _tokens(workspace, chosen, shown, reporter)
+    slices = collect(workspace, chosen, tokens, shown.runs, _WHOLE, shown.device, reporter)
+    viewer = napari.Viewer(title=", ".join(str(one.selection) for one in chosen))
+    for values, about, kind in layers_of(slices):
+        viewer.add_layer(napari.layers.Layer.create(values, about, kind))
+    napari.run()
 
 
 def choose(

@@ -292,6 +292,16 @@ def resize_mask(
     return _resize(pixels, size, Image.Resampling.NEAREST)
 
 
+def resize_values(
+    values: Float32[np.ndarray, "row col"], size: tuple[int, int]
+) -> Float32[np.ndarray, "new_row new_col"]:
+    """Resize numbers, such as probabilities, to rows x columns, bilinear with antialiasing."""
+    rows, columns = size
+    if values.shape == size:
+        return values
+    return np.array(Image.fromarray(values).resize((columns, rows), Image.Resampling.BILINEAR))
+
+
 def resize_colour(
     pixels: UInt8[np.ndarray, "row col 3"], size: tuple[int, int]
 ) -> UInt8[np.ndarray, "new_row new_col 3"]:

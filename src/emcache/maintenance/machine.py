@@ -129,6 +129,8 @@ _EXTRAS = {
     "clipseg": "text prompts (emcache zero-shot)",
     "hdf5": "volumes in HDF5",
     "mrc": "volumes in MRC",
+    "napari": "layers in napari (emcache napari)",
+    "serve": "the workspace in a browser (emcache serve)",
 }
 """What each extra is for."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from jaxtyping import Float32, Int64, UInt8
 
 from emcache.data.classes import IGNORED, ClassRule
 from emcache.data.dataset import Dataset, Selection, Slice, load_dataset
-from emcache.data.resize import resize_image, resize_mask
+from emcache.data.resize import resize_image, resize_mask, resize_values
 from emcache.data.sections import read_reduced_image, read_reduced_mask
 from emcache.errors import DatasetError, EmcacheError
 from emcache.evaluation.predictor import PredictionOptions, Predictor
@@ -42,6 +43,8 @@ class ShownPrediction:
     run: str
     labels: UInt8[np.ndarray, "row col"]
     """0 background, anything else foreground, at the size of the shown picture."""
+    probability: Float32[np.ndarray, "row col"]
+    """Of the foreground, at the same size."""
     counts: Counts | None
     """Foreground at the slice's own size; None without a mask."""
 
@@ -162,6 +165,13 @@ def collect(
     return shown
 
 
+class _Predicted(NamedTuple):
+    run: str
+    labels: UInt8[np.ndarray, "row col"]
+    probability: Float32[np.ndarray, "row col"]
+    counts: Counts | None
+
+
 class _Predictors:
     """Runs, opened when they are first needed; one that cannot be opened is said once."""
 
@@ -173,20 +183,20 @@ class _Predictors:
 
     def predict(
         self, one: Chosen, item: Slice, true: UInt8[np.ndarray, "_ _"] | None, reporter: Reporter
-    ) -> list[tuple[str, UInt8[np.ndarray, "row col"], Counts | None]]:
-        """Labels of every run at the slice's own size, and how they compare with the mask."""
+    ) -> list[_Predicted]:
+        """What every run makes of a slice at its own size, and how it compares with the mask."""
         found = []
         for run in self._runs:
             predictor = self._predictor(run, one.dataset, reporter)
             if predictor is None:
                 continue
-            whole = np.concatenate(
-                [rows.labels for rows in predictor.rows_of(item.image, item.size)]
-            )
+            rows = list(predictor.rows_of(item.image, item.size))
+            whole = np.concatenate([part.labels for part in rows])
+            probability = np.concatenate([part.probability for part in rows])
             counts = None
             if true is not None and true.shape == whole.shape:
                 counts = Counts.of(torch.from_numpy(whole), torch.from_numpy(true))
-            found.append((run.id, whole, counts))
+            found.append(_Predicted(run.id, whole, probability, counts))
         return found
 
     def _predictor(self, run: TrainedRun, dataset: Dataset, reporter: Reporter) -> Predictor | None:
@@ -232,8 +242,13 @@ def _show(
         grid,
         pixels,
         tuple(
-            ShownPrediction(run, resize_mask(labels, size), counts)
-            for run, labels, counts in predictors.predict(one, item, true, reporter)
+            ShownPrediction(
+                found.run,
+                resize_mask(found.labels, size),
+                resize_values(found.probability, size),
+                found.counts,
+            )
+            for found in predictors.predict(one, item, true, reporter)
         ),
     )
 
