@@ -26,6 +26,7 @@ from emcache.models.device import pick_device
 from emcache.models.weights import PRETRAINED, are_at_hand, find_workspace_weights, is_named
 from emcache.progress import Quiet, Reporter
 from emcache.storage.workspace import Workspace
+from emcache.studies.arithmetic import with_one_precision
 from emcache.studies.datasets import add_study_datasets, with_study_datasets
 from emcache.studies.file import Cell, Study, StudyGap
 from emcache.studies.records import StudyRecords
@@ -101,6 +102,7 @@ def plan_study(
         UsageError: An unknown device.
         StudyError: The workspace has a dataset of the study by other options.
     """
+    study = with_one_precision(workspace, study, device, reporter, keep=False)
     workspace = with_study_datasets(workspace, study.own_datasets, data or study.folder)
     records = StudyRecords(workspace)
     planned: set[Any] = set()

@@ -12,6 +12,7 @@ from emcache.cluster.pool import Outcome, Pool
 from emcache.errors import EmcacheError
 from emcache.progress import Quiet, Reporter
 from emcache.storage.workspace import Workspace
+from emcache.studies.arithmetic import with_one_precision
 from emcache.studies.file import Cell, Study, StudyGap
 from emcache.studies.gaps import GapResult, run_study_gaps
 from emcache.studies.records import StudyRecords
@@ -61,6 +62,7 @@ def carry_out_study(
             being accepted; nothing has been trained.
         ClusterError: The workers are gone.
     """
+    study = with_one_precision(workspace, study, device, reporter, keep=True)
     if pool is None:
         results = list(run_study(workspace, study, device, reporter, data))
         return results, list(run_study_gaps(workspace, study, device, reporter))
