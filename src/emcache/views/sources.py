@@ -89,7 +89,10 @@ def _in_words(facts: Mapping[str, Any], run: str | None) -> str:
         if facts.get("pixel_size_nm") is None
         else f"{facts['pixel_size_nm']:g} nm a pixel"
     )
-    adapted = "" if facts.get("adapter_sha256") is None else f", adapted by run {run}"
+    adapted = ""
+    if facts.get("adapter_sha256") is not None:
+        # Without the date and the time, which no other run shares the rest with.
+        adapted = f", adapted by {str(run).split('-', 3)[-1]}"
     untrained = ", untrained" if is_untrained(facts["weights"]) else ""
     return f"{facts['backbone']} ({facts['weights']}{untrained}), {size}{adapted}"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import math
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +21,7 @@ from emcache_warehouse.charts import theme
 _WIDTH = 170
 _GAP = 6
 _BAR = 0.3
+_LETTER, _LINE = 5.8, 13
 _NM_OF_MICROMETRE = 1000
 
 
@@ -91,11 +93,19 @@ def _panel(panel: Panel, *, headed: bool, named: bool, barred: bool) -> theme.Pa
         .encode(x=alt.value(0), y=alt.value(0), url="url:N")
     ]
     if named:
-        layers.append(
-            _one({"text": panel.row})
-            .mark_text(angle=270, baseline="bottom", fontSize=11, color=theme.INK)
-            .encode(x=alt.value(-6), y=alt.value(height / 2), text="text:N")
+        # No longer than the picture is high; further lines stand further left.
+        wide = max(12, int(height / _LETTER))
+        lines = textwrap.wrap(panel.row, wide, break_on_hyphens=False)
+        label = _one({"text": "\n".join(lines)}).mark_text(
+            angle=270,
+            baseline="bottom",
+            fontSize=11,
+            color=theme.INK,
+            lineBreak="\n",
+            lineHeight=_LINE,
         )
+        left = alt.value(-6 - _LINE * (len(lines) - 1))
+        layers.append(label.encode(x=left, y=alt.value(height / 2), text="text:N"))
     if barred and panel.width_nm is not None:
         layers += _scale_bar(panel.width_nm, height)
     chart: theme.Panel = alt.layer(*layers).properties(width=_WIDTH, height=height)
