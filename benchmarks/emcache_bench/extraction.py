@@ -30,7 +30,7 @@ def measure_extraction(setting: Setting) -> Iterator[Measurement]:
     # Several batches, so that reading and computing overlap; on a GPU several shards, so that
     # writing does too: a CPU takes minutes for one.
     few, many, batch = (4, 32, 1) if device.type == "cpu" else (64, 128, 4)
-    edge, slices = (518, 4) if setting.quick else (1022, few)
+    edge, slices = (518, 8) if setting.quick else (1022, few)
     rounds = setting.rounds(3, 12)
     folder = setting.folder / "extraction"
     yield _share(MadeUpData(folder, slices, _SIDE, edge, device, batch=batch), rounds, _ALMOST_ALL)

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from emcache_cli.explore import SliceOptions
+from emcache_cli.explore import ShownDatasets, SliceOptions
 from emcache_cli.groups import with_groups
 from emcache_cli.options import (
     CachedTokensOptions,
@@ -95,10 +95,7 @@ def tokens(
     slices: SliceOptions,
     features: CachedTokensOptions,
     out: OutOption,
-    datasets: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="DATASET...", help="NAME or NAME:SPLIT. (default: all)"),
-    ] = None,
+    datasets: ShownDatasets = None,
     also: Annotated[
         list[str] | None,
         typer.Option(

@@ -63,6 +63,10 @@ class SliceOptions:
         )
 
 
+ShownDatasets = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="DATASET...", help="NAME or NAME:SPLIT. (default: all)"),
+]
 RunsOption = Annotated[
     list[str] | None,
     typer.Option("--run", metavar="RUN", help="A trained run that predicts; several too."),
@@ -81,10 +85,7 @@ TokensOfOption = Annotated[
 def explore(
     slices: SliceOptions,
     tokens: CachedTokensOptions,
-    datasets: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="DATASET...", help="NAME or NAME:SPLIT. (default: all)"),
-    ] = None,
+    datasets: ShownDatasets = None,
     runs: RunsOption = None,
     tokens_of: TokensOfOption = None,
     out: Annotated[
@@ -99,6 +100,9 @@ def explore(
             metavar="N", min=1, help="Principal components of a token, from which similarities are."
         ),
     ] = 64,
+    umap: Annotated[
+        bool, typer.Option("--umap", help="Place tokens by UMAP too, if umap-learn is installed.")
+    ] = False,
     device: DeviceOption = "auto",
     workspace: WorkspaceOption = None,
 ) -> None:
@@ -107,4 +111,6 @@ def explore(
     from emcache_cli.exploring import PageLook, explore_datasets
 
     shown = slices.shown(runs or [], tokens, tokens_of, device)
-    explore_datasets(workspace, datasets or [], shown, PageLook(edge, components), out, Console())
+    explore_datasets(
+        workspace, datasets or [], shown, PageLook(edge, components, umap), out, Console()
+    )

@@ -48,6 +48,7 @@ class PageLook:
 
     edge: int
     components: int
+    umap: bool
 
 
 def explore_datasets(
@@ -83,7 +84,8 @@ def explore_datasets(
     title = f"{', '.join(dict.fromkeys(item.selection for item in slices))} in emcache"
     source = None if tokens is None else tokens.words
     try:
-        page = write_page(out, slices, PageOptions(title, source, notes, look.components))
+        options = PageOptions(title, source, notes, look.components, look.umap)
+        page = write_page(out, slices, options)
     except OSError as error:
         raise UsageError(
             f"{out} cannot be written ({error.strerror}); choose another --out."

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-import typer
-
-from emcache_cli.explore import RunsOption, SliceOptions, TokensOfOption
+from emcache_cli.explore import RunsOption, ShownDatasets, SliceOptions, TokensOfOption
 from emcache_cli.groups import with_groups
 from emcache_cli.options import CachedTokensOptions, DeviceOption, WorkspaceOption
 
@@ -15,10 +11,7 @@ from emcache_cli.options import CachedTokensOptions, DeviceOption, WorkspaceOpti
 def napari(
     slices: SliceOptions,
     tokens: CachedTokensOptions,
-    datasets: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="DATASET...", help="NAME or NAME:SPLIT. (default: all)"),
-    ] = None,
+    datasets: ShownDatasets = None,
     runs: RunsOption = None,
     tokens_of: TokensOfOption = None,
     device: DeviceOption = "auto",

@@ -104,9 +104,11 @@ def select_slices(
         dataset = load_dataset(workspace, selection.dataset, reporter)
         slices = selection.of(dataset)
         known = {item.id for item in slices}
-        prefix = f"{selection}/"
-        own = [name.removeprefix(prefix) for name in names if name.removeprefix(prefix) in known]
-        left = [name for name in left if name.removeprefix(prefix) not in known]
+        # By the slice's own name, or with that of its dataset.
+        prefix = f"{selection.dataset}/"
+        ids = {name: name if name in known else name.removeprefix(prefix) for name in names}
+        own = [ids[name] for name in names if ids[name] in known]
+        left = [name for name in left if ids[name] not in known]
         if names:
             shown = named_slices(slices, own)
         else:

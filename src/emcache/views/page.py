@@ -28,6 +28,7 @@ from emcache.views.collect import ShownSlice
 from emcache.views.colours import pca_colours
 from emcache.views.programs import read_static
 from emcache.views.reduction import ReducedTokens, reduce_tokens
+from emcache.views.umap_plane import umap_plane
 
 _QUALITY = 80
 
@@ -64,6 +65,8 @@ class PageOptions:
     """Shown below the title."""
     components: int = 64
     """The most principal components of a token."""
+    umap: bool = False
+    """Whether tokens are placed by UMAP too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +105,9 @@ def render_page(
     with_tokens = [item for item in slices if item.tokens is not None]
     grids = [item.tokens for item in with_tokens if item.tokens is not None]
     reduced = reduce_tokens(grids, options.components) if grids else None
+    plane = np.zeros(0, np.float32)
+    if options.umap and reduced is not None:
+        plane = umap_plane(reduced.deviations())
     labels = _Labels()
     facts = _facts(slices, reduced, labels, options)
     blobs = {
@@ -110,7 +116,7 @@ def render_page(
         "colours": _colours(with_tokens),
         "pixels": _pixels(with_tokens),
         "labels": labels.all(),
-        "plane": np.zeros(0, np.float32),
+        "plane": plane,
     }
     page = _PAGE.format(
         title=escape(options.title),

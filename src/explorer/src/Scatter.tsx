@@ -34,8 +34,11 @@ function cloudOf(page: Page, kind: state.Points): Cloud {
     let low = Infinity;
     let high = -Infinity;
     for (const point of at) {
-      low = Math.min(low, point[axis]);
-      high = Math.max(high, point[axis]);
+      // Tokens that are not in the sample have no place.
+      if (!Number.isNaN(point[axis])) {
+        low = Math.min(low, point[axis]);
+        high = Math.max(high, point[axis]);
+      }
     }
     const scale = scaleLinear([low, high], ends);
     return Float32Array.from(at, (point) => scale(point[axis]));

@@ -132,29 +132,50 @@ export function SliceView({ page, slice, index }: Props) {
   }
 
   function press(event: PointerEvent) {
-    if (state.tool.value !== "select" || event.button !== 0 || !event.isPrimary) {
+    if (!event.isPrimary) {
+      // A second finger: the two of them zoom, and the first one chose nothing.
+      stroke.current = null;
       return;
     }
     const token = tokenOf(event);
-    if (token !== null) {
-      const started = performance.now();
-      stroke.current = { sign: event.shiftKey ? -1 : 1, tokens: new Set([token]) };
-      state.addClicks([token], stroke.current.sign);
-      // Everything is drawn by now: signals run what depends on them at once.
-      document.documentElement.dataset.milliseconds = (performance.now() - started).toFixed(1);
-      if (event.pointerId > 0) {
-        canvas.current!.setPointerCapture(event.pointerId);
-      }
+    if (state.tool.value !== "select" || event.button !== 0 || token === null) {
+      return;
     }
+    stroke.current = { sign: event.shiftKey ? -1 : 1, tokens: new Set() };
+    if (event.pointerType !== "touch") {
+      choose(token);
+    }
+    if (event.pointerId > 0) {
+      canvas.current!.setPointerCapture(event.pointerId);
+    }
+  }
+
+  /** Adds a token to the stroke, or subtracts it; everything is drawn when this returns. */
+  function choose(token: number) {
+    const held = stroke.current;
+    if (!held || held.tokens.has(token)) {
+      return;
+    }
+    const started = performance.now();
+    held.tokens.add(token);
+    state.addClicks([token], held.sign);
+    document.documentElement.dataset.milliseconds = (performance.now() - started).toFixed(1);
   }
 
   function move(event: PointerEvent) {
     const token = tokenOf(event);
     state.hovered.value = token;
-    if (stroke.current && token !== null && !stroke.current.tokens.has(token)) {
-      stroke.current.tokens.add(token);
-      state.addClicks([token], stroke.current.sign);
+    if (token !== null) {
+      choose(token);
     }
+  }
+
+  function lift(event: PointerEvent) {
+    const token = tokenOf(event);
+    if (token !== null) {
+      choose(token);
+    }
+    stroke.current = null;
   }
 
   function key(event: KeyboardEvent) {
@@ -203,7 +224,7 @@ export function SliceView({ page, slice, index }: Props) {
         class={state.tool.value}
         onPointerDown={press}
         onPointerMove={move}
-        onPointerUp={() => (stroke.current = null)}
+        onPointerUp={lift}
         onPointerCancel={() => (stroke.current = null)}
         onPointerLeave={() => (state.hovered.value = null)}
         onKeyDown={key}
