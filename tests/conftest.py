@@ -153,13 +153,6 @@ def pretrained_file() -> Path:
 
 
 @pytest.fixture(scope="session")
-def no_pretrained_file() -> None:
-    """For what stands in where the checkpoint is absent."""
-    if PRETRAINED.is_file():
-        pytest.skip("the checkpoint is there, and the same is tested with it")
-
-
-@pytest.fixture(scope="session")
 def lucchi_root() -> Path:
     """The real Lucchi++ slices, some of the released numbers; likewise."""
     if not (DATA / "lucchi++" / "Train_In").is_dir():

@@ -412,10 +412,10 @@ def test_the_lock_of_the_page_records_no_addresses(checkout):
 @pytest.mark.weights
 @pytest.mark.browser
 def test_a_mitochondrion_of_one_microscope_finds_those_of_another(
-    vnc_root, lucchi_root, pretrained_file, run, browser, tmp_path, checkout, record_property
+    few_vnc_root, lucchi_root, pretrained_file, run, browser, tmp_path, checkout, record_property
 ):
     run("init", ".")
-    run("dataset", "add", "vnc", "--root", vnc_root, "--layout", "vnc")
+    run("dataset", "add", "vnc", "--root", few_vnc_root, "--layout", "vnc")
     run("dataset", "add", "lucchi", "--root", lucchi_root, "--layout", "lucchi++", "--every", "40")
     for name in ("vnc", "lucchi"):
         words = (

@@ -72,6 +72,7 @@ def run_main_job(readme: str, lines: list[str], folder: Path, **different: objec
     return answers
 
 
+@pytest.mark.slow
 @pytest.mark.real
 @pytest.mark.weights
 def test_the_main_job_with_a_checkpoint(
@@ -88,9 +89,7 @@ def test_the_main_job_with_a_checkpoint(
 
 
 @pytest.mark.real
-def test_the_main_job_without_a_checkpoint(
-    checkout: Path, tmp_path: Path, vnc_root: Path, no_pretrained_file: None
-) -> None:
+def test_the_main_job_without_a_checkpoint(checkout: Path, tmp_path: Path, vnc_root: Path) -> None:
     """The same lines at a small size; of what they print only the scores are others."""
     readme = (checkout / "README.md").read_text()
     lines = lines_of(readme, "emcache init")

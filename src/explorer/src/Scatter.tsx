@@ -147,6 +147,7 @@ export function Scatter({ page }: { page: Page }) {
             <option value="dataset">dataset</option>
             <option value="split">split</option>
             <option value="class">class</option>
+            {page.facts.runs.length > 0 && <option value="score">score of the run</option>}
             <option value="similarity">similarity</option>
           </select>
         </label>
@@ -186,22 +187,39 @@ function colouringOf(page: Page, kind: state.Points, owners: Uint16Array, shown:
   const range = state.range.value;
   const ownerOf = (i: number) => slices[kind === "slices" ? shown[i] : owners[i]];
   const chosen = state.colouring.value;
+  const scaled = (value: number, low: number, high: number): Rgb => {
+    const step = Math.round((255 * (value - low)) / (high - low || 1));
+    return SCALE[Math.max(0, Math.min(255, step))];
+  };
+  const ends = (low: string, high: string): [string, string][] => [
+    [low, css(SCALE[0])],
+    [high, css(SCALE[255])],
+  ];
   if (chosen === "similarity" && values && range) {
-    const colour = (value: number): Rgb => {
-      const step = Math.round((255 * (value - range.low)) / (range.high - range.low || 1));
-      return SCALE[Math.max(0, Math.min(255, step))];
-    };
     const mean = (i: number) => {
       const slice = slices[shown[i]];
       const part = values.subarray(slice.first, slice.first + slice.grid![0] * slice.grid![1]);
       return part.reduce((sum, value) => sum + value, 0) / part.length;
     };
     return {
-      of: (i: number) => css(colour(kind === "slices" ? mean(i) : values[i])),
-      legend: [
-        [`low (${range.low.toFixed(2)})`, css(SCALE[0])],
-        [`high (${range.high.toFixed(2)})`, css(SCALE[255])],
-      ] as [string, string][],
+      of: (i: number) =>
+        css(scaled(kind === "slices" ? mean(i) : values[i], range.low, range.high)),
+      legend: ends(`low (${range.low.toFixed(2)})`, `high (${range.high.toFixed(2)})`),
+    };
+  }
+  if (chosen === "score" && page.facts.runs.length) {
+    const run = page.facts.runs[state.run.value];
+    const scores = slices.map((s) => s.predictions.find((item) => item.run === run)?.iou ?? null);
+    const known = scores.filter((score) => score !== null);
+    const [low, high] = [Math.min(...known), Math.max(...known)];
+    return {
+      of: (i: number) => {
+        const score = scores[kind === "slices" ? shown[i] : owners[i]];
+        return score === null ? "#888" : css(scaled(score, low, high));
+      },
+      legend: known.length
+        ? ends(`IoU ${low.toFixed(3)}`, `IoU ${high.toFixed(3)}`)
+        : ([["no score", "#888"]] as [string, string][]),
     };
   }
   const category = (i: number): string => {

@@ -7,7 +7,7 @@ import { Click, Range, rangeOf, similarities } from "./similarity";
 
 export type Layer = "none" | "joint" | "own" | "similarity" | "found" | "prediction" | "errors";
 export type Tool = "select" | "pan";
-export type Colouring = "dataset" | "split" | "class" | "similarity";
+export type Colouring = "dataset" | "split" | "class" | "score" | "similarity";
 export type Points = "slices" | "tokens" | "plane";
 
 export const page = signal<Page | null>(null);

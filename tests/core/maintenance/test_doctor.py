@@ -115,8 +115,13 @@ def test_the_packages_here_fit() -> None:
     findings = list(look_at_packages())
     assert {finding.name for finding in findings} == {"emcache", "packages", "extras"}
     assert {finding.verdict for finding in findings} == {PASS}
-    extras = [f.message.split()[0] for f in findings if f.name == "extras"]
-    assert extras == ["transformers", "dask-jobqueue", "distributed", "h5py", "mrcfile"]
+    # napari needs a window, and is not among what the checkout installs.
+    extras = [
+        f.message.split()[0] for f in findings if f.name == "extras" and "napari" not in f.message
+    ]
+    assert extras == [
+        "transformers", "dask-jobqueue", "distributed", "h5py", "mrcfile", "starlette", "uvicorn"
+    ]  # fmt: skip
     assert f"torch {torch.__version__.partition('+')[0]}" in only(findings, "packages").message
 
 
