@@ -105,7 +105,13 @@ def slices(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("name", SCENARIOS)
+# `make faults` kills in all of them.
+_SLOW = ("dataset add", "sync", "rebuild", "train-head")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow) if n in _SLOW else n for n in SCENARIOS]
+)
 def test_killed_at_random_moments(name, server, slices, tmp_path, full, chance, count):
     before, command = SCENARIOS[name]
     template = tmp_path / "template"

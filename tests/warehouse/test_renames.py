@@ -38,7 +38,7 @@ def names_in(made_up, name: str) -> bool:
     return f"'{name}'" in text or f"'{name}:" in text or f" + {name}'" in text
 
 
-@pytest.mark.parametrize("at_once", [False, True])
+@pytest.mark.parametrize("at_once", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_what_is_recorded_follows_a_new_name(made_up, filled_once, at_once):
     shutil.copytree(filled_once.root, made_up.root, dirs_exist_ok=True)
     if at_once:

@@ -78,6 +78,8 @@ def make_server(workspace: Workspace, port: int, device: str) -> Served:
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((_ADDRESS, port))
+        # Now, so that whoever opens the printed address at once waits and is not refused.
+        listener.listen()
     except OSError as error:
         listener.close()
         why = "taken" if error.errno == errno.EADDRINUSE else f"not to be had ({error.strerror})"
