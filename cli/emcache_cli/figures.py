@@ -183,4 +183,4 @@ def _prediction_row(item: ShownSlice) -> list[Panel]:
 
 
 def _width_nm(item: ShownSlice) -> float | None:
-    return None if item.pixel_nm is None else item.pixel_nm * item.item.width
+    return None if item.pixel_nm is None else item.pixel_nm[1] * item.item.width

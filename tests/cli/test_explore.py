@@ -400,7 +400,9 @@ def test_the_bundle_is_that_of_its_sources(checkout, tmp_path, monkeypatch):
 
 
 def test_the_lock_of_the_page_records_no_addresses(checkout):
-    lock = json.loads((checkout / "src/explorer/package-lock.json").read_text())
+    text = (checkout / "src/explorer/package-lock.json").read_text()
+    assert "://" not in text
+    lock = json.loads(text)
     assert not [name for name, package in lock["packages"].items() if "resolved" in package]
     assert all("integrity" in package for name, package in lock["packages"].items() if name)
 

@@ -30,7 +30,7 @@ def root(tmp_path_factory, run_anywhere) -> Path:
         done = run_anywhere(*words, cwd=folder)
         assert done.code == 0, done
 
-    globs = ("--images", "images/*.png", "--masks", "masks/*.png", "--voxel-size", "50,4,4")
+    globs = ("--images", "images/*.png", "--masks", "masks/*.png", "--voxel-size", "50,4,5")
     split = ("--split", "random:0.5:0")
     for words in (
         ("init", "."),
@@ -102,10 +102,11 @@ def test_the_command_makes_a_layer_of_everything(root, monkeypatch, run_anywhere
     assert [values.shape for values, _, _ in layers] == [
         (4, 84, 84), (4, 6, 6, 3), (4, 84, 84), (4, 84, 84), (4, 84, 84),
     ]  # fmt: skip
-    # In nanometres: 4 a pixel, 56 a token, whose middle is 6.5 pixels from that of the first pixel.
-    assert layers[0][1]["scale"] == (1.0, 4.0, 4.0)
-    assert layers[1][1]["scale"] == (1.0, 56.0, 56.0)
-    assert layers[1][1]["translate"] == (0.0, 26.0, 26.0)
+    # In nanometres: 4 a row and 5 a column. A token is 14 pixels wide, and its middle is 6.5 pixels
+    # from that of its first pixel.
+    assert layers[0][1]["scale"] == (1.0, 4.0, 5.0)
+    assert layers[1][1]["scale"] == (1.0, 56.0, 70.0)
+    assert layers[1][1]["translate"] == (0.0, 26.0, 32.5)
 
 
 def test_without_napari_it_says_what_to_install(root, monkeypatch, run_anywhere):

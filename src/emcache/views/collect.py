@@ -55,8 +55,8 @@ class ShownSlice:
 
     selection: str
     item: Slice
-    pixel_nm: float | None
-    """Nanometres of a column of the slice; None where unknown."""
+    pixel_nm: tuple[float, float] | None
+    """Nanometres of a row and of a column of the slice; None where unknown."""
     image: UInt8[np.ndarray, "row col"]
     """At most as large as was asked for."""
     labels: UInt8[np.ndarray, "row col"] | None
@@ -238,7 +238,7 @@ def _show(
     return ShownSlice(
         str(one.selection),
         item,
-        None if voxel is None else voxel[2],
+        None if voxel is None else voxel[1:],
         resize_image(image, size),
         None if true is None else resize_mask(true, size),
         grid,

@@ -52,8 +52,8 @@ def _stack(name: str, stack: Sequence[ShownSlice]) -> list[Layer]:
     first = stack[0]
     rows, columns = first.image.shape
     # A pixel of the shown picture, in nanometres or in pixels of the slice.
-    nm = 1.0 if first.pixel_nm is None else first.pixel_nm
-    pixel = (nm * first.item.height / rows, nm * first.item.width / columns)
+    nm = first.pixel_nm or (1.0, 1.0)
+    pixel = (nm[0] * first.item.height / rows, nm[1] * first.item.width / columns)
     scale = (1.0, *pixel)
     units = ("pixel", *(("nm", "nm") if first.pixel_nm is not None else ("pixel", "pixel")))
     common: dict[str, Any] = {

@@ -205,7 +205,6 @@ def _facts(
                     for found in item.predictions
                 ],
                 "plane": mean,
-                "nanometres": item.pixel_nm,
             }
         )
         first += 0 if grid is None else grid[0] * grid[1]

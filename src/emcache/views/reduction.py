@@ -59,25 +59,6 @@ class ReducedTokens:
         )
         return values
 
-    def similarities(
-        self, weights: Sequence[float], positions: Sequence[int]
-    ) -> Float32[np.ndarray, " token"]:
-        """Weighted sum of every token's cosine similarities to some tokens.
-
-        Args:
-            weights: One for each of these tokens.
-            positions: Which tokens.
-        """
-        deviations = self.deviations()
-        share = np.asarray(weights, np.float32)
-        chosen = list(positions)
-        query = share @ deviations[chosen]
-        beside = float(share @ self.along_mean[chosen]) - float(share.sum()) * self.mean_square
-        found: Float32[np.ndarray, " token"] = (
-            deviations @ query + float(share.sum()) * self.along_mean + beside
-        )
-        return found
-
 
 def reduce_tokens(
     grids: Sequence[Float[np.ndarray, "_ _ channel"]], components: int

@@ -26,8 +26,6 @@ export interface Slice {
   predictions: Prediction[];
   /** Where the mean of its tokens lies in the plane of two principal components. */
   plane: [number, number] | null;
-  /** Nanometres of a column; null where unknown. */
-  nanometres: number | null;
 }
 
 export interface Facts {
