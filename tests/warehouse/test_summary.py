@@ -69,6 +69,10 @@ def test_scores_of_slices_that_were_learned_from_are_not_the_best(made_up, place
     counts = pl.concat(
         [
             made_up.counts(["vnc"], 12, iou=0.5),
+            # The same tissue among the test slices, and what a run was trained on.
+            made_up.counts(["vnc"], 12, iou=0.95, from_training=0).with_columns(
+                slice_id=pl.format("seen-{}", "slice_id")
+            ),
             made_up.counts(["vnc"], 12, split="train", iou=0.95, from_training=0),
         ]
     )
