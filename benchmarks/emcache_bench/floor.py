@@ -65,8 +65,6 @@ class _Piece:
     """Whose layers the step runs."""
     copies: dict[type[nn.Module], float]
     """How often the output of a layer must at least be copied."""
-    norms_only: nn.Module | None = None
-    """A part of the model whose GELUs are counted with the norms before them."""
     gradients: bool = True
     """Whether the step goes backward too."""
 
@@ -108,7 +106,7 @@ def _measure(name: str, parts: _Parts, setting: Setting) -> Iterator[Measurement
 def _head(device: torch.device, _: Precision) -> _Piece:
     """A step of the study's head, as ``train-head`` makes it: in the precision of ``auto``."""
     ours = Ours(_tokens(_EDGE // PATCH), _masks(device), device)
-    return _Piece(ours.step, ours.head, _BOTH_WAYS, norms_only=ours.head)
+    return _Piece(ours.step, ours.head, _BOTH_WAYS)
 
 
 def _backbone(device: torch.device, precision: Precision) -> _Piece:
@@ -131,9 +129,7 @@ def _lora(device: torch.device, precision: Precision) -> _Piece:
     trainer = Trainer(Segmenter(backbone, head), Protocol(), device, precision)
     images = torch.randn(_BATCH, 3, _EDGE, _EDGE, device=device)
     batch = Batch(tuple(range(_BATCH)), images, _masks(device))
-    return _Piece(
-        lambda: trainer.train_epoch(iter([[batch]])), trainer.model, _BOTH_WAYS, norms_only=head
-    )
+    return _Piece(lambda: trainer.train_epoch(iter([[batch]])), trainer.model, _BOTH_WAYS)
 
 
 def _tokens(grid: int) -> Tensor:
@@ -166,12 +162,7 @@ class _Parts:
         self._products: list[_Product] = []
         self._moved: list[tuple[Tensor, float]] = []
         self.flop = 0.0
-        within = set() if piece.norms_only is None else set(piece.norms_only.modules())
-        hooks = [
-            layer.register_forward_hook(self._note)
-            for layer in piece.model.modules()
-            if not (isinstance(layer, nn.GELU) and layer in within)
-        ]
+        hooks = [layer.register_forward_hook(self._note) for layer in piece.model.modules()]
         with self._noting_attention():
             piece.step()
         for hook in hooks:

@@ -17,10 +17,12 @@ from torch.utils.checkpoint import checkpoint
 
 from emcache.models.backbones.base import BackboneModule, count_blocks, empty_backbone
 from emcache.models.backbones.registry import BackboneSpec
-from emcache.models.norms import BatchNorm, DomainBatchNorm2d, Norm, batches_seen
+from emcache.models.norms import BatchNorm, DomainBatchNorm2d, Norm, batches_seen, plain_norm
 
 _STEM = 512
 _WIDTHS = (512, 256, 128, 64, 64)
+_in_norm = nn.Identity
+"""In the place of a GELU that the norm before it computes too: weights keep their names."""
 
 
 class Head(nn.Module, ABC):
@@ -75,18 +77,20 @@ class DeconvHead(Head):
     1x1 logits. For two classes it has 3,632,258 + 512 D parameters.
     """
 
-    def __init__(self, dim: int, classes: int = 2, norm: Norm = nn.BatchNorm2d) -> None:
+    def __init__(self, dim: int, classes: int = 2, norm: Norm = plain_norm) -> None:
         super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(dim, _STEM, 1, bias=False), norm(_STEM), nn.GELU())
+        self.stem = nn.Sequential(
+            nn.Conv2d(dim, _STEM, 1, bias=False), norm(_STEM, gelu=True), _in_norm()
+        )
         self.blocks = nn.Sequential(
             *(
                 nn.Sequential(
                     nn.ConvTranspose2d(before, after, 4, stride=2, padding=1, bias=False),
-                    norm(after),
-                    nn.GELU(),
+                    norm(after, gelu=True),
+                    _in_norm(),
                     nn.Conv2d(after, after, 3, padding=1, bias=False),
-                    norm(after),
-                    nn.GELU(),
+                    norm(after, gelu=True),
+                    _in_norm(),
                 )
                 for before, after in pairwise(_WIDTHS)
             )
@@ -114,17 +118,17 @@ class SkipHead(Head):
 
     takes_images = True
 
-    def __init__(self, dim: int, classes: int = 2, norm: Norm = nn.BatchNorm2d) -> None:
+    def __init__(self, dim: int, classes: int = 2, norm: Norm = plain_norm) -> None:
         super().__init__()
         trunk = DeconvHead(dim, classes, norm)
         self.stem, self.blocks = trunk.stem, trunk.blocks
         self.skip = nn.Sequential(
             nn.Conv2d(3, _SKIP_WIDTH, 3, padding=1, bias=False),
-            norm(_SKIP_WIDTH),
-            nn.GELU(),
+            norm(_SKIP_WIDTH, gelu=True),
+            _in_norm(),
             nn.Conv2d(_SKIP_WIDTH, _SKIP_WIDTH, 3, padding=1, bias=False),
-            norm(_SKIP_WIDTH),
-            nn.GELU(),
+            norm(_SKIP_WIDTH, gelu=True),
+            _in_norm(),
         )
         self.classifier = nn.Conv2d(_WIDTHS[-1] + _SKIP_WIDTH, classes, 1)
 
@@ -166,7 +170,7 @@ class LinearHead(Head):
 
     _MOMENTUM = 0.1
 
-    def __init__(self, dim: int, classes: int = 2, norm: Norm = nn.BatchNorm2d) -> None:
+    def __init__(self, dim: int, classes: int = 2, norm: Norm = plain_norm) -> None:
         super().__init__()
         self.norm: BatchNorm = norm(dim)
         self.classifier = nn.Conv2d(dim, classes, 1)
@@ -230,7 +234,7 @@ def build_head(
         domains: Of how many domains batch norm keeps statistics of their own; 0 for plain batch
             norm, which knows no domains.
     """
-    norm: Norm = partial(DomainBatchNorm2d, domains=domains) if domains else nn.BatchNorm2d
+    norm: Norm = partial(DomainBatchNorm2d, domains=domains) if domains else plain_norm
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         head = _HEADS[kind](dim, classes, norm)

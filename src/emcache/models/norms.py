@@ -1,6 +1,6 @@
-"""Batch norm with statistics of their own for each domain.
+"""Batch norm, with a GELU after it or with statistics of their own for each domain.
 
-Scale and shift are learned from all domains together; mean and variance are those of the domain
+Of domains, scale and shift are learned from all together; mean and variance are those of the domain
 that a batch comes from. A domain that was never trained on needs unlabelled slices alone (Li et
 al., *Revisiting Batch Normalization For Practical Domain Adaptation*, arXiv 1603.04779).
 """
@@ -16,6 +16,32 @@ from torch import Tensor, nn
 from torch.nn import functional
 from typing_extensions import override
 
+from emcache.models.norm_gelu import norm_gelu
+
+
+class BatchNormGELU2d(nn.BatchNorm2d):
+    """PyTorch's batch norm, and GELU, in one pass where that is possible."""
+
+    @override
+    def forward(
+        self, values: Float[Tensor, "batch channel row col"]
+    ) -> Float[Tensor, "batch channel row col"]:
+        """Normalise by the batch while training, else by the running statistics; then GELU."""
+        assert self.running_mean is not None and self.running_var is not None  # noqa: S101, PT018
+        assert self.num_batches_tracked is not None and self.momentum is not None  # noqa: S101, PT018
+        if self.training:
+            self.num_batches_tracked.add_(1)
+        return norm_gelu(
+            values,
+            self.running_mean,
+            self.running_var,
+            self.weight,
+            self.bias,
+            self.training,
+            self.momentum,
+            self.eps,
+        )
+
 
 class DomainBatchNorm2d(nn.Module):
     """Batch norm whose running mean and variance are kept for each domain.
@@ -23,12 +49,14 @@ class DomainBatchNorm2d(nn.Module):
     Args:
         channels: Of its input.
         domains: How many there are at first.
+        gelu: Whether a GELU comes after it.
     """
 
     eps = 1e-5
 
-    def __init__(self, channels: int, domains: int) -> None:
+    def __init__(self, channels: int, domains: int, *, gelu: bool = False) -> None:
         super().__init__()
+        self._normalise = norm_gelu if gelu else functional.batch_norm
         self.weight = nn.Parameter(torch.ones(channels))
         self.bias = nn.Parameter(torch.zeros(channels))
         self.running_mean: Tensor
@@ -52,7 +80,7 @@ class DomainBatchNorm2d(nn.Module):
         if self.training:
             self.num_batches_tracked[self.domain] += 1
         momentum = 1 / batches_seen(self) if self.cumulative and self.training else self.momentum
-        return functional.batch_norm(
+        return self._normalise(
             values,
             self.running_mean[self.domain],
             self.running_var[self.domain],
@@ -78,8 +106,13 @@ class DomainBatchNorm2d(nn.Module):
 
 
 BatchNorm = nn.BatchNorm2d | DomainBatchNorm2d
-Norm = Callable[[int], BatchNorm]
-"""From a number of channels to a batch norm."""
+Norm = Callable[..., BatchNorm]
+"""From a number of channels to a batch norm; ``gelu=True`` for one with a GELU after it."""
+
+
+def plain_norm(channels: int, *, gelu: bool = False) -> nn.BatchNorm2d:
+    """Batch norm that knows no domains."""
+    return BatchNormGELU2d(channels) if gelu else nn.BatchNorm2d(channels)
 
 
 def batches_seen(norm: BatchNorm) -> int:
