@@ -7,8 +7,9 @@ from collections.abc import Iterable, Iterator, Sequence
 import torch
 
 from emcache.models.arithmetic import autocast, pick_precision
-from emcache.models.device import kept_memory, pick_layout
+from emcache.models.device import kept_memory
 from emcache.models.heads import Segmenter, build_head
+from emcache.models.layouts import pick_layout
 from emcache.models.loading import load_backbone
 from emcache.training.batches import (
     Batch,
@@ -91,7 +92,7 @@ class _Epochs:
         self._precision = pick_precision("auto", device)
         self._device = device
         self._order = chunks(range(data.slices), 2)
-        head = build_head("deconv", job.spec.dim, 0, layout=pick_layout(device))
+        head = build_head("deconv", job.spec.dim, 0, layout=pick_layout(device, self._precision))
         self._head = Trainer(head, Protocol(), device, self._precision)
         self.residencies = ["ram", "disk"]
         if device.type == "cuda":

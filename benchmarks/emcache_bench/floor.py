@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from emcache.models.arithmetic import Precision, autocast, pick_precision
 from emcache.models.backbones.base import random_backbone
 from emcache.models.backbones.registry import find_backbone
-from emcache.models.device import kept_memory, pick_layout
+from emcache.models.device import kept_memory
 from emcache.models.heads import Segmenter, build_head
+from emcache.models.layouts import pick_layout
 from emcache.models.lora import attach_adapter
 from emcache.training.batches import Batch
 from emcache.training.protocol import Protocol
@@ -125,7 +126,7 @@ def _lora(device: torch.device, precision: Precision) -> _Piece:
     """A step of adapters on all blocks, with the study's head."""
     backbone = random_backbone(find_backbone(BACKBONE), 0).to(device).eval().requires_grad_(False)
     attach_adapter(backbone, 16, 32.0, ["attn.qkv", "attn.proj"], 0, None)
-    head = build_head("deconv", backbone.dim, 0, layout=pick_layout(device))
+    head = build_head("deconv", backbone.dim, 0, layout=pick_layout(device, precision))
     trainer = Trainer(Segmenter(backbone, head), Protocol(), device, precision)
     images = torch.randn(_BATCH, 3, _EDGE, _EDGE, device=device)
     batch = Batch(tuple(range(_BATCH)), images, _masks(device))

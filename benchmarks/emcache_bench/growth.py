@@ -13,8 +13,8 @@ import torch
 from emcache.auditing.run import audit_dataset
 from emcache.cache.extract import run_extraction
 from emcache.models.arithmetic import Precision
-from emcache.models.device import pick_layout
 from emcache.models.heads import build_head
+from emcache.models.layouts import pick_layout
 from emcache.progress import Quiet
 from emcache.training.batches import Residency, TokenReader, open_examples
 from emcache.training.protocol import Protocol
@@ -91,7 +91,7 @@ def _stages(folder: Path, count: int, device: torch.device) -> dict[str, Work]:
         reader = TokenReader([data.features])
         examples, _ = open_examples(reader, device, Residency.DISK, positions)
         # The smallest head: what grows in another way than the steps would be lost in a larger one.
-        head = build_head("linear", job.spec.dim, 0, layout=pick_layout(device))
+        head = build_head("linear", job.spec.dim, 0, layout=pick_layout(device, Precision.FLOAT32))
         trainer = Trainer(head, Protocol(), device, Precision.FLOAT32)
         trainer.train_epoch(examples.steps(chunks(positions, Protocol().batch)))
 

@@ -15,8 +15,9 @@ from monai.losses import DiceLoss
 from torch import Tensor, nn
 
 from emcache.models.arithmetic import pick_precision
-from emcache.models.device import kept_memory, pick_layout
+from emcache.models.device import kept_memory
 from emcache.models.heads import DeconvHead, build_head
+from emcache.models.layouts import pick_layout
 from emcache.training.batches import Batch
 from emcache.training.protocol import Protocol
 from emcache.training.trainer import Trainer
@@ -33,8 +34,9 @@ class Ours:
     """A step as ``train-head`` makes it: the device's own layout, and bfloat16 where it has it."""
 
     def __init__(self, tokens: Tensor, masks: Tensor, device: torch.device) -> None:
-        self.head = build_head("deconv", DIM, 0, layout=pick_layout(device))
-        self._trainer = Trainer(self.head, Protocol(), device, pick_precision("auto", device))
+        precision = pick_precision("auto", device)
+        self.head = build_head("deconv", DIM, 0, layout=pick_layout(device, precision))
+        self._trainer = Trainer(self.head, Protocol(), device, precision)
         self._trainer.model.train()
         inputs = tokens.to(device).float().permute(0, 3, 1, 2)
         self._batch = Batch(tuple(range(_BATCH)), inputs, masks.to(device))

@@ -10,9 +10,10 @@ from torch import Tensor
 from emcache.models.arithmetic import autocast, pick_precision
 from emcache.models.backbones.base import BackboneModule, random_backbone
 from emcache.models.backbones.registry import find_backbone
-from emcache.models.device import kept_memory, pick_layout
+from emcache.models.device import kept_memory
 from emcache.models.heads import Segmenter, build_head
 from emcache.models.layer_names import raw_layer
+from emcache.models.layouts import pick_layout
 from emcache.models.lora import attach_adapter
 from emcache.training.batches import Batch
 from emcache.training.protocol import Protocol
@@ -116,7 +117,8 @@ class _Sides:
         tokens.sum().backward()  # type: ignore[no-untyped-call]
 
     def _step(self, after: int, inputs: Tensor) -> Work:
-        head = build_head("deconv", self._last.dim, 0, layout=pick_layout(self._device))
+        layout = pick_layout(self._device, self._precision)
+        head = build_head("deconv", self._last.dim, 0, layout=layout)
         model = Segmenter(self._last, head, after=after)
         trainer = Trainer(model, Protocol(), self._device, self._precision)
         batch = Batch(tuple(range(_BATCH)), inputs, self._masks)

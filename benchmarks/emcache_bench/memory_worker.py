@@ -19,8 +19,9 @@ import torch
 from emcache.cache.feature_set import FeatureSet
 from emcache.cache.labels import LabelSet
 from emcache.models.arithmetic import pick_precision
-from emcache.models.device import kept_memory, pick_layout
+from emcache.models.device import kept_memory
 from emcache.models.heads import build_head
+from emcache.models.layouts import pick_layout
 from emcache.training.batches import LabelledFeatures, Residency, TokenReader, open_examples
 from emcache.training.protocol import Protocol
 from emcache.training.sampling import chunks
@@ -69,8 +70,9 @@ def main() -> None:
         reader = TokenReader([LabelledFeatures(feature_set, labels)])
         examples, _ = open_examples(reader, device, Residency(residency), positions)
         dim = feature_set.description["dim"]
-        head = build_head("deconv", dim, 0, layout=pick_layout(device))
-        trainer = Trainer(head, protocol, device, pick_precision("auto", device))
+        precision = pick_precision("auto", device)
+        head = build_head("deconv", dim, 0, layout=pick_layout(device, precision))
+        trainer = Trainer(head, protocol, device, precision)
         orders = cycle(
             chunks(positions[first :: int(rounds)], protocol.batch) for first in range(int(rounds))
         )

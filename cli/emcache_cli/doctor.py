@@ -16,7 +16,9 @@ def doctor(
     ] = False,
     measure: Annotated[
         bool,
-        typer.Option("--measure", help="Measure anew which arithmetic the device is faster in."),
+        typer.Option(
+            "--measure", help="Measure anew which arithmetic, layout and threads are fastest."
+        ),
     ] = False,
     output_format: FormatOption = None,
     workspace: WorkspaceOption = None,
@@ -30,10 +32,10 @@ def doctor(
     from emcache_cli.diagnosis import diagnose, show_findings
 
     if measure:
-        from emcache.models.arithmetic import measure_again
         from emcache.models.device import pick_device
+        from emcache.models.measured import timings
 
-        measure_again(pick_device())
+        timings(pick_device(), again=True)
     findings = diagnose(workspace, thorough)
     show_findings(findings, output_format, Console())
     if any(finding.verdict is Verdict.FAIL for finding in findings):

@@ -27,7 +27,7 @@ import emcache.models.arithmetic
 from emcache.cache.recipe import place_slices, plan_shards
 from emcache.errors import TrainingError, UsageError
 from emcache.findings import Verdict
-from emcache.models.device import advise_on_memory, pick_layout
+from emcache.models.device import advise_on_memory
 from emcache.models.heads import build_head
 from emcache.progress import Quiet
 from emcache.storage.records import list_record_ids, read_record
@@ -126,7 +126,7 @@ def test_growth_compares_time_per_slice_at_the_two_largest_sizes():
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 def test_our_step_is_the_references_step(layout, monkeypatch):
     """Loss and every gradient, in whichever layout, within the arithmetic's own precision."""
-    monkeypatch.setattr(emcache_bench.head_worker, "pick_layout", lambda device: layout)
+    monkeypatch.setattr(emcache_bench.head_worker, "pick_layout", lambda *_: layout)
     monkeypatch.setattr(emcache.models.arithmetic, "computes_bfloat16", lambda device: False)
     generator = torch.Generator().manual_seed(1)
     tokens = torch.randn(2, 3, 4, DIM, generator=generator).half()
@@ -140,19 +140,6 @@ def test_our_step_is_the_references_step(layout, monkeypatch):
     for (name, a), (_, b) in pairs:
         assert a.grad is not None, name
         assert torch.linalg.norm(a.grad - b.grad) <= 1e-3 * torch.linalg.norm(b.grad) + 1e-9, name
-
-
-@pytest.mark.parametrize(
-    ("capability", "device", "layout"),
-    [
-        ("AVX512", "cpu", torch.channels_last),
-        ("AVX2", "cpu", torch.contiguous_format),
-        ("AVX2", "cuda", torch.channels_last),
-    ],
-)
-def test_the_layout_is_the_devices(capability, device, layout, monkeypatch):
-    monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: capability)
-    assert pick_layout(torch.device(device)) is layout
 
 
 def test_a_head_computes_in_its_layout():

@@ -60,7 +60,7 @@ def result(record: Record) -> tuple[object, ...]:
     [torch.contiguous_format, pytest.param(torch.channels_last, marks=pytest.mark.slow)],
 )
 def test_to_the_same_bits(regime, layout, cells, listener, monkeypatch):
-    monkeypatch.setattr(emcache.training.plan, "pick_layout", lambda device: layout)
+    monkeypatch.setattr(emcache.training.plan, "pick_layout", lambda *_: layout)
     monkeypatch.setattr(emcache.training.checkpoints, "_LEAST_PAUSE", 0)
     whole = list(map(result, train(cells, listener, regime)))
     before = list_record_ids(cells.runs)

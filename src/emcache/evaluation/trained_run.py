@@ -24,8 +24,8 @@ from emcache.evaluation.run_config import RunConfig
 from emcache.models.arithmetic import Precision
 from emcache.models.backbones.base import BackboneModule
 from emcache.models.backbones.registry import BackboneSpec, find_backbone
-from emcache.models.device import pick_layout
 from emcache.models.heads import Head, Segmenter
+from emcache.models.layouts import pick_layout
 from emcache.models.loading import load_backbone
 from emcache.models.tuned import find_tuned, load_tuned
 from emcache.models.weights import Weights, read_weights_file
@@ -195,7 +195,7 @@ class TrainedRun:
                 self.record, f"its tokens have {dim} channels, and {self.spec.name} {expected}"
             )
         state = read_weights_file(self.record.file(HEAD_FILE))
-        layout, domains = pick_layout(device), len(self.norm_domains)
+        layout, domains = pick_layout(device, self.precision), len(self.norm_domains)
         shape = HeadShape(self.protocol, dim, classes, self.config.get("seed", 0), layout, domains)
         head = self.regime.empty_head(shape)
         try:

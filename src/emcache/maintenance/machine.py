@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, metadata, requires, version
 from pathlib import Path
 from threading import Thread
@@ -29,11 +29,11 @@ _SMALLER = (
 
 
 def look_at_device() -> Iterator[Finding]:
-    """The device that ``--device auto`` takes, whether it computes, and bfloat16 on it."""
+    """The device that ``--device auto`` takes, whether it computes, and in which way."""
     import torch
 
-    from emcache.models.arithmetic import known_timing
     from emcache.models.device import pick_device
+    from emcache.models.measured import timings
 
     device = pick_device()
     try:
@@ -48,16 +48,28 @@ def look_at_device() -> Iterator[Finding]:
         device = torch.device("cpu")
     else:
         yield _device(device.type)
-    timing = known_timing(device)
-    if timing is None:
-        words = f"{device} has no bfloat16 of its own, so `--precision auto` computes in float32."
-    else:
-        words = (
-            f"{device} takes {timing.bfloat16 / timing.float32:.2f} times as long in bfloat16 as "
-            f"in float32, so `--precision auto` computes in {timing.faster}; measured once, and "
-            f"again by `emcache doctor --measure`."
-        )
-    yield Finding("bfloat16", Verdict.PASS, words)
+    chosen = {
+        "arithmetic": ("bfloat16", "`--precision auto` computes in {}"),
+        "layout": ("layout", "heads compute {}"),
+        "threads": ("threads", "PyTorch computes with {} threads"),
+    }
+    for name, timed in timings(device).items():
+        finding, words = chosen[name]
+        if timed is not None:
+            message = f"{words.format(timed.fastest)}, since {_compare(timed.seconds)}"
+            message += "; measured once, and again by `emcache doctor --measure`."
+            yield Finding(finding, Verdict.PASS, message)
+        elif name == "arithmetic":
+            message = f"{device} has no bfloat16 of its own, so {words.format('float32')}."
+            yield Finding(finding, Verdict.PASS, message)
+
+
+def _compare(seconds: Mapping[str, float]) -> str:
+    """How long each way takes beside the fastest."""
+    (best, least), *others = sorted(seconds.items(), key=lambda each: each[1])
+    return ", ".join(f"{way} takes {long / least:.2f} times as long" for way, long in others) + (
+        f" as {best}"
+    )
 
 
 def _device(kind: str) -> Finding:

@@ -11,14 +11,24 @@ from pathlib import Path
 import torch
 
 from emcache.errors import EmcacheError, UsageError
+from emcache.models.threads import use_fastest_threads
 
 
 def pick_device(name: str = "auto") -> torch.device:
     """The named device, or the best there is: CUDA, Apple's MPS, the CPU.
 
+    For the CPU, PyTorch gets as many threads as it is fastest with there.
+
     Raises:
         UsageError: The device is unknown or not there.
     """
+    device = _find_device(name)
+    if device.type == "cpu":
+        use_fastest_threads()
+    return device
+
+
+def _find_device(name: str) -> torch.device:
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
@@ -35,18 +45,6 @@ def pick_device(name: str = "auto") -> torch.device:
         return torch.device(name)
     except RuntimeError:
         raise UsageError(f"{name!r} is not a device; expected cpu, cuda, cuda:N or mps.") from None
-
-
-def pick_layout(device: torch.device) -> torch.memory_format:
-    """How convolutions like their tensors laid out: channels last, or first.
-
-    GPUs, and CPUs with AVX-512, are faster channels last, which is also how tokens are stored. On a
-    CPU with AVX2 a training step of the study's head takes a fifth longer that way.
-    """
-    capability = torch.backends.cpu.get_cpu_capability()
-    if device.type == "cuda" or (device.type == "cpu" and capability.startswith("AVX512")):
-        return torch.channels_last
-    return torch.contiguous_format
 
 
 # malloc.h of the GNU C library: parameters of mallopt, and their values at the start.

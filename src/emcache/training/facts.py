@@ -8,7 +8,7 @@ from typing import Any
 
 import polars as pl
 
-from emcache.models.arithmetic import timing_facts
+from emcache.models.measured import timing_facts
 from emcache.training.plan import TrainingPlan
 from emcache.training.sampling import Sources, Split
 from emcache.training.trainer import Epoch, Fit

@@ -16,8 +16,8 @@ from torch import nn
 from emcache.cache.find import FeatureRequest
 from emcache.errors import UsageError
 from emcache.models.arithmetic import Precision
-from emcache.models.device import pick_layout
 from emcache.models.heads import TRAINED, Head, build_head, count_parameters
+from emcache.models.layouts import pick_layout
 from emcache.progress import Reporter
 from emcache.storage.hashing import json_sha256
 from emcache.storage.records import Draft
@@ -262,7 +262,7 @@ class TrainingPlan:
     def head_shape(self, seed: int) -> HeadShape:
         """Of the head of a seed's run."""
         classes, dim = len(self.sources.class_names), self.inputs.description["dim"]
-        layout, domains = pick_layout(self.device), len(self.domains.names)
+        layout, domains = pick_layout(self.device, self.precision), len(self.domains.names)
         return HeadShape(self.protocol, dim, classes, seed, layout, domains)
 
     def split(self, seed: int) -> Split:

@@ -20,13 +20,8 @@ from emcache.data.tiles import check_pictures
 from emcache.data.tiling import Tiling
 from emcache.errors import TrainingError
 from emcache.models.arithmetic import pick_precision
-from emcache.models.device import (
-    advise_on_memory,
-    kept_memory,
-    pick_device,
-    pick_layout,
-    watch_memory,
-)
+from emcache.models.device import advise_on_memory, kept_memory, pick_device, watch_memory
+from emcache.models.layouts import pick_layout
 from emcache.models.weights import describe_untrained, is_untrained
 from emcache.progress import Reporter
 from emcache.storage.hashing import json_sha256
@@ -237,7 +232,7 @@ def _command_key(plan: TrainingPlan, extra: Mapping[str, Any]) -> str:
             "seeds": list(plan.request.seeds),
             "save_predictions": plan.request.save_predictions,
             "device": plan.device.type,
-            "layout": str(pick_layout(plan.device)),
+            "layout": str(pick_layout(plan.device, plan.precision)),
             "versions": package_versions(),
         }
     )

@@ -44,9 +44,9 @@ from emcache.maintenance.machine import (
     look_at_memory,
     look_at_packages,
 )
-from emcache.models import arithmetic
-from emcache.models.arithmetic import Timing
+from emcache.models import measured
 from emcache.models.backbones.registry import STUDY_BACKBONES
+from emcache.models.timings import Timed
 from emcache.progress import Quiet
 from emcache.storage.locks import held
 from emcache.storage.workspace import ENVIRONMENT_VARIABLE, Workspace, init_workspace
@@ -181,9 +181,9 @@ def test_a_checkout_that_is_not_installed_is_a_warning(monkeypatch: pytest.Monke
 
 
 def test_the_device_here_computes() -> None:
-    device, bfloat16 = look_at_device()
-    assert (device.name, device.verdict) == ("device", PASS)
-    assert (bfloat16.name, bfloat16.verdict) == ("bfloat16", PASS)
+    found = list(look_at_device())
+    assert {finding.verdict for finding in found} == {PASS}
+    assert {"device", "bfloat16", "layout"} <= {finding.name for finding in found}
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the GPU here computes")
@@ -202,28 +202,25 @@ def test_a_driver_that_torch_does_not_use_is_a_warning(
     assert only(look_at_device(), "device").verdict is WARN
 
 
-@pytest.mark.parametrize(
-    ("timing", "said"),
-    [
-        (
-            Timing(0.02, 0.03),
-            "1.50 times as long in bfloat16 as in float32, so",
-        ),
-        (
-            Timing(0.03, 0.01),
-            "0.33 times as long in bfloat16 as in float32, so",
-        ),
-        (None, "no bfloat16 of its own, so `--precision auto` computes in float32"),
-    ],
-)
-def test_what_was_measured_of_bfloat16_is_said(
-    monkeypatch: pytest.MonkeyPatch, timing: Timing | None, said: str
-) -> None:
+def test_what_was_measured_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(arithmetic, "known_timing", lambda device: timing)
-    message = only(look_at_device(), "bfloat16").message
-    assert said in message
-    assert timing is None or f"computes in {timing.faster};" in message
+    known = {
+        "threads": Timed({"2": 0.01, "64": 0.4}, "64"),
+        "arithmetic": Timed({"float32": 0.02, "bfloat16": 0.03}, "float32"),
+        "layout": Timed({"channels-last": 0.02, "channels-first": 0.01}, "channels-last"),
+    }
+    monkeypatch.setattr(measured, "timings", lambda device: known)
+    found = list(look_at_device())
+    for name, said in {
+        "threads": "computes with 2 threads, since 64 takes 40.00 times as long as 2;",
+        "bfloat16": "in float32, since bfloat16 takes 1.50 times as long as float32;",
+        "layout": "compute channels-first, since channels-last takes 2.00 times as long as chan",
+    }.items():
+        assert said in only(iter(found), name).message
+    monkeypatch.setattr(measured, "timings", lambda device: dict.fromkeys(known))
+    found = list(look_at_device())
+    assert "no bfloat16 of its own, so `--precision auto` computes in float32" in found[-1].message
+    assert [finding.name for finding in found] == ["device", "bfloat16"]
 
 
 @pytest.mark.parametrize(("free", "verdict"), [(9, PASS), (7, WARN)])
