@@ -227,11 +227,11 @@ def measure(
     for sums, sizes in scratch.tile_sums(pairs, centred):
         owners = [members[pair] for pair in pairs[place : place + len(sums)]]
         place += len(sums)
-        numbers = np.concatenate([np.array(owner) for owner in owners])
-        which = np.repeat(np.arange(len(owners)), [len(owner) for owner in owners])
+        shares = [(number, row) for row, owner in enumerate(owners) for number in owner]
         for part, total in zip(parts, totals, strict=True):
             for into, values in zip(total, ratios(sums[..., part], sizes[..., part]), strict=True):
-                np.add.at(into, numbers, values[which])
+                for number, row in shares:
+                    into[number] += values[row]
     return [[Fit(*one) for one in zip(*total, strict=True)] for total in totals]
 
 

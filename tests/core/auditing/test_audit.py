@@ -12,6 +12,7 @@ from scipy import ndimage
 
 import emcache.auditing.run
 import emcache.auditing.search
+from emcache.auditing import pictures
 from emcache.auditing.alignment import CLEAR, Alignment
 from emcache.auditing.evidence import compare_halves, measure
 from emcache.auditing.findings import Audit
@@ -717,3 +718,13 @@ def test_masks_with_hardly_any_foreground_are_named(workspace: Workspace, twelve
     found = audit(workspace, twelve)
     assert verdict(found, "empty masks") is Verdict.WARN
     assert "1 masks with hardly any foreground (4)" in said(found, "empty masks")
+
+
+@pytest.mark.parametrize("shape", [(2, 2), (5, 9), (64, 48)])
+def test_extremes_of_neighbours_are_scipys(shape: tuple[int, int]) -> None:
+    small = np.random.default_rng(0).integers(0, 256, shape).astype(np.float32)
+    for ours, scipys in (
+        (np.maximum, ndimage.maximum_filter),
+        (np.minimum, ndimage.minimum_filter),
+    ):
+        np.testing.assert_array_equal(pictures._of_neighbours(ours, small), scipys(small, 3))

@@ -12,6 +12,7 @@ from PIL import Image
 import emcache.data.volumes.picture
 from emcache.data.images import pixel_sha256, read_image, read_mask
 from emcache.data.plane import Plane
+from emcache.data.volumes import picture
 from emcache.errors import ImageError
 
 SQUARE = np.zeros((6, 8), dtype=np.uint8)
@@ -227,3 +228,63 @@ def test_size_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     path = save(tmp_path / "large.png", SQUARE)
     with pytest.raises(ImageError, match=r"claims 6 x 8 pixels; expected at most 40"):
         read_image(Plane(path))
+
+
+# PNG that is decoded at once
+
+
+def with_pillow(path: Path, monkeypatch: pytest.MonkeyPatch) -> np.ndarray | str:
+    with monkeypatch.context() as patch:
+        patch.setattr(picture, "_decoded_at_once", lambda *_: None)
+        return pixels_or_error(path)
+
+
+def pixels_or_error(path: Path) -> np.ndarray | str:
+    try:
+        return picture.Picture(path).read(0, 0)
+    except ImageError as error:
+        return str(error)
+
+
+@pytest.mark.parametrize(
+    ("mode", "transparent", "at_once"),
+    [
+        *((mode, False, True) for mode in ("L", "RGB", "RGBA")),
+        *((mode, False, False) for mode in ("LA", "P", "1", "I;16")),
+        *((mode, True, False) for mode in ("L", "RGB", "P", "1", "I;16")),
+    ],
+)
+def test_every_png_is_what_pillow_reads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str, transparent: bool, at_once: bool
+) -> None:
+    generator = np.random.default_rng(0)
+    values = generator.integers(0, 256, (40, 50)).astype(np.uint8)
+    image = Image.fromarray(values.astype(np.uint16) * 200 if mode == "I;16" else values)
+    options = {"transparency": (7, 7, 7) if mode == "RGB" else 7} if transparent else {}
+    path = tmp_path / "slice.png"
+    (image if mode == "I;16" else image.convert(mode)).save(path, **options)
+    np.testing.assert_array_equal(pixels_or_error(path), with_pillow(path, monkeypatch))
+    with Image.open(path) as opened:
+        assert (picture._decoded_at_once(opened, path) is not None) is at_once
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA"])
+def test_a_damaged_png_is_to_both_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    generator = np.random.default_rng(0)
+    values = generator.integers(0, 256, (40, 50)).astype(np.uint8)
+    path = tmp_path / "slice.png"
+    Image.fromarray(values).convert(mode).save(path)
+    whole = path.read_bytes()
+    outcomes = set()
+    for place in range(8, len(whole), 37):
+        flipped = bytearray(whole)
+        flipped[place] ^= 16
+        for damaged in (whole[:place], bytes(flipped)):
+            path.write_bytes(damaged)
+            ours, pillows = pixels_or_error(path), with_pillow(path, monkeypatch)
+            assert type(ours) is type(pillows)
+            np.testing.assert_array_equal(ours, pillows)
+            outcomes.add(type(ours))
+    assert str in outcomes

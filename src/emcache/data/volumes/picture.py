@@ -81,10 +81,12 @@ class Picture(Volume):
 
     def _read(self, axis: int, index: int) -> np.ndarray:
         with _opened(self._path) as picture:
-            picture.load()
-            if picture.mode == "P":
-                _check_grey_palette(picture, self._path)
-            plane = _values(picture)
+            plane = _decoded_at_once(picture, self._path)
+            if plane is None:
+                picture.load()
+                if picture.mode == "P":
+                    _check_grey_palette(picture, self._path)
+                plane = _values(picture)
         # Rows (y) or columns (x) of the only section.
         return plane if axis == 0 else plane[None].take(index, axis=axis)
 
@@ -132,6 +134,29 @@ def _opened(path: Path) -> Iterator[ImageFile.ImageFile]:
         raise ImageError(
             f"{path} cannot be decoded ({error}); restore the file.", subject=path
         ) from None
+
+
+def _decoded_at_once(
+    picture: ImageFile.ImageFile, path: Path
+) -> Shaped[np.ndarray, "row col *channel"] | None:
+    """Pixels of a PNG that has 8 bits in each channel and nothing else to heed; else None.
+
+    Pillow decodes piece by piece, and takes the interpreter's lock for each: threads that read
+    would wait for one another.
+    """
+    raw = picture.tile[0].args if picture.tile else None
+    is_plain = raw == picture.mode and picture.mode in ("L", "RGB", "RGBA")
+    if picture.format != "PNG" or not is_plain or "transparency" in picture.info:
+        return None
+    import imagecodecs
+
+    try:
+        values: np.ndarray = imagecodecs.spng_decode(path.read_bytes())
+    except imagecodecs.SpngError:  # Pillow says better what is wrong
+        return None
+    channels = len(picture.getbands())
+    expected = (picture.height, picture.width, *([channels] if channels > 1 else []))
+    return values if values.shape == expected and values.dtype == np.uint8 else None
 
 
 def _values(picture: Image.Image) -> Shaped[np.ndarray, "row col *channel"]:
