@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 a check failed, 2 wrong use, 130 interrupted.
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import sys
 
@@ -13,6 +14,8 @@ from emcache.errors import EmcacheError
 from emcache_cli.app import app
 
 _INTERRUPTED = 130
+_OBJECTS = 50_000
+"""New objects after which Python looks for garbage; usually 700."""
 # What the machine refuses, and its user can fix.
 _ENVIRONMENT = (
     errno.EACCES,
@@ -33,6 +36,8 @@ _INTERRUPT_MESSAGE = (
 
 def main() -> None:
     """Run the command line."""
+    # Commands import what they need, which makes many objects and no garbage among them.
+    gc.set_threshold(_OBJECTS)
     try:
         app(prog_name="emcache")
     except EmcacheError as error:
