@@ -15,7 +15,7 @@ app = typer.Typer()
 def list_(output_format: FormatOption = None, workspace: WorkspaceOption = None) -> None:
     """Show every feature set: what it holds, its size, and how many runs were trained on it."""
     from emcache.storage.workspace import find_workspace
-    from emcache_cli.cache_tables import feature_set_rows
+    from emcache_cli.cache_listing import feature_set_rows
     from emcache_cli.console import show_rows
 
     show_rows(feature_set_rows(find_workspace(workspace)), output_format)
@@ -96,7 +96,7 @@ def prune(
 ) -> None:
     """Remove what killed commands left, and the feature sets that are named. Records stay."""
     from emcache.storage.workspace import find_workspace
-    from emcache_cli.cache_tables import prune_rows
+    from emcache_cli.cache_listing import prune_rows
     from emcache_cli.console import Console, show_rows
 
     place = find_workspace(workspace)

@@ -77,16 +77,28 @@ def test_help_imports_nothing_heavy() -> None:
     assert done.stdout == "[]\n"
 
 
-def test_a_query_needs_no_torch(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (["query", "SELECT count(*) AS n FROM runs"], '"n": 0'),
+        (["cache", "list"], "[]"),
+        (["cache", "prune"], "[]"),
+        (["dataset", "list"], "[]"),
+    ],
+)
+def test_what_computes_nothing_needs_no_torch(
+    tmp_path: Path, command: list[str], said: str
+) -> None:
     init_workspace(tmp_path)
     code = (
         "import sys; from emcache_cli.main import main\n"
-        "sys.argv = ['emcache', 'query', 'SELECT count(*) AS n FROM runs']\n"
+        f"sys.argv = ['emcache', *{command}]\n"
         "try: main()\n"
         "except SystemExit: pass\n"
-        "print([m for m in ('torch', 'altair', 'scipy', 'sklearn') if m in sys.modules])"
+        "heavy = ['torch', 'altair', 'scipy.ndimage', 'scipy.optimize', 'sklearn']\n"
+        "print([module for module in heavy if module in sys.modules])"
     )
-    command = [sys.executable, "-c", code]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
-    assert '"n": 0' in done.stdout
+    python = [sys.executable, "-c", code]
+    done = subprocess.run(python, capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert said in done.stdout.removesuffix("[]\n")
     assert done.stdout.endswith("[]\n")

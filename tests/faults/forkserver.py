@@ -26,6 +26,7 @@ from emcache_cli.main import main
 PRELOADED = (
     "emcache.models.lora",
     "emcache.studies.run",
+    "emcache_cli.cache_listing",
     "emcache_cli.cache_tables",
     "emcache_cli.study_summaries",
     "emcache_cli.summaries",

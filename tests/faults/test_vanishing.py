@@ -19,8 +19,9 @@ from emcache.cache.extract import run_extraction
 from emcache.cache.feature_set import FeatureSet
 from emcache.cache.find import Donors, FeatureRequest
 from emcache.cache.job_backbone import load_job_backbone
-from emcache.cache.labels import LABEL_FOLDER, ensure_labels
+from emcache.cache.labels import ensure_labels
 from emcache.cache.plan import ExtractOptions, Job, plan_extraction
+from emcache.cache.recipe import LABEL_FOLDER
 from emcache.cache.writer import FeatureSetWriter
 from emcache.data.dataset import Selection
 from emcache.data.register import add_dataset

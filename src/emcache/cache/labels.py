@@ -31,7 +31,14 @@ from zarr.storage import LocalStore
 
 from emcache.cache.feature_set import FeatureSet, check_still_there
 from emcache.cache.inputs import training_mask
-from emcache.cache.recipe import Grid, StoredSlice, grid_name, positions_by_grid, slices_per_shard
+from emcache.cache.recipe import (
+    LABEL_FOLDER,
+    Grid,
+    StoredSlice,
+    grid_name,
+    positions_by_grid,
+    slices_per_shard,
+)
 from emcache.data.classes import ClassRule
 from emcache.data.dataset import Slice
 from emcache.data.resize import occupancy
@@ -43,8 +50,6 @@ from emcache.storage.locks import held
 from emcache.storage.manifest import read_manifest, write_manifest
 from emcache.storage.zarr_arrays import PACKED, ZARR_DAMAGE, open_whole
 
-LABEL_FOLDER = "labels"
-"""Folder of the label sets in a feature set's."""
 LABEL_FORMAT = 1
 """Version of a label set's layout."""
 

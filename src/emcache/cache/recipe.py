@@ -23,6 +23,9 @@ from emcache.storage.hashing import json_sha256
 FORMAT_VERSION = 1
 """Version of a feature set's layout; a reader refuses a newer one."""
 
+LABEL_FOLDER = "labels"
+"""Folder of the label sets in a feature set's."""
+
 LAST = "last"
 """The last block, as recipes name it."""
 

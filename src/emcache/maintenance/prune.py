@@ -19,16 +19,15 @@ from emcache.cache.feature_set import (
     FeatureSet,
     feature_set_folders,
 )
-from emcache.cache.labels import LABEL_FOLDER
+from emcache.cache.recipe import LABEL_FOLDER
 from emcache.data.dataset import load_dataset
 from emcache.data.tiles import cut_dataset
 from emcache.data.tiling import Tiling, tiling_of
 from emcache.errors import EmcacheError, StoreError
 from emcache.progress import Quiet, Reporter
 from emcache.storage.locks import Holder, held_if_free, lock_holders
-from emcache.storage.records import DRAFT_PREFIX
+from emcache.storage.records import DRAFT_PREFIX, UNFINISHED_PREFIX
 from emcache.storage.workspace import Workspace
-from emcache.training.checkpoints import UNFINISHED_PREFIX
 
 # Of labels that a repair has put aside.
 _ASIDE_SUFFIX = f".{LABEL_FOLDER}{PARTIAL_SUFFIX}"

@@ -23,9 +23,10 @@ from emcache.cache.feature_set import (
 )
 from emcache.cache.find import Donors
 from emcache.cache.job_backbone import load_job_backbone
-from emcache.cache.labels import LABEL_FOLDER, LABEL_FORMAT, ensure_labels
+from emcache.cache.labels import LABEL_FORMAT, ensure_labels
 from emcache.cache.plan import Job
 from emcache.cache.recipe import (
+    LABEL_FOLDER,
     StoredSlice,
     grid_name,
     plan_shards,

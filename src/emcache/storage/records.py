@@ -66,6 +66,8 @@ _RECORDED_PACKAGES = (
 )
 DRAFT_PREFIX = ".draft-"
 """Beginning of a record's folder while it is written."""
+UNFINISHED_PREFIX = ".training-"
+"""Beginning of the folder of a training's checkpoints."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,13 @@ from emcache.progress import Reporter
 from emcache.storage import atomic
 from emcache.storage.hashing import file_sha256, json_sha256
 from emcache.storage.locks import held
-from emcache.storage.records import Record, list_record_ids, new_record_id, read_record
+from emcache.storage.records import (
+    UNFINISHED_PREFIX,
+    Record,
+    list_record_ids,
+    new_record_id,
+    read_record,
+)
 from emcache.validation import Content
 
 CHECKPOINT_FORMAT = 1
@@ -143,9 +149,6 @@ def without_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tens
     start = f"{prefix}/"
     return {name.removeprefix(start): t for name, t in tensors.items() if name.startswith(start)}
 
-
-UNFINISHED_PREFIX = ".training-"
-"""How the folders' names begin."""
 
 _SEEDS = "seeds.json"
 _KEY_LENGTH = 16
