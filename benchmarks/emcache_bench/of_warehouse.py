@@ -51,9 +51,11 @@ def measure_leaderboard(setting: Setting) -> Iterator[Measurement]:
             values = {"runs": _RUNS, "slices": _SLICES}
             named = {name: values[name] for name in statement.named_parameters}
             connection.execute(statement, named)
-    seconds = [
-        _seconds_of_leaderboard(database, _RUNS // 5) for _ in range(setting.rounds().least + 1)
-    ][1:]
+    seconds: list[float] = []
+    for number in setting.rounds().numbers(lambda: _AT_ONCE.reached_by(min(seconds))):
+        taken = _seconds_of_leaderboard(database, _RUNS // 5)
+        if number >= 0:
+            seconds.append(taken)
     yield _absolute(
         "leaderboard",
         f"seconds of the leaderboard over {_RUNS:,} runs and {_RUNS * _SLICES:,} slice rows",
@@ -129,8 +131,9 @@ def _absolute(
     unit: str,
     times: dict[str, list[float]],
 ) -> Measurement:
+    """Of absolute values the best counts: other work on the machine makes them only worse."""
     kept = tuple((what, tuple(seconds)) for what, seconds in times.items())
-    middle = sorted(values)[len(values) // 2]
+    best = max(values) if target.at_least else min(values)
     return Measurement(
-        name, question, middle, min(values), max(values), target, unit=unit, times=kept
+        name, question, best, min(values), max(values), target, unit=unit, times=kept
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from functools import partial
+from types import SimpleNamespace
 
 import emcache_bench.epochs
 import emcache_bench.extraction
@@ -14,9 +15,11 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from emcache_bench import floor, of_warehouse
 from emcache_bench.growth import GrowthPoint, growth_ratios
 from emcache_bench.head_worker import DIM, PATCH, Ours, Reference
 from emcache_bench.memory import oversized_features, steps_under_limit
+from emcache_bench.of_warehouse import _absolute
 from emcache_bench.ratio import LEAD, Measurement, Target, is_settled, of_rounds
 from emcache_bench.run import LIBRARY, BenchOptions, Suite, machine_kind, run_benchmarks
 from emcache_bench.setting import MadeUpData, Setting
@@ -404,3 +407,41 @@ def test_a_worker_that_dies_is_said():
         pytest.raises(RuntimeError, match="no_such_worker ended with code 1"),
     ):
         worker.ask()
+
+
+def test_of_absolute_values_the_best_round_counts():
+    for target, best in (
+        (Target(500.0, at_least=True), 900.0),
+        (Target(1.0, at_least=False), 300.0),
+    ):
+        measured = _absolute("x", "a", [400.0, 900.0, 300.0], target, "s", {})
+        assert (measured.ratio, measured.low, measured.high) == (best, 300.0, 900.0)
+
+
+def test_the_leaderboard_is_asked_until_it_was_fast_enough(tmp_path, monkeypatch):
+    seconds = iter([9.0, 3.0, 2.0, 2.0, 1.5, 0.9, 0.1])
+    monkeypatch.setattr(of_warehouse, "_RUNS", 10)
+    monkeypatch.setattr(of_warehouse, "_seconds_of_leaderboard", lambda *_: next(seconds))
+    (measured,) = of_warehouse.measure_leaderboard(
+        Setting(tmp_path, CPU, quick=True, reporter=Quiet())
+    )
+    assert measured.verdict is Verdict.PASS
+    assert (measured.ratio, measured.high) == (0.9, 3.0)
+    # The first does not count, and nothing was asked after it was fast enough.
+    assert next(seconds) == 0.1
+
+
+def test_the_floor_is_that_of_the_least_times(tmp_path, monkeypatch):
+    times = {
+        "whole": [4.0, 2.0],
+        "products": [1.0, 9.0],
+        "memory": [0.6, 0.5],
+        "square": [1.0, 1.0],
+    }
+    monkeypatch.setattr(floor, "interleave", lambda *_: times)
+    monkeypatch.setattr(floor, "_head", lambda *_: None)
+    monkeypatch.setattr(floor, "_Parts", lambda *_: SimpleNamespace(works=dict, flop=1.0))
+    share, _ = floor._measure(
+        "head-step", floor._Parts(), Setting(tmp_path, CPU, quick=True, reporter=Quiet())
+    )
+    assert share.ratio == (1.0 + 0.5) / 2.0
