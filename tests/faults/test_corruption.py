@@ -262,7 +262,7 @@ def test_a_damaged_warehouse_is_moved_aside_and_made_again(place, full, chance, 
     sync(workspace.runs, workspace.warehouse)
     kept = workspace.warehouse.read_bytes()
     random_ = chance("warehouse")
-    flips, cuts = (48, 12) if full else (4, 2)
+    flips, cuts = (48, 12) if full else (2, 1)
     for harm in [flip] * flips + [shorten] * cuts:
         harm(workspace.warehouse, random_)
         findings = check(workspace.runs, workspace.warehouse)

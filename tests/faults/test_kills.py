@@ -106,7 +106,7 @@ def slices(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 # `make faults` kills in all of them.
-_SLOW = ("dataset add", "sync", "rebuild", "train-head")
+_SLOW = ("dataset add", "sync", "rebuild", "train-head", "train-lora")
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,7 @@ def time_precisions(device: torch.device, *, again: bool = False) -> Timed | Non
     """Seconds of the same work in each; None where a device has no bfloat16 of its own."""
     if not computes_bfloat16(device):
         return None
-    return _PRECISION.measure_again(device) if again else _PRECISION.known(device)
+    return _PRECISION.time(device, again=again)
 
 
 def _works(device: torch.device) -> dict[str, Callable[[], object]]:

@@ -172,23 +172,29 @@ def _phi(z):
     return (_f32(1.0) - tail if z >= _f32(0.0) else tail), bell
 
 
+@_inlined
+@no_type_check
+def _move(part, total):
+    """Add sums of some pixels to those of all, and begin anew."""
+    for c in range(len(part)):
+        total[c] += part[c]
+        part[c] = 0
+
+
 @_compiled
 @no_type_check
 def _moments(x, near, sums):
     channels = x.shape[1]
-    once, twice = np.empty(channels, _f32), np.empty(channels, _f32)
+    once, twice = np.zeros(channels, _f32), np.zeros(channels, _f32)
     sums[:] = 0
     for start in range(0, len(x), _ROWS):
-        once[:] = 0
-        twice[:] = 0
         for row in range(start, min(start + _ROWS, len(x))):
             for c in range(channels):
                 away = _load(x[row, c]) - near[c]
                 once[c] += away
                 twice[c] += away * away
-        for c in range(channels):
-            sums[0, c] += once[c]
-            sums[1, c] += twice[c]
+        _move(once, sums[0])
+        _move(twice, sums[1])
 
 
 @_compiled
@@ -205,11 +211,9 @@ def _activate(x, out, mean, scale, bias):
 @no_type_check
 def _differentiate(x, gradient, out, mean, scale, bias, sums):
     channels = x.shape[1]
-    once, twice = np.empty(channels, _f32), np.empty(channels, _f32)
+    once, twice = np.zeros(channels, _f32), np.zeros(channels, _f32)
     sums[:] = 0
     for start in range(0, len(x), _ROWS):
-        once[:] = 0
-        twice[:] = 0
         for row in range(start, min(start + _ROWS, len(x))):
             for c in range(channels):
                 away = _load(x[row, c]) - mean[c]
@@ -219,9 +223,8 @@ def _differentiate(x, gradient, out, mean, scale, bias, sums):
                 once[c] += own
                 twice[c] += own * away
                 out[row, c] = _store(own, out[row, c])
-        for c in range(channels):
-            sums[0, c] += once[c]
-            sums[1, c] += twice[c]
+        _move(once, sums[0])
+        _move(twice, sums[1])
 
 
 @_compiled

@@ -33,8 +33,7 @@ def time_layouts(
     """Seconds of the same work in each; None for a device that is neither a CPU nor CUDA's."""
     if device.type not in ("cpu", "cuda"):
         return None
-    choice = _CHOICES[precision]
-    return choice.measure_again(device) if again else choice.known(device)
+    return _CHOICES[precision].time(device, again=again)
 
 
 def _works(precision: Precision, device: torch.device) -> dict[str, Callable[[], object]]:

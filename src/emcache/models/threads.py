@@ -40,7 +40,7 @@ def time_threads(*, again: bool = False) -> Timed | None:
     # What is kept is found by the usual number.
     torch.set_num_threads(_usual)
     try:
-        return _THREADS.measure_again(_CPU) if again else _THREADS.known(_CPU)
+        return _THREADS.time(_CPU, again=again)
     finally:
         torch.set_num_threads(present)
 

@@ -55,14 +55,18 @@ class Choice:
     usual: str
     works: Works
 
-    def known(self, device: torch.device) -> Timed:
-        """What was measured of a device, now or earlier."""
-        return Timed(_kept(self._key(device), self.works, str(device)), self.usual)
+    def time(self, device: torch.device, *, again: bool = False) -> Timed:
+        """What was measured of a device earlier, or is now.
 
-    def measure_again(self, device: torch.device) -> Timed:
-        """Measure a device anew, and keep that."""
-        _kept.cache_clear()
-        return Timed(_ask(self._key(device), self.works, device, again=True), self.usual)
+        Args:
+            device: Which.
+            again: Whether it is measured anew in any case.
+        """
+        key = self._key(device)
+        if again:
+            _ask(key, self.works, device, again=True)
+            _kept.cache_clear()
+        return Timed(_kept(key, self.works, str(device)), self.usual)
 
     def _key(self, device: torch.device) -> str:
         """Hash of everything that could change the result."""

@@ -64,10 +64,10 @@ def test_the_best_round_of_each_way_counts() -> None:
 
 
 def test_a_machine_is_measured_once(measured: list[torch.device], store: Path) -> None:
-    first = CHOICE.known(CPU)
+    first = CHOICE.time(CPU)
     # As in another process.
     timings._kept.cache_clear()
-    assert CHOICE.known(CPU) == first == Timed({"usual": 0.03, "other": 0.01}, "usual")
+    assert CHOICE.time(CPU) == first == Timed({"usual": 0.03, "other": 0.01}, "usual")
     assert len(measured) == 1
     assert list(json.loads(store.read_bytes()).values()) == [{"usual": 0.03, "other": 0.01}]
 
@@ -75,12 +75,12 @@ def test_a_machine_is_measured_once(measured: list[torch.device], store: Path) -
 def test_it_is_measured_again_when_it_is_asked_for(
     measured: list[torch.device], store: Path
 ) -> None:
-    CHOICE.known(CPU)
+    CHOICE.time(CPU)
     # A home folder may be that of many machines.
     others = {**json.loads(store.read_bytes()), "another": {"usual": 1.0}}
     store.write_text(json.dumps(others))
-    assert CHOICE.measure_again(CPU).seconds["other"] == 0.02
-    assert CHOICE.known(CPU).seconds["other"] == 0.02
+    assert CHOICE.time(CPU, again=True).seconds["other"] == 0.02
+    assert CHOICE.time(CPU).seconds["other"] == 0.02
     assert len(measured) == 2
     assert json.loads(store.read_bytes())["another"] == {"usual": 1.0}
 
@@ -88,14 +88,14 @@ def test_it_is_measured_again_when_it_is_asked_for(
 def test_everything_that_matters_is_measured_anew(
     measured: list[torch.device], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    CHOICE.known(CPU)
-    Choice("another choice", "usual", two_ways).known(CPU)
+    CHOICE.time(CPU)
+    Choice("another choice", "usual", two_ways).time(CPU)
     assert len(measured) == 2
     monkeypatch.setattr(torch, "get_num_threads", lambda: 99)
-    CHOICE.known(CPU)
+    CHOICE.time(CPU)
     assert len(measured) == 3
     monkeypatch.setattr(torch, "__version__", "99.0")
-    CHOICE.known(CPU)
+    CHOICE.time(CPU)
     assert len(measured) == 4
     monkeypatch.undo()
 
@@ -106,7 +106,7 @@ def test_a_damaged_file_is_measured_anew(
 ) -> None:
     store.parent.mkdir(parents=True)
     store.write_bytes(content)
-    assert CHOICE.known(CPU).seconds["other"] == 0.01
+    assert CHOICE.time(CPU).seconds["other"] == 0.01
     assert len(json.loads(store.read_bytes())) == 1
 
 
@@ -115,7 +115,7 @@ def test_where_nothing_can_be_kept_it_is_measured_by_each_process(
 ) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    assert CHOICE.known(CPU) == CHOICE.known(CPU)
+    assert CHOICE.time(CPU) == CHOICE.time(CPU)
     assert len(measured) == 1
 
 
