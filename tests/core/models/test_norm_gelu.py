@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numba
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 import emcache.models.norm_gelu
+from emcache.models import kernels
 from emcache.models.heads import DeconvHead
 from emcache.models.norm_gelu import norm_gelu
 
@@ -193,3 +195,23 @@ def test_weights_of_a_head_keep_their_names() -> None:
         "blocks.0.1.weight",
     ]
     assert names[6:9] == ["blocks.0.3.weight", "blocks.0.4.weight", "blocks.0.4.bias"]
+
+
+def test_without_a_folder_for_compiled_code_it_is_compiled_by_each_process(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    real, asked = numba.cfunc, []
+
+    def without_folder(*given: object, cache: bool = False, **options: object) -> object:
+        asked.append(cache)
+        if cache:
+            raise RuntimeError("cannot cache function: no locator available")
+        return real(*given, **options)
+
+    monkeypatch.setattr(numba, "cfunc", without_folder)
+    kernels.address.cache_clear()
+    case = Case((2, 16, 9, 9), torch.float32, 1.0)
+    for got, exact in zip(case.ours(), case.exact(training=True), strict=True):
+        assert (got.double() - exact).norm() < 2e-6 * exact.norm()
+    assert asked == [True, False]
+    kernels.address.cache_clear()
