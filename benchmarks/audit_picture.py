@@ -24,7 +24,7 @@ from emcache_bench.synthetic import STYLES, write_domain
 from PIL import Image
 
 from emcache.auditing.evidence import compare_halves
-from emcache.auditing.pictures import AS_THEY_ARE
+from emcache.auditing.scratch import AS_THEY_ARE
 from emcache.data.images import outline_overlay
 
 _COUNT, _SIDE = 20, 300

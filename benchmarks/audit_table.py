@@ -25,15 +25,8 @@ from scipy import ndimage
 
 from emcache.auditing.orders import ANOTHER_ORDER, SOME_EXCHANGED
 from emcache.auditing.pairing import Candidates, Judgement, Pairs, judge_pairing
-from emcache.auditing.pictures import (
-    AS_THEY_ARE,
-    CHANNELS,
-    ORIENTATIONS,
-    Pair,
-    Places,
-    Scratch,
-    Tiling,
-)
+from emcache.auditing.pictures import CHANNELS
+from emcache.auditing.scratch import AS_THEY_ARE, ORIENTATIONS, Pair, Places, Scratch, Tiling
 from emcache.data.images import read_image, read_mask
 from emcache.data.layouts import FileFacts, list_vnc
 from emcache.data.plane import Plane

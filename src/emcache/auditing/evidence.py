@@ -16,7 +16,8 @@ import numpy as np
 import scipy  # its parts are imported where they are first used
 from jaxtyping import Float, Float64, Int64
 
-from emcache.auditing.pictures import CHANNELS, Pair, Scratch
+from emcache.auditing.pictures import CHANNELS
+from emcache.auditing.scratch import Pair, Scratch
 
 VARIANTS: tuple[tuple[float, float], ...] = (
     (1, 0),
@@ -117,8 +118,8 @@ def compare_halves(
     scores are centred: an outline lies on much the same gradients in the next slice.
 
     Args:
-        scores: From :meth:`emcache.auditing.pictures.Scratch.scores`, of as many masks as images.
-        typical: From :meth:`emcache.auditing.pictures.Scratch.typical`, of the same masks.
+        scores: From :meth:`emcache.auditing.scratch.Scratch.scores`, of as many masks as images.
+        typical: From :meth:`emcache.auditing.scratch.Scratch.typical`, of the same masks.
         variant: The variant, where it is known.
     """
     channels, spread = _centred(scores)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Int64
 
-from emcache.auditing.pictures import AS_THEY_ARE
+from emcache.auditing.scratch import AS_THEY_ARE
 
 ANOTHER_ORDER = "another order"
 """The cause where another pairing fits and none of the known orders explains it."""

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float64, Int64
 from emcache.auditing.evidence import variant_name
 from emcache.auditing.findings import Check, Pairing
 from emcache.auditing.orders import explain, known_orders, scopes
-from emcache.auditing.pictures import AS_THEY_ARE, Scratch
+from emcache.auditing.scratch import AS_THEY_ARE, Scratch
 from emcache.auditing.weighing import CLEAR, CONFIRMED, FEWEST, Weighing
 from emcache.findings import Verdict
 

@@ -23,7 +23,8 @@ from emcache.auditing.checks import Brightness, check_alignment, check_content
 from emcache.auditing.findings import Audit, Check
 from emcache.auditing.looks import look_at_slices, spread
 from emcache.auditing.pairing import Candidates, Judgement, Pairs, judge_pairing
-from emcache.auditing.pictures import EDGE, EDGE_OF_MANY, Drawn, Scratch
+from emcache.auditing.pictures import EDGE, EDGE_OF_MANY
+from emcache.auditing.scratch import Drawn, Scratch
 from emcache.auditing.search import MOST_AT_ONCE
 from emcache.auditing.weighing import FEWEST
 from emcache.data.dataset import Dataset, Slice

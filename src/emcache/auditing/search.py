@@ -14,7 +14,7 @@ import scipy  # its parts are imported where they are first used
 from jaxtyping import Bool, Float64, Int64
 
 from emcache.auditing.evidence import VARIANTS, Halves, compare_halves
-from emcache.auditing.pictures import AS_THEY_ARE, Scratch
+from emcache.auditing.scratch import AS_THEY_ARE, Scratch
 
 MOST_AT_ONCE = 400
 """So many slices are compared with all masks at once."""

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Int64
 
 from emcache.auditing.evidence import VARIANTS, Fit, fit_each, measure
 from emcache.auditing.orders import Order, explaining_order
-from emcache.auditing.pictures import AS_THEY_ARE, Pair, Scratch
+from emcache.auditing.scratch import AS_THEY_ARE, Pair, Scratch
 from emcache.auditing.search import Found, search, spread
 
 FEWEST = 5

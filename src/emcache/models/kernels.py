@@ -51,13 +51,13 @@ class Job(NamedTuple):
     x: int
     """(pixel, channel)."""
     gradient: int
-    """(pixel, channel), or anything where the kernel reads none."""
+    """(pixel, channel), or 0 where the kernel reads none."""
     out: int
-    """(pixel, channel), or anything where the kernel makes none."""
+    """(pixel, channel), or 0 where the kernel makes none."""
     factors: int
     """(:data:`FACTORS`, channel) float32."""
     sums: int
-    """(piece, 2, channel) float64, or anything where the kernel makes none."""
+    """(piece, 2, channel) float64, or 0 where the kernel makes none."""
     piece: int = 0
     """Number of the next piece; threads take them one by one."""
 

@@ -80,7 +80,7 @@ class _NormGELU(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, Tensor]:
         pixels = values.numel() // len(weight)
         near = values[0, :, 0, 0].float()
-        first, second = _run("MOMENTS", values, [near]) / pixels
+        first, second = _sums("MOMENTS", values, [near]) / pixels
         mean = near + first.float()
         var = (second - first.square()).clamp_min(0).float()
         deviation = torch.rsqrt(var + eps)
@@ -96,7 +96,7 @@ class _NormGELU(torch.autograd.Function):
         pixels = values.numel() // len(mean)
         gradient = gradient.contiguous(memory_format=torch.channels_last)
         own = torch.empty_like(values)
-        sums = _run("DIFFERENTIATE", values, [mean, scale, bias], own, gradient)
+        sums = _sums("DIFFERENTIATE", values, [mean, scale, bias], own, gradient)
         plain, moment = sums.float()
         # What the values' mean and variance take away again, since they depend on the values too.
         slope = -scale * deviation.square() * moment / pixels
@@ -111,35 +111,53 @@ def _activate(values: Tensor, mean: Tensor, scale: Tensor, bias: Tensor) -> Tens
     return out
 
 
-def _run(
+def _sums(
     kernel: str,
     values: Float[Tensor, "batch channel row col"],
     factors: Sequence[Float[Tensor, " channel"]],
     out: Tensor | None = None,
     gradient: Tensor | None = None,
 ) -> Float[Tensor, "2 channel"]:
-    """Run a kernel in PyTorch's threads; returns its sums, if it makes any, in float64."""
+    """Run a kernel that makes sums; they are in float64."""
+    from emcache.models.kernels import PIECES
+
+    sums = torch.empty(PIECES, 2, values.shape[1], dtype=torch.float64)
+    _run(kernel, values, factors, out, gradient, sums)
+    return sums.sum(dim=0)
+
+
+def _run(
+    kernel: str,
+    values: Float[Tensor, "batch channel row col"],
+    factors: Sequence[Float[Tensor, " channel"]],
+    out: Tensor | None = None,
+    gradient: Tensor | None = None,
+    sums: Tensor | None = None,
+) -> None:
+    """Run a kernel in PyTorch's threads."""
     from emcache.models import kernels  # what compiles them takes half a second to import
 
     channels = values.shape[1]
     stacked = torch.stack([*factors, *[factors[0]] * (kernels.FACTORS - len(factors))])
-    sums = torch.empty(kernels.PIECES, 2, channels, dtype=torch.float64)
     job = kernels.Job(
         kernel=kernels.Kernel[kernel],
         pixels=values.numel() // channels,
         channels=channels,
         x=values.data_ptr(),
-        gradient=values.data_ptr() if gradient is None else gradient.data_ptr(),
-        out=values.data_ptr() if out is None else out.data_ptr(),
+        gradient=_address(gradient),
+        out=_address(out),
         factors=stacked.data_ptr(),
-        sums=sums.data_ptr(),
+        sums=_address(sums),
     )
     numbers = torch.tensor(job)
     address = kernels.address(is_bfloat16=values.dtype == torch.bfloat16)
     in_threads = _threads()
     assert in_threads is not None  # noqa: S101 - _suits sees to it
     in_threads(address, numbers.data_ptr(), torch.get_num_threads(), 0)
-    return sums.sum(dim=0)
+
+
+def _address(tensor: Tensor | None) -> int:
+    return 0 if tensor is None else tensor.data_ptr()
 
 
 @lru_cache

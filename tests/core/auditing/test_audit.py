@@ -17,16 +17,9 @@ from emcache.auditing.alignment import CLEAR, Alignment
 from emcache.auditing.evidence import compare_halves, measure
 from emcache.auditing.findings import Audit
 from emcache.auditing.orders import ANOTHER_ORDER, SOME_EXCHANGED, explain, known_orders, scopes
-from emcache.auditing.pictures import (
-    AS_THEY_ARE,
-    CHANNELS,
-    ORIENTATIONS,
-    Scratch,
-    Tiling,
-    image_channels,
-    mask_shapes,
-)
+from emcache.auditing.pictures import CHANNELS, image_channels, mask_shapes
 from emcache.auditing.run import audit_dataset, ensure_audited, find_audit
+from emcache.auditing.scratch import AS_THEY_ARE, ORIENTATIONS, Scratch, Tiling
 from emcache.cache.find import FeatureRequest
 from emcache.data.dataset import Dataset, load_dataset
 from emcache.data.images import read_image, read_mask
