@@ -9,4 +9,7 @@ from typing import Any
 def dask_setup(worker: Any) -> None:
     """Leave Ctrl-C to the process that gives the work."""
     del worker
+    # Polars handles SIGINT from its import on, whatever was set before.
+    import polars as pl  # noqa: F401
+
     signal.signal(signal.SIGINT, signal.SIG_IGN)
