@@ -141,19 +141,19 @@ def _run(
     stacked = torch.stack([*factors, *[factors[0]] * (kernels.FACTORS - len(factors))])
     job = kernels.Job(
         kernel=kernels.Kernel[kernel],
-        pixels=values.numel() // channels,
         channels=channels,
+        values=values.numel(),
         x=values.data_ptr(),
         gradient=_address(gradient),
         out=_address(out),
         factors=stacked.data_ptr(),
         sums=_address(sums),
     )
-    numbers = torch.tensor(job)
+    numbers = (ctypes.c_int64 * len(job))(*job)
     address = kernels.address(is_bfloat16=values.dtype == torch.bfloat16)
     in_threads = _threads()
     assert in_threads is not None  # noqa: S101 - _suits sees to it
-    in_threads(address, numbers.data_ptr(), torch.get_num_threads(), 0)
+    in_threads(address, ctypes.addressof(numbers), torch.get_num_threads(), 0)
 
 
 def _address(tensor: Tensor | None) -> int:

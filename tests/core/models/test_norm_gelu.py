@@ -99,6 +99,16 @@ def test_rounding_to_bfloat16_is_pytorchs() -> None:
     torch.testing.assert_close(got, exact, rtol=2**-7, atol=1e-6)
 
 
+def test_far_values_are_as_exact_as_near_ones() -> None:
+    values = torch.linspace(-40, 40, 8192).reshape(1, 8, 32, 32)
+    values = values.contiguous(memory_format=torch.channels_last)
+    zero, one = torch.zeros(8), torch.ones(8)
+    with torch.no_grad():
+        got = norm_gelu(values, zero, one, one, zero, False, 0.1, 0.0)
+    exact = functional.gelu(values.double())
+    assert ((got.double() - exact).abs() / values.double().abs().clamp_min(1)).max() < 3e-7
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_inference(dtype: torch.dtype) -> None:
     case = Case((2, 24, 9, 11), dtype, 1.0)
