@@ -25,7 +25,6 @@ from scipy import ndimage
 
 from emcache.auditing.orders import ANOTHER_ORDER, SOME_EXCHANGED
 from emcache.auditing.pairing import Candidates, Judgement, Pairs, judge_pairing
-from emcache.auditing.pictures import CHANNELS
 from emcache.auditing.scratch import AS_THEY_ARE, ORIENTATIONS, Pair, Places, Scratch, Tiling
 from emcache.data.images import read_image, read_mask
 from emcache.data.layouts import FileFacts, list_vnc
@@ -136,16 +135,11 @@ def read_stack(
         for image, mask in pairs:
             scratch.add(scratch.draw(harm(image, rng), mask))
         for turn in scratch.orientations:
-            shape = (len(places), len(CHANNELS), tiling.count, tiling.side**2)
-            masks = np.stack([scratch.shape(place, turn) for place in places]).reshape(shape)
-            sizes[turn] = masks.sum(-1)
-            sums[turn] = np.zeros((len(places), *shape[:3]), np.float32)
+            every = [(image, mask, turn) for image in places for mask in places]
             # A subset takes its own mean image away.
-            for rows, images in scratch.images(places, centred=False):
-                cut = images.reshape(len(images), *shape[1:])
-                for channel, tile in np.ndindex(shape[1:3]):
-                    found = cut[:, channel, tile] @ masks[:, channel, tile].T
-                    sums[turn][rows, :, channel, tile] = found
+            found = list(scratch.tile_sums(every, centred=False))
+            sums[turn] = np.stack([own for own, _ in found])
+            sizes[turn] = found[0][1]
     return Stack(numbers, tiling, sums, sizes)
 
 

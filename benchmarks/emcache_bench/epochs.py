@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 
+from emcache.freed import kept_memory
 from emcache.models.arithmetic import autocast, pick_precision
-from emcache.models.device import kept_memory
 from emcache.models.heads import Segmenter, build_head
 from emcache.models.layouts import pick_layout
 from emcache.models.loading import load_backbone

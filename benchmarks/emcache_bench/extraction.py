@@ -12,8 +12,8 @@ from emcache.cache.blocks import Layer
 from emcache.cache.compute import compute_layers
 from emcache.cache.find import Donors
 from emcache.cache.inputs import normalise, training_image
+from emcache.freed import kept_memory
 from emcache.models.arithmetic import Precision, autocast
-from emcache.models.device import kept_memory
 from emcache.models.loading import load_backbone
 from emcache.progress import Quiet
 from emcache_bench.ratio import Measurement, Target, is_settled, of_rounds

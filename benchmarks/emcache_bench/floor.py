@@ -16,10 +16,10 @@ from unittest import mock
 import torch
 from torch import Tensor, nn
 
+from emcache.freed import kept_memory
 from emcache.models.arithmetic import Precision, autocast, pick_precision
 from emcache.models.backbones.base import random_backbone
 from emcache.models.backbones.registry import find_backbone
-from emcache.models.device import kept_memory
 from emcache.models.heads import Segmenter, build_head
 from emcache.models.layouts import pick_layout
 from emcache.models.lora import attach_adapter

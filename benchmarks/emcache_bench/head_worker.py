@@ -14,8 +14,8 @@ import torch
 from monai.losses import DiceLoss
 from torch import Tensor, nn
 
+from emcache.freed import kept_memory
 from emcache.models.arithmetic import pick_precision
-from emcache.models.device import kept_memory
 from emcache.models.heads import DeconvHead, build_head
 from emcache.models.layouts import pick_layout
 from emcache.training.batches import Batch

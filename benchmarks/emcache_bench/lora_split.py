@@ -7,10 +7,10 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from emcache.freed import kept_memory
 from emcache.models.arithmetic import autocast, pick_precision
 from emcache.models.backbones.base import BackboneModule, random_backbone
 from emcache.models.backbones.registry import find_backbone
-from emcache.models.device import kept_memory
 from emcache.models.heads import Segmenter, build_head
 from emcache.models.layer_names import raw_layer
 from emcache.models.layouts import pick_layout

@@ -18,8 +18,8 @@ import torch
 
 from emcache.cache.feature_set import FeatureSet
 from emcache.cache.labels import LabelSet
+from emcache.freed import kept_memory
 from emcache.models.arithmetic import pick_precision
-from emcache.models.device import kept_memory
 from emcache.models.heads import build_head
 from emcache.models.layouts import pick_layout
 from emcache.training.batches import LabelledFeatures, Residency, TokenReader, open_examples

@@ -258,7 +258,7 @@ def test_a_distance_is_divided_the_right_way_round(timed, tmp_path):
 KEPT = """
 import os, psutil, sys, torch
 from contextlib import nullcontext
-from emcache.models.device import kept_memory
+from emcache.freed import kept_memory
 def held():
     return psutil.Process().memory_info().rss >> 20
 def use():

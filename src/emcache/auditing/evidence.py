@@ -10,6 +10,7 @@ pixels, and how much better another mask fits can be measured in the half that d
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -125,17 +126,18 @@ def compare_halves(
     channels, spread = _centred(scores)
     common = (typical / spread[..., 0]).sum(axis=(0, 2))
     found = []
-    for place in range(len(VARIANTS)) if variant is None else (variant,):
-        weights = np.array(VARIANTS[place])
-        mixed, _ = _centred(np.einsum("c,hcij->hij", weights, channels)[:, None])
-        mixed = mixed[:, 0]
-        choices = [_assign(half) for half in mixed]
-        sums = [
-            half[np.flatnonzero(c >= 0), c[c >= 0]].sum()
-            for half, c in zip(mixed, choices, strict=True)
-        ]
-        total = sum(sums) + weights @ common / np.sqrt((weights**2).sum())
-        found.append((Halves(place, mixed, np.stack(choices)), total))
+    with ThreadPoolExecutor(2, "assign") as pool:
+        for place in range(len(VARIANTS)) if variant is None else (variant,):
+            weights = np.array(VARIANTS[place])
+            mixed, _ = _centred(np.einsum("c,hcij->hij", weights, channels)[:, None])
+            mixed = mixed[:, 0]
+            choices = list(pool.map(_assign, mixed))
+            sums = [
+                half[np.flatnonzero(c >= 0), c[c >= 0]].sum()
+                for half, c in zip(mixed, choices, strict=True)
+            ]
+            total = sum(sums) + weights @ common / np.sqrt((weights**2).sum())
+            found.append((Halves(place, mixed, np.stack(choices)), total))
     most = max(halves.count for halves, _ in found)
     margin = max(1, round(_AS_GOOD * scores.shape[-1]))
     good = [item for item in found if item[0].count >= most - margin]

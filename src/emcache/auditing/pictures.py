@@ -50,11 +50,12 @@ def image_channels(
     coarse = scipy.ndimage.gaussian_filter(fine, np.sqrt(_COARSE**2 - _FINE**2))
     # Light that falls off, and structures that are larger than masks, tell slices apart by
     # themselves, and in both halves.
-    weights = scipy.ndimage.uniform_filter(textured.astype(np.float32), _SURROUNDINGS)
-    around = scipy.ndimage.uniform_filter(small, _SURROUNDINGS) / np.maximum(weights, 1e-3)
+    around = scipy.ndimage.uniform_filter(small, _SURROUNDINGS)
     # A flat area's edge is not an outline.
     inside = textured
     if not textured.all():
+        weights = scipy.ndimage.uniform_filter(textured.astype(np.float32), _SURROUNDINGS)
+        around /= np.maximum(weights, 1e-3)
         inside = scipy.ndimage.binary_erosion(textured, iterations=2, border_value=1)
     return np.stack([_standardised(gradient, inside), _standardised(coarse - around, inside)])
 

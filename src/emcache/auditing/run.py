@@ -21,7 +21,7 @@ from emcache.auditing.alignment import MOST as MOST_ALIGNED
 from emcache.auditing.alignment import Alignment
 from emcache.auditing.checks import Brightness, check_alignment, check_content
 from emcache.auditing.findings import Audit, Check
-from emcache.auditing.looks import look_at_slices, spread
+from emcache.auditing.looks import Looks, look_at_slices, spread
 from emcache.auditing.pairing import Candidates, Judgement, Pairs, judge_pairing
 from emcache.auditing.pictures import EDGE, EDGE_OF_MANY
 from emcache.auditing.scratch import Drawn, Scratch
@@ -33,6 +33,7 @@ from emcache.data.plane import Plane
 from emcache.data.sections import read_reduced_image, read_reduced_mask, reduced_size
 from emcache.errors import AuditError, RecordError
 from emcache.findings import Verdict
+from emcache.freed import kept_memory
 from emcache.progress import Reporter
 from emcache.storage.hashing import json_sha256
 from emcache.storage.records import Draft, Record, list_record_ids, new_record, read_record
@@ -82,12 +83,12 @@ def audit_dataset(
     """
     examined, note = _examined(dataset)
     brightness: list[Brightness] = []
-    with new_record(workspace.runs, KIND) as draft:
-        judgement, alignment = _judge(dataset, examined, note, brightness, reporter)
+    with new_record(workspace.runs, KIND) as draft, kept_memory():
+        judgement, alignment, looks = _judge(dataset, examined, note, brightness, reporter)
         checks = [judgement.check, alignment] if dataset.labelled else []
         audit = Audit(
             dataset.name,
-            (*checks, *check_content(dataset, brightness, look_at_slices(dataset))),
+            (*checks, *check_content(dataset, brightness, looks)),
             judgement.pairing,
         )
         draft.config = {**audit.as_dict(), "audit_key": audit_key(dataset)}
@@ -214,7 +215,7 @@ def _judge(
     note: str,
     brightness: list[Brightness],
     reporter: Reporter,
-) -> tuple[Judgement, Check]:
+) -> tuple[Judgement, Check, Looks]:
     labelled = dataset.labelled
     places = {item.id: place for place, item in enumerate(labelled)}
     candidates = Candidates(
@@ -228,7 +229,7 @@ def _judge(
         note,
     )
     if not examined:
-        return judge_pairing(candidates, None), check_alignment(None)
+        return judge_pairing(candidates, None), check_alignment(None), look_at_slices(dataset)
     aligned = {item.id for item in spread(examined, MOST_ALIGNED)}
     size = reduced_size(*examined[0].size)
     alignment = Alignment(*size)
@@ -255,11 +256,12 @@ def _judge(
             if item.id in aligned:
                 alignment.add(pixels, foreground)
             task.advance()
+        # Judging leaves cores idle now and then.
+        looks = readers.submit(look_at_slices, dataset)
+        placed = readers.submit(alignment.place)
         enough = len(examined) >= FEWEST
-        return (
-            judge_pairing(candidates, scratch if enough else None),
-            check_alignment(alignment.place()),
-        )
+        judgement = judge_pairing(candidates, scratch if enough else None)
+        return judgement, check_alignment(placed.result()), looks.result()
 
 
 def _write_scores(

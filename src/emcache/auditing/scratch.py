@@ -10,8 +10,8 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache, partial
-from itertools import groupby
+from functools import partial
+from itertools import groupby, product
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
@@ -92,22 +92,22 @@ class Tiling:
 _STEP = 1 / 1024
 """Channels are stored as whole multiples of this, which halves a file and is read fast."""
 _MOST = np.iinfo(np.int16).max
-_BLOCK_PIXELS = 1 << 22
-_MASK_PIXELS = 1 << 24
-"""Of masks that are kept while images are compared with them: 128 MiB."""
+_TILES_AT_ONCE = 8
+_PAIRS_AT_ONCE = 512
+_DENSE = 1 / 40
+"""From this share of all pairs of some images and masks on, one product of them all is fastest."""
 _THREADS = max(1, min(4, os.cpu_count() or 1))
-"""Each holds a block of images."""
 
-_Tiles = Float32[np.ndarray, "shape tile pixel"]
-_Sizes = Float32[np.ndarray, "shape tile"]
-_Sums = Float32[np.ndarray, "pair shape tile"]
-_Shapes = Float32[np.ndarray, "mask shape pixel"]
-_ShapeSizes = Float32[np.ndarray, "half mask shape"]
+_Sums = Float32[np.ndarray, "pair channel tile"]
 
 Places = Sequence[int] | Int64[np.ndarray, " place"]
 
 Pair = tuple[int, int, str]
 """An image, a mask, and how the mask is turned."""
+
+
+_Read = Callable[[slice], Float32[np.ndarray, "slice pixel"]]
+"""From a range of pixels to what images or masks have there."""
 
 
 class Drawn(NamedTuple):
@@ -132,12 +132,12 @@ class Scratch:
     def __init__(self, height: int, width: int, edge: int = EDGE) -> None:
         self.tiling = Tiling(height, width, edge)
         self._edge = edge
-        self._block = max(1, _BLOCK_PIXELS // self.tiling.pixels)
         self._turns = self.tiling.turns()
         self._folder = tempfile.TemporaryDirectory(prefix="emcache-audit-")
         self._channels = Path(self._folder.name) / "channels"
         self._shapes: list[UInt8[np.ndarray, "2 byte"]] = []
         self._sum = np.zeros((len(CHANNELS), self.tiling.pixels))
+        self._mapped: Int16[np.ndarray, "image channel pixel"] | None = None
 
     def __enter__(self) -> Scratch:
         return self
@@ -148,6 +148,7 @@ class Scratch:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._mapped = None
         self._folder.cleanup()
 
     def draw(
@@ -158,7 +159,9 @@ class Scratch:
         """What is kept of a slice and the mask declared for it; several threads may draw."""
         cut = self.tiling.cut
         channels = np.stack([cut(c) for c in image_channels(pixels, self._edge)])
-        steps = np.clip(np.rint(channels / _STEP), -_MOST, _MOST).astype(np.int16)
+        steps = channels / _STEP
+        np.rint(steps, out=steps)
+        steps = np.clip(steps, -_MOST, _MOST, out=steps).astype(np.int16)
         shapes = np.stack([cut(shape) for shape in mask_shapes(foreground, self._edge)])
         return Drawn(channels, steps, np.packbits(shapes, axis=-1))
 
@@ -186,24 +189,25 @@ class Scratch:
         fits none of them better for that.
         """
         scores = np.zeros((2, len(CHANNELS), len(images), len(masks)))
-        side = self.tiling.side**2
-        halves = [slice(tiles.start * side, tiles.stop * side) for tiles in self.tiling.halves]
-        read = self._images()
-
-        def compare(columns: slice, shapes: _Shapes, sizes: _ShapeSizes, start: int) -> None:
-            rows = slice(start, start + self._block)
-            channels = read(images[rows])
-            for half, pixels in enumerate(halves):
-                for channel in range(len(CHANNELS)):
-                    found = channels[:, channel, pixels] @ shapes[:, channel, pixels].T
-                    scores[half, channel, rows, columns] = found / sizes[half, :, channel]
-
         with ThreadPoolExecutor(_THREADS, "compare") as pool:
-            for columns, shapes in self._masks(masks, orientation):
-                sizes = np.stack([np.maximum(shapes[..., half].sum(-1), 1) for half in halves])
-                starts = range(0, len(images), self._block)
-                for _ in pool.map(partial(compare, columns, shapes, sizes), starts):
-                    pass
+            for channel in range(len(CHANNELS)):
+                strengths = self._strengths(images, channel)
+                shapes = self._shapes_of(masks, channel, orientation)
+                for half, tiles in enumerate(self.tiling.halves):
+
+                    def compare(
+                        run: slice, strengths: _Read = strengths, shapes: _Read = shapes
+                    ) -> tuple[np.ndarray, np.ndarray]:
+                        pixels = self._pixels(run)
+                        under = shapes(pixels)
+                        return strengths(pixels) @ under.T, under.sum(-1)
+
+                    sizes = np.zeros(len(masks))
+                    works = (partial(compare, run) for run in _runs(tiles))
+                    for found, some in run_ahead(pool, works, 2 * _THREADS):
+                        scores[half, channel] += found
+                        sizes += some
+                    scores[half, channel] /= np.maximum(sizes, 1)
         return scores
 
     def typical(
@@ -215,13 +219,15 @@ class Scratch:
         """
         mean = self._sum / max(len(self), 1)
         found = np.zeros((2, len(CHANNELS), len(masks)))
-        side = self.tiling.side**2
-        for columns, shapes in self._masks(masks, orientation):
+        for channel in range(len(CHANNELS)):
+            shapes = self._shapes_of(masks, channel, orientation)
             for half, tiles in enumerate(self.tiling.halves):
-                pixels = slice(tiles.start * side, tiles.stop * side)
-                weights = shapes[..., pixels]
-                sums = np.einsum("mcp,cp->cm", weights, mean[:, pixels])
-                found[half, :, columns] = sums / np.maximum(weights.sum(-1), 1).T
+                sizes = np.zeros(len(masks))
+                for pixels in map(self._pixels, _runs(tiles)):
+                    under = shapes(pixels)
+                    found[half, channel] += under @ mean[channel, pixels]
+                    sizes += under.sum(-1)
+                found[half, channel] /= np.maximum(sizes, 1)
         return found
 
     def tile_sums(
@@ -238,59 +244,123 @@ class Scratch:
         Yields:
             For each run of pairs of one image: the sums, and the numbers of pixels.
         """
-        tiles = (len(CHANNELS), self.tiling.count, self.tiling.side**2)
-        images = self._images(centred)
-
-        # Orders that are compared have much the same masks for neighbouring images.
-        @lru_cache(maxsize=max(1, _MASK_PIXELS // self.tiling.pixels))
-        def mask(place: int, turn: str) -> tuple[_Tiles, _Sizes]:
-            shapes = self.shape(place, turn).reshape(tiles)
-            return shapes, shapes.sum(-1)
-
-        def compare(image: int, others: Sequence[Pair]) -> tuple[_Sums, _Sums]:
-            channels = images([image])[0].reshape(tiles)
-            sums = np.empty((len(others), *tiles[:2]), np.float32)
-            sizes = np.empty_like(sums)
-            for place, (_, other, turn) in enumerate(others):
-                shapes, sizes[place] = mask(other, turn)
-                np.einsum("ctp,ctp->ct", channels, shapes, out=sums[place])
-            return sums, sizes
-
-        works = (
-            partial(compare, image, list(others))
-            for image, others in groupby(pairs, key=lambda pair: pair[0])
-        )
+        sums = np.empty((len(pairs), len(CHANNELS), self.tiling.count), np.float32)
+        sizes = np.empty_like(sums)
+        side = self.tiling.side**2
         with ThreadPoolExecutor(_THREADS, "compare") as pool:
-            yield from run_ahead(pool, works, 2 * _THREADS)
+            for block, channel in product(_blocks(pairs), range(len(CHANNELS))):
+                strengths = self._strengths(block.images, channel, centred)
+                shapes = self._shapes_of(block.masks, channel, block.orientation)
 
-    def _images(
-        self, centred: bool = True
-    ) -> Callable[[Places], Float32[np.ndarray, "image channel pixel"]]:
-        """From some images to their channels, less the mean image."""
-        shape = (len(CHANNELS), self.tiling.pixels)
-        stored = np.memmap(self._channels, np.int16, "r", shape=(len(self), *shape))
-        mean = (self._sum / max(len(self), 1) * centred).astype(np.float32)
+                def compare(
+                    run: slice,
+                    block: _Block = block,
+                    channel: int = channel,
+                    strengths: _Read = strengths,
+                    shapes: _Read = shapes,
+                ) -> None:
+                    given, under = (
+                        read(self._pixels(run)).reshape(-1, run.stop - run.start, side)
+                        for read in (strengths, shapes)
+                    )
+                    if block.is_dense:
+                        every = given.swapaxes(0, 1) @ under.transpose(1, 2, 0)
+                        found = every[:, block.rows, block.columns].T
+                    else:
+                        found = np.einsum("ktp,ktp->kt", given, under)
+                    sums[block.places, channel, run] = found
+                    sizes[block.places, channel, run] = under.sum(-1)[block.columns]
 
-        def images(places: Places) -> Float32[np.ndarray, "image channel pixel"]:
-            channels = np.multiply(stored[list(places)], _STEP, dtype=np.float32)
-            channels -= mean
-            return channels
+                for _ in pool.map(compare, _runs(slice(0, self.tiling.count))):
+                    pass
+        start = 0
+        for _, run in groupby(pairs, key=lambda pair: pair[0]):
+            stop = start + len(list(run))
+            yield sums[start:stop], sizes[start:stop]
+            start = stop
 
-        return images
+    def _pixels(self, tiles: slice) -> slice:
+        return slice(tiles.start * self.tiling.side**2, tiles.stop * self.tiling.side**2)
 
-    def _masks(self, places: Places, orientation: str) -> Iterator[tuple[slice, _Shapes]]:
-        """Outlines and insides of some masks, a few at a time."""
-        for start in range(0, len(places), self._block):
-            chosen = list(places[start : start + self._block])
-            shapes = np.stack([self.shape(int(place), orientation) for place in chosen])
-            yield slice(start, start + len(chosen)), shapes
+    def _stored(self) -> Int16[np.ndarray, "image channel pixel"]:
+        shape = (len(self), len(CHANNELS), self.tiling.pixels)
+        if self._mapped is None or self._mapped.shape != shape:
+            self._mapped = np.memmap(self._channels, np.int16, "r", shape=shape)
+        return self._mapped
 
-    def shape(
-        self, place: int, orientation: str = AS_THEY_ARE
-    ) -> Float32[np.ndarray, "shape pixel"]:
-        """Outline and inside of a mask, tile by tile."""
-        bits = np.unpackbits(self._shapes[place], axis=-1, count=self.tiling.pixels)
-        if orientation != AS_THEY_ARE:
-            filled = np.concatenate([bits, np.zeros((len(bits), 1), np.uint8)], axis=1)
-            bits = filled[:, self._turns[orientation]]
-        return bits.astype(np.float32)
+    def _strengths(self, images: Places, channel: int, centred: bool = True) -> _Read:
+        """What reads a channel of some images, less the mean image."""
+        stored = self._stored()[:, channel]
+        mean = (self._sum[channel] / max(len(self), 1) * centred).astype(np.float32)
+        chosen = np.asarray(images)
+
+        def read(pixels: slice) -> Float32[np.ndarray, "image pixel"]:
+            values: Float32[np.ndarray, "image pixel"] = stored[chosen, pixels] * np.float32(_STEP)
+            values -= mean[pixels]
+            return values
+
+        return read
+
+    def _shapes_of(self, masks: Places, channel: int, orientation: str) -> _Read:
+        """What reads the outlines or the insides of some masks."""
+        packed = np.stack([self._shapes[int(place)][channel] for place in masks])
+        if orientation == AS_THEY_ARE:
+
+            def read(pixels: slice) -> Float32[np.ndarray, "mask pixel"]:
+                first, last = pixels.start // 8, -(-pixels.stop // 8)
+                bits = np.unpackbits(packed[:, first:last], axis=-1)
+                chosen: UInt8[np.ndarray, "mask pixel"] = bits[
+                    :, pixels.start - 8 * first : pixels.stop - 8 * first
+                ]
+                return chosen.astype(np.float32)
+
+            return read
+
+        turn = self._turns[orientation]
+        upright = np.unpackbits(packed, axis=-1, count=self.tiling.pixels)
+        filled = np.concatenate([upright, np.zeros((len(upright), 1), np.uint8)], axis=1)
+
+        def read_turned(pixels: slice) -> Float32[np.ndarray, "mask pixel"]:
+            chosen: UInt8[np.ndarray, "mask pixel"] = filled[:, turn[pixels]]
+            return chosen.astype(np.float32)
+
+        return read_turned
+
+
+class _Block(NamedTuple):
+    """Pairs that are compared together."""
+
+    places: Int64[np.ndarray, " pair"]
+    """Of the pairs among all."""
+    images: Int64[np.ndarray, " image"]
+    masks: Int64[np.ndarray, " mask"]
+    rows: Int64[np.ndarray, " pair"]
+    """Of each pair's image among these."""
+    columns: Int64[np.ndarray, " pair"]
+    """Of each pair's mask among these."""
+    orientation: str
+    is_dense: bool
+    """Whether every image is compared with every mask; otherwise each with the one beside it."""
+
+
+def _blocks(pairs: Sequence[Pair]) -> Iterator[_Block]:
+    """Pairs by orientation, and where they are few of those that could be, some at a time."""
+    for turn in sorted({turn for _, _, turn in pairs}):
+        own = [place for place, (_, _, other) in enumerate(pairs) if other == turn]
+        places = np.array(own)
+        images, masks = np.array([pairs[place][:2] for place in own]).T
+        some_images, rows = np.unique(images, return_inverse=True)
+        some_masks, columns = np.unique(masks, return_inverse=True)
+        if len(places) >= _DENSE * len(some_images) * len(some_masks):
+            yield _Block(places, some_images, some_masks, rows, columns, turn, True)
+            continue
+        for start in range(0, len(places), _PAIRS_AT_ONCE):
+            some = slice(start, start + _PAIRS_AT_ONCE)
+            each = np.arange(len(places[some]))
+            yield _Block(places[some], images[some], masks[some], each, each, turn, False)
+
+
+def _runs(tiles: slice) -> Iterator[slice]:
+    """Some tiles, a few at a time."""
+    for start in range(tiles.start, tiles.stop, _TILES_AT_ONCE):
+        yield slice(start, min(start + _TILES_AT_ONCE, tiles.stop))

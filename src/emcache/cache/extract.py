@@ -23,7 +23,8 @@ from emcache.cache.plan import Job
 from emcache.cluster.pool import Pool
 from emcache.data.dataset import slice_table_rows
 from emcache.errors import EmcacheError, StoreError
-from emcache.models.device import advise_on_memory, kept_memory
+from emcache.freed import kept_memory
+from emcache.models.device import advise_on_memory
 from emcache.models.measured import timing_facts
 from emcache.models.weights import describe_untrained, is_untrained
 from emcache.progress import Reporter

@@ -16,8 +16,9 @@ from emcache.cache.plan import Job
 from emcache.cache.recipe import Shard
 from emcache.cache.shards import Written, write_shard
 from emcache.errors import StoreError
+from emcache.freed import kept_memory
 from emcache.models.backbones.base import BackboneModule
-from emcache.models.device import advise_on_memory, kept_memory
+from emcache.models.device import advise_on_memory
 from emcache.progress import Quiet
 
 

@@ -100,8 +100,12 @@ class ClassRule:
 
     def foreground(self, mask: Integer[np.ndarray, "row col"]) -> Bool[np.ndarray, "row col"]:
         """Where a mask's values stand for a class other than the background."""
-        labels = self.labels(mask)
-        seen: Bool[np.ndarray, "row col"] = (labels > 0) & (labels != IGNORED)
+        seen: Bool[np.ndarray, "row col"]
+        if self.values is None:
+            seen = mask >= self.threshold
+        else:
+            labels = self.labels(mask)
+            seen = (labels > 0) & (labels != IGNORED)
         return seen
 
     def shown(self, labels: Integer[np.ndarray, "row col"]) -> UInt8[np.ndarray, "row col"]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,46 +43,6 @@ def _find_device(name: str) -> torch.device:
         return torch.device(name)
     except RuntimeError:
         raise UsageError(f"{name!r} is not a device; expected cpu, cuda, cuda:N or mps.") from None
-
-
-# malloc.h of the GNU C library: parameters of mallopt, and their values at the start.
-_TRIM_THRESHOLD, _MMAP_MAX = -1, -4
-_TRIM_THRESHOLD_DEFAULT, _MMAP_MAX_DEFAULT = 128 * 1024, 65536
-_NEVER = 2**31 - 1
-
-_depth = 0
-
-
-@contextmanager
-def kept_memory() -> Iterator[None]:
-    """Keep freed memory for the next tensor; at the end the system gets back what it can.
-
-    It changes the whole process, and nothing where the C library is not GNU's. It may be nested.
-    """
-    global _depth
-    libc = _gnu_libc()
-    if libc is None:
-        yield
-        return
-    _depth += 1
-    libc.mallopt(_MMAP_MAX, 0)
-    libc.mallopt(_TRIM_THRESHOLD, _NEVER)
-    try:
-        yield
-    finally:
-        _depth -= 1
-        if not _depth:
-            libc.mallopt(_MMAP_MAX, _MMAP_MAX_DEFAULT)
-            libc.mallopt(_TRIM_THRESHOLD, _TRIM_THRESHOLD_DEFAULT)
-            libc.malloc_trim(0)
-
-
-def _gnu_libc() -> ctypes.CDLL | None:
-    if not sys.platform.startswith("linux"):
-        return None
-    libc = ctypes.CDLL(None)
-    # Other C libraries of Linux have no such function.
-    return libc if hasattr(libc, "mallopt") and hasattr(libc, "gnu_get_libc_version") else None
 
 
 _RESET_PEAK = "5"  # what proc(5) has for it

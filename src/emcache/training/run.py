@@ -19,8 +19,9 @@ from emcache.data.greys import find_grey_rule
 from emcache.data.tiles import check_pictures
 from emcache.data.tiling import Tiling
 from emcache.errors import TrainingError
+from emcache.freed import kept_memory
 from emcache.models.arithmetic import pick_precision
-from emcache.models.device import advise_on_memory, kept_memory, pick_device, watch_memory
+from emcache.models.device import advise_on_memory, pick_device, watch_memory
 from emcache.models.layouts import pick_layout
 from emcache.models.weights import describe_untrained, is_untrained
 from emcache.progress import Reporter
