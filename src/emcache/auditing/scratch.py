@@ -217,7 +217,7 @@ class Scratch:
 
         This is what :meth:`scores` takes away.
         """
-        mean = self._sum / max(len(self), 1)
+        mean = (self._sum / max(len(self), 1)).astype(np.float32)
         found = np.zeros((2, len(CHANNELS), len(masks)))
         for channel in range(len(CHANNELS)):
             shapes = self._shapes_of(masks, channel, orientation)
