@@ -22,7 +22,7 @@ from emcache.freed import kept_memory
 from emcache.models.arithmetic import pick_precision
 from emcache.models.heads import build_head
 from emcache.models.layouts import pick_layout
-from emcache.training.batches import LabelledFeatures, Residency, TokenReader, open_examples
+from emcache.training.batches import Batch, LabelledFeatures, Residency, TokenReader, open_examples
 from emcache.training.protocol import Protocol
 from emcache.training.sampling import chunks
 from emcache.training.trainer import Trainer
@@ -60,9 +60,13 @@ def main() -> None:
     protocol = Protocol()
     count, wanted = len(feature_set.slices), _STEPS * protocol.batch * int(rounds)
     positions = list(range(0, count, max(1, count // wanted)))[:wanted]
-    # The first product and the first reading start the threads of the libraries, which have stacks
+    precision = pick_precision("auto", device)
+    layout = pick_layout(device, precision)
+    # The first step and the first reading load libraries and start their threads, which have stacks
     # of their own; a reader whose thread cannot start waits for it for ever.
-    torch.ones(512, 512).matmul(torch.ones(512, 512))
+    small = Trainer(build_head("deconv", 8, 0, layout=layout), protocol, device, precision)
+    small.step([Batch((0,), torch.ones(1, 8, 8, 8), torch.zeros(1, 112, 112, dtype=torch.uint8))])
+    del small
     feature_set.tokens(0)
     if int(limit):
         limit_own_memory(int(limit))
@@ -70,8 +74,7 @@ def main() -> None:
         reader = TokenReader([LabelledFeatures(feature_set, labels)])
         examples, _ = open_examples(reader, device, Residency(residency), positions)
         dim = feature_set.description["dim"]
-        precision = pick_precision("auto", device)
-        head = build_head("deconv", dim, 0, layout=pick_layout(device, precision))
+        head = build_head("deconv", dim, 0, layout=layout)
         trainer = Trainer(head, protocol, device, precision)
         orders = cycle(
             chunks(positions[first :: int(rounds)], protocol.batch) for first in range(int(rounds))
