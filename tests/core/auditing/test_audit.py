@@ -12,7 +12,7 @@ from scipy import ndimage
 
 import emcache.auditing.run
 import emcache.auditing.search
-from emcache.auditing import pictures
+from emcache.auditing import pictures, scratch
 from emcache.auditing.alignment import CLEAR, Alignment
 from emcache.auditing.evidence import compare_halves, measure
 from emcache.auditing.findings import Audit
@@ -190,6 +190,30 @@ def test_real_slices(
 
 
 # What the verdict rests on
+
+
+@pytest.mark.parametrize("dense", [0.0, 2.0], ids=["all at once", "pair by pair"])
+def test_sums_over_tiles_of_turned_masks(monkeypatch: pytest.MonkeyPatch, dense: float) -> None:
+    monkeypatch.setattr(scratch, "_DENSE", dense)
+    monkeypatch.setattr(scratch, "_PAIRS_AT_ONCE", 5)
+    rng = np.random.default_rng(1)
+    # Tiles of 5 pixels: their bits begin within bytes.
+    images = rng.integers(0, 256, (6, 40, 44), dtype=np.uint8)
+    masks = ndimage.gaussian_filter(rng.normal(size=(6, 40, 44)), (0, 3, 3)) > 0
+    channels = np.stack([image_channels(image) for image in images])
+    turns = (AS_THEY_ARE, "flipped up-down", "rotated by 180 degrees")
+    pairs = [(i, m, turn) for i in range(6) for turn in turns for m in (i, (i + 1) % 6)]
+    with Scratch(40, 44) as kept:
+        assert kept.tiling.side**2 % 8
+        for image, mask in zip(images, masks, strict=True):
+            kept.add(kept.draw(image, mask))
+        runs = list(kept.tile_sums(pairs, centred=False))
+    sums, sizes = (np.concatenate(side) for side in zip(*runs, strict=True))
+    for place, (image, mask, turn) in enumerate(pairs):
+        shapes = np.stack([ORIENTATIONS[turn](s) for s in mask_shapes(masks[mask])])
+        np.testing.assert_array_equal(sizes[place].sum(-1), shapes.sum(axis=(1, 2)))
+        under = (channels[image] * shapes).sum(axis=(1, 2))
+        np.testing.assert_allclose(sums[place].sum(-1), under, atol=0.5)
 
 
 def test_scores_are_means_under_outline_and_inside_in_each_half() -> None:
