@@ -198,16 +198,22 @@ def test_sums_over_tiles_of_turned_masks(monkeypatch: pytest.MonkeyPatch, dense:
     monkeypatch.setattr(scratch, "_PAIRS_AT_ONCE", 5)
     rng = np.random.default_rng(1)
     # Tiles of 5 pixels: their bits begin within bytes.
-    images = rng.integers(0, 256, (6, 40, 44), dtype=np.uint8)
-    masks = ndimage.gaussian_filter(rng.normal(size=(6, 40, 44)), (0, 3, 3)) > 0
+    images = rng.integers(0, 256, (6, 45, 47), dtype=np.uint8)
+    masks = ndimage.gaussian_filter(rng.normal(size=(6, 45, 47)), (0, 3, 3)) > 0
     channels = np.stack([image_channels(image) for image in images])
     turns = (AS_THEY_ARE, "flipped up-down", "rotated by 180 degrees")
     pairs = [(i, m, turn) for i in range(6) for turn in turns for m in (i, (i + 1) % 6)]
-    with Scratch(40, 44) as kept:
-        assert kept.tiling.side**2 % 8
+    with Scratch(45, 47) as kept:
+        assert kept.tiling.side**2 * kept.tiling.count % 8
         for image, mask in zip(images, masks, strict=True):
             kept.add(kept.draw(image, mask))
         runs = list(kept.tile_sums(pairs, centred=False))
+        scores = kept.scores(range(6), range(6))
+        ((centred, below),) = kept.tile_sums([(0, 4, AS_THEY_ARE)])
+        halves = kept.tiling.halves
+    for half, tiles in enumerate(halves):
+        means = centred[0, :, tiles].sum(-1) / below[0, :, tiles].sum(-1)
+        np.testing.assert_allclose(scores[half, :, 0, 4], means, atol=1e-5)
     sums, sizes = (np.concatenate(side) for side in zip(*runs, strict=True))
     for place, (image, mask, turn) in enumerate(pairs):
         shapes = np.stack([ORIENTATIONS[turn](s) for s in mask_shapes(masks[mask])])
