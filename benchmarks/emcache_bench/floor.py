@@ -143,7 +143,8 @@ def _lora(device: torch.device, precision: Precision) -> _Piece:
 def _values_like(tensor: Tensor) -> Tensor:
     """As many values of that type, in a row.
 
-    They are written: memory that never was is one page of zeros, which stays in the cache.
+    They are written, since all memory that was never written reads from one page of zeros, which
+    stays in the cache.
     """
     return torch.ones(tensor.numel(), dtype=tensor.dtype, device=tensor.device)
 

@@ -87,7 +87,8 @@ _OPTIONS: dict[str, Any] = {
 def _use_whole_registers() -> None:
     """Let LLVM use whole registers of AVX-512; for some processors it takes half of each.
 
-    Has no effect where Numba has compiled something before in this process.
+    It holds for all that Numba compiles from now on in this process, and has no effect where Numba
+    has compiled something before.
     """
     features = binding.get_host_cpu_features()
     if features.get("avx512f") and numba.config.CPU_FEATURES is None:
@@ -173,7 +174,10 @@ def _slope(z: float) -> float:
 
 
 def _polynomial(function: Callable[[float], float], degree: int) -> list[float]:
-    """Of (function(z) - 1/2) / z, which is even, in t = 2 (z / edge)^2 - 1; constant first."""
+    """Coefficients for (function(z) - 1/2) / z, which is even, in t = 2 (z / edge)^2 - 1.
+
+    The constant comes first.
+    """
     t = chebyshev.chebpts1(degree + 1)
     values = [(function(z) - 0.5) / z for z in _EDGE * np.sqrt((t + 1) / 2)]
     through_all = chebyshev.chebfit(t, values, degree)
@@ -181,7 +185,10 @@ def _polynomial(function: Callable[[float], float], degree: int) -> list[float]:
 
 
 def _evaluation(function: Callable[[float], float], degree: int) -> Any:
-    """What evaluates that by Horner's scheme, even and odd powers apart; the degree is odd."""
+    """A function of t for the compiler, by Horner's scheme, even and odd powers apart.
+
+    The degree must be odd.
+    """
     coefficients = _polynomial(function, degree)
     fused = ["contract"]
 
