@@ -9,7 +9,7 @@ pixels, and how much better another mask fits can be measured in the half that d
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -37,6 +37,7 @@ _FEWEST_TILES = 4
 _FEW_TILES = 3
 _TILE_VARIANCE = 0.25
 """Of the mean of a channel under a mask within one tile."""
+_PAIRS_AT_ONCE = 512
 _AS_GOOD = 0.1
 
 
@@ -217,25 +218,20 @@ def measure(
         for pair in group:
             members.setdefault(pair, []).append(number)
     pairs = sorted(members)
-    widths = [len(range(scratch.tiling.count)[part]) for part in parts]
-    totals = [
-        (
-            np.zeros((len(groups), len(CHANNELS))),
-            np.zeros((len(groups), len(CHANNELS), width)),
-            np.zeros((len(groups), len(CHANNELS))),
-        )
-        for width in widths
-    ]
-    place = 0
-    for sums, sizes in scratch.tile_sums(pairs, centred):
-        owners = [members[pair] for pair in pairs[place : place + len(sums)]]
-        place += len(sums)
-        shares = [(number, row) for row, owner in enumerate(owners) for number in owner]
-        for part, total in zip(parts, totals, strict=True):
-            for into, values in zip(total, ratios(sums[..., part], sizes[..., part]), strict=True):
-                for number, row in shares:
-                    into[number] += values[row]
-    return [[Fit(*one) for one in zip(*total, strict=True)] for total in totals]
+    owned = [(number, row) for row, pair in enumerate(pairs) for number in members[pair]]
+    numbers, rows = np.array(owned, np.int64).reshape(-1, 2).T
+    shape = len(groups), len(pairs)
+    owners = scipy.sparse.csc_array((np.ones(len(owned)), (numbers, rows)), shape)
+    sums, sizes = scratch.tile_sums(pairs, centred)
+    fits = []
+    for part in parts:
+        tiles = sums[..., part].shape[-1]
+        totals = [np.zeros((len(groups), len(CHANNELS), *more)) for more in ((), (tiles,), ())]
+        for run, found in _ratios_in_runs(sums[..., part], sizes[..., part]):
+            for total, values in zip(totals, found, strict=True):
+                total += (owners[:, run] @ values.reshape(len(values), -1)).reshape(total.shape)
+        fits.append([Fit(*one) for one in zip(*totals, strict=True)])
+    return fits
 
 
 def fit_each(
@@ -245,29 +241,40 @@ def fit_each(
 
     Args:
         scratch: The slices.
-        pairs: In the order of their images.
+        pairs: Which.
         variant: Place in :data:`VARIANTS`.
 
     Returns:
         Both in the channels' standard deviations over the image.
     """
     weights = np.array(VARIANTS[variant])
-    fits, errors = [], []
-    for sums, sizes in scratch.tile_sums(pairs, centred=False):
-        means, shares, least = ratios(sums, sizes)
-        fits.append(means @ weights)
+    fits, errors = np.zeros(len(pairs)), np.zeros(len(pairs))
+    for run, (means, shares, least) in _ratios_in_runs(*scratch.tile_sums(pairs, centred=False)):
         variance = (np.einsum("c,pct->pt", weights, shares) ** 2).sum(axis=1)
-        errors.append(np.sqrt(variance + least @ weights**2))
-    return np.concatenate(fits), np.concatenate(errors)
+        fits[run] = means @ weights
+        errors[run] = np.sqrt(variance + least @ weights**2)
+    return fits, errors
+
+
+_Ratios = tuple[
+    Float64[np.ndarray, "pair channel"],
+    Float64[np.ndarray, "pair channel tile"],
+    Float64[np.ndarray, "pair channel"],
+]
+
+
+def _ratios_in_runs(
+    sums: Float[np.ndarray, "pair channel tile"], sizes: Float[np.ndarray, "pair channel tile"]
+) -> Iterator[tuple[slice, _Ratios]]:
+    """:func:`ratios` of some pairs at a time: they take several times the memory of the sums."""
+    for start in range(0, len(sums), _PAIRS_AT_ONCE):
+        run = slice(start, start + _PAIRS_AT_ONCE)
+        yield run, ratios(sums[run], sizes[run])
 
 
 def ratios(
     sums: Float[np.ndarray, "pair channel tile"], sizes: Float[np.ndarray, "pair channel tile"]
-) -> tuple[
-    Float64[np.ndarray, "pair channel"],
-    Float64[np.ndarray, "pair channel tile"],
-    Float64[np.ndarray, "pair channel"],
-]:
+) -> _Ratios:
     """Means over all tiles, each tile's share of their errors, and the variance that hides.
 
     The shares add up to zero, so those of few tiles are too small: for k tiles of one size by

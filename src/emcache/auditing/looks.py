@@ -131,9 +131,10 @@ def areas_of(
     lost: Counter[int] = Counter()
     if threshold is not None:
         below = (mask > 0) & (mask < threshold)
-        low, high = scipy.ndimage.minimum_filter(mask, 3), scipy.ndimage.maximum_filter(mask, 3)
-        values, counts = np.unique(mask[below & (low == high)], return_counts=True)
-        lost.update(dict(zip(values.tolist(), counts.tolist(), strict=True)))
+        if below.any():
+            low, high = scipy.ndimage.minimum_filter(mask, 3), scipy.ndimage.maximum_filter(mask, 3)
+            values, counts = np.unique(mask[below & (low == high)], return_counts=True)
+            lost.update(dict(zip(values.tolist(), counts.tolist(), strict=True)))
     sizes = _sizes(foreground)
     background = _sizes(~foreground)
     return MaskAreas(

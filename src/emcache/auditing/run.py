@@ -39,7 +39,7 @@ from emcache.storage.hashing import json_sha256
 from emcache.storage.records import Draft, Record, list_record_ids, new_record, read_record
 from emcache.storage.workspace import Workspace
 
-AUDIT_VERSION = 3
+AUDIT_VERSION = 4
 """Changes whenever the same data might be judged otherwise."""
 
 _Grey = UInt8[np.ndarray, "row col"]
@@ -272,19 +272,18 @@ def _write_scores(
     masks = {_below(dataset, item.mask): item.id for item in examined}
     best = {image: masks[mask] for image, mask in judgement.pairing.assignment.items()}
     shown = [examined[place] for place in judgement.shown]
-    images = [_below(dataset, item.image) for item in shown]
-    rows = [
+    ids = np.array([item.id for item in shown])
+    assigned = np.array([best.get(_below(dataset, item.image), "") for item in shown])
+    table = pl.DataFrame(
         {
-            "image": image.id,
-            "mask": mask.id,
-            "score": float(judgement.scores[i, j]),
-            "declared": i == j,
-            "assigned": best.get(images[i]) == mask.id,
+            "image": np.repeat(ids, len(ids)),
+            "mask": np.tile(ids, len(ids)),
+            "score": judgement.scores.ravel(),
+            "declared": np.eye(len(ids), dtype=bool).ravel(),
+            "assigned": (assigned[:, None] == ids).ravel(),
         }
-        for i, image in enumerate(shown)
-        for j, mask in enumerate(shown)
-    ]
-    draft.write_table("audit_scores.parquet", pl.DataFrame(rows))
+    )
+    draft.write_table("audit_scores.parquet", table)
 
 
 def _write_pictures(
@@ -293,8 +292,9 @@ def _write_pictures(
     """The slices whose own masks fit worst, with the masks' outlines."""
     assert judgement.scores is not None  # noqa: S101 - the caller has checked
     own = np.diagonal(judgement.scores)
-    for place in judgement.shown[np.argsort(own)[:_PICTURES]]:
-        item = examined[int(place)]
+
+    def write(place: int) -> None:
+        item = examined[place]
         assert item.mask is not None  # noqa: S101 - only labelled slices are examined
         mask = dataset.classes.foreground(read_reduced_mask(item.mask)).astype(np.uint8)
         picture = Image.fromarray(read_reduced_image(item.image, item.grey_window))
@@ -302,6 +302,10 @@ def _write_pictures(
         picture.thumbnail((_PIXELS, _PIXELS), Image.Resampling.LANCZOS)
         outlined = outline_overlay(np.asarray(picture), mask, None)
         Image.fromarray(outlined).save(draft.path(f"worst/{item.id}.png"))
+
+    with ThreadPoolExecutor(_READERS, "draw") as pool:
+        for _ in pool.map(write, judgement.shown[np.argsort(own)[:_PICTURES]].tolist()):
+            pass
 
 
 def _below(dataset: Dataset, plane: Plane | None) -> str:

@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from itertools import groupby, product
+from itertools import product
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
@@ -168,7 +168,7 @@ class Scratch:
     def add(self, drawn: Drawn) -> None:
         """Take the next slice."""
         with self._channels.open("ab") as stream:
-            stream.write(drawn.steps.tobytes())
+            drawn.steps.tofile(stream)
         self._sum += drawn.channels
         self._shapes.append(drawn.shapes)
 
@@ -232,17 +232,12 @@ class Scratch:
 
     def tile_sums(
         self, pairs: Sequence[Pair], centred: bool = True
-    ) -> Iterator[
-        tuple[Float32[np.ndarray, "pair channel tile"], Float32[np.ndarray, "pair channel tile"]]
-    ]:
+    ) -> tuple[Float32[np.ndarray, "pair channel tile"], Float32[np.ndarray, "pair channel tile"]]:
         """Sums of each channel under a mask, tile by tile, and the pixels that they run over.
 
         Args:
-            pairs: Image, mask and the mask's orientation; those of one image stand together.
+            pairs: Image, mask and the mask's orientation.
             centred: Whether the mean image of all slices is taken away first.
-
-        Yields:
-            For each run of pairs of one image: the sums, and the numbers of pixels.
         """
         sums = np.empty((len(pairs), len(CHANNELS), self.tiling.count), np.float32)
         sizes = np.empty_like(sums)
@@ -273,11 +268,7 @@ class Scratch:
 
                 for _ in pool.map(compare, _runs(slice(0, self.tiling.count))):
                     pass
-        start = 0
-        for _, run in groupby(pairs, key=lambda pair: pair[0]):
-            stop = start + len(list(run))
-            yield sums[start:stop], sizes[start:stop]
-            start = stop
+        return sums, sizes
 
     def _pixels(self, tiles: slice) -> slice:
         return slice(tiles.start * self.tiling.side**2, tiles.stop * self.tiling.side**2)
@@ -321,7 +312,8 @@ class Scratch:
         filled = np.concatenate([upright, np.zeros((len(upright), 1), np.uint8)], axis=1)
 
         def read_turned(pixels: slice) -> Float32[np.ndarray, "mask pixel"]:
-            chosen: UInt8[np.ndarray, "mask pixel"] = filled[:, turn[pixels]]
+            # Taking is several times as fast as indexing.
+            chosen: UInt8[np.ndarray, "mask pixel"] = np.take(filled, turn[pixels], axis=1)
             return chosen.astype(np.float32)
 
         return read_turned

@@ -32,6 +32,8 @@ def single_channel(
     Raises:
         ImageError: Colours differ, or alpha does; the first such pixel is named with its values.
     """
+    if (grey := _grey_under_one_alpha(values)) is not None:
+        return grey
     channels = values.shape[-1]
     colours = values[..., : channels - (channels in (2, 4))]
     # Plane by plane: reducing over a last axis of three takes several times as long.
@@ -49,6 +51,23 @@ def single_channel(
     if colours.shape[-1] < channels:
         _check_alpha(values[..., -1], plane, name, what_to_do)
     return np.ascontiguousarray(colours[..., 0])
+
+
+def _grey_under_one_alpha(
+    values: Shaped[np.ndarray, "row col channel"],
+) -> UInt8[np.ndarray, "row col"] | None:
+    """Grey of RGBA whose colours agree under one alpha; None for all else.
+
+    Pixel by pixel as one number of 32 bits: this takes a fifth of the time of channel by channel.
+    """
+    if values.shape[-1] != _RGBA or values.dtype != np.uint8 or not values.flags.c_contiguous:
+        return None
+    words = values.view("<u4")[..., 0]
+    colours_differ = ((words >> 8) ^ words) & 0xFFFF
+    alpha = words >> 24
+    if colours_differ.any() or (alpha != alpha[0, 0]).any():
+        return None
+    return words.astype(np.uint8)
 
 
 def _check_alpha(
@@ -87,6 +106,7 @@ __all__ = [
 ]
 
 _SET = np.uint8(255)
+_RGBA = 4
 # Labels are kept in 64 bits.
 _LARGEST = float(1 << 63)
 

@@ -207,14 +207,13 @@ def test_sums_over_tiles_of_turned_masks(monkeypatch: pytest.MonkeyPatch, dense:
         assert kept.tiling.side**2 * kept.tiling.count % 8
         for image, mask in zip(images, masks, strict=True):
             kept.add(kept.draw(image, mask))
-        runs = list(kept.tile_sums(pairs, centred=False))
+        sums, sizes = kept.tile_sums(pairs, centred=False)
         scores = kept.scores(range(6), range(6))
-        ((centred, below),) = kept.tile_sums([(0, 4, AS_THEY_ARE)])
+        centred, below = kept.tile_sums([(0, 4, AS_THEY_ARE)])
         halves = kept.tiling.halves
     for half, tiles in enumerate(halves):
         means = centred[0, :, tiles].sum(-1) / below[0, :, tiles].sum(-1)
         np.testing.assert_allclose(scores[half, :, 0, 4], means, atol=1e-5)
-    sums, sizes = (np.concatenate(side) for side in zip(*runs, strict=True))
     for place, (image, mask, turn) in enumerate(pairs):
         shapes = np.stack([ORIENTATIONS[turn](s) for s in mask_shapes(masks[mask])])
         np.testing.assert_array_equal(sizes[place].sum(-1), shapes.sum(axis=(1, 2)))
@@ -237,7 +236,7 @@ def test_scores_are_means_under_outline_and_inside_in_each_half() -> None:
         assert len(scratch.orientations) == 4, "a quarter turn of these masks has another shape"
         turned = scratch.scores([3], [17], "flipped left-right")
         pairs = [(3, 17, AS_THEY_ARE), (3, 3, AS_THEY_ARE)]
-        ((sums, sizes),) = scratch.tile_sums(pairs)
+        sums, sizes = scratch.tile_sums(pairs)
         side = scratch.tiling.side
         halves = scratch.tiling.halves
     tile = np.add.outer(np.arange(40) // side, np.arange(30) // side) % 2

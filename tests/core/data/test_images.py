@@ -235,7 +235,7 @@ def test_size_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 def with_pillow(path: Path, monkeypatch: pytest.MonkeyPatch) -> np.ndarray | str:
     with monkeypatch.context() as patch:
-        patch.setattr(picture, "_decoded_at_once", lambda *_: None)
+        patch.setattr(picture.Picture, "_decoded_at_once", lambda *_: None)
         return pixels_or_error(path)
 
 
@@ -264,8 +264,7 @@ def test_every_png_is_what_pillow_reads(
     path = tmp_path / "slice.png"
     (image if mode == "I;16" else image.convert(mode)).save(path, **options)
     np.testing.assert_array_equal(pixels_or_error(path), with_pillow(path, monkeypatch))
-    with Image.open(path) as opened:
-        assert (picture._decoded_at_once(opened, path) is not None) is at_once
+    assert picture.Picture(path)._is_plain is at_once
 
 
 @pytest.mark.parametrize("mode", ["L", "RGBA"])
@@ -288,3 +287,14 @@ def test_a_damaged_png_is_to_both_the_same(
             np.testing.assert_array_equal(ours, pillows)
             outcomes.add(type(ours))
     assert str in outcomes
+
+
+def test_a_picture_that_was_replaced_is_read_anew(tmp_path: Path) -> None:
+    path = tmp_path / "slice.png"
+    Image.fromarray(np.full((20, 30), 7, np.uint8)).save(path)
+    assert read_image(Plane(path)).shape == (20, 30)
+    # The head that was kept says L; the file is RGB of another size now.
+    other = Image.fromarray(np.full((31, 21), 9, np.uint8)).convert("RGB")
+    other.save(tmp_path / "other.png")
+    (tmp_path / "other.png").replace(path)
+    np.testing.assert_array_equal(read_image(Plane(path)), np.full((31, 21), 9, np.uint8))

@@ -13,7 +13,6 @@ from emcache.data.volumes.hdf5 import open_hdf5
 from emcache.data.volumes.mrc import open_mrc
 from emcache.data.volumes.picture import Picture
 from emcache.data.volumes.tiff import TiffVolume
-from emcache.data.volumes.zarr_array import is_zarr, open_zarr
 from emcache.errors import ImageError
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg")
@@ -48,8 +47,6 @@ def open_volume(path: Path, inner: str = "") -> Volume:
     """
     facts = _facts(path)
     try:
-        if path.suffix.lower() in PICTURE_SUFFIXES:
-            return Picture(path)
         if path.suffix.lower() in HDF5_SUFFIXES:
             # An open HDF5 file cannot be written by anyone, so it is let go of at once.
             return open_hdf5(path, inner)
@@ -78,8 +75,14 @@ def _facts(path: Path) -> os.stat_result:
 
 def _open(path: Path, inner: str) -> Volume:
     suffix = path.suffix.lower()
-    if suffix == ".zarr" or is_zarr(path):
-        return open_zarr(path, inner)
+    if suffix in PICTURE_SUFFIXES:
+        return Picture(path)
+    if suffix == ".zarr" or path.is_dir():
+        # Only here: zarr takes longer to import than all the rest.
+        from emcache.data.volumes.zarr_array import is_zarr, open_zarr
+
+        if suffix == ".zarr" or is_zarr(path):
+            return open_zarr(path, inner)
     if inner:
         raise ImageError(
             f"{path} holds no arrays by name; expected HDF5 or Zarr before :/{inner}.",

@@ -45,7 +45,14 @@ _DTYPES = {
 
 
 class Picture(Volume):
-    """A file with one picture; it is opened again for every reading."""
+    """A file with one picture; it is opened again for every reading.
+
+    Args:
+        path: The file; only its head is read.
+
+    Raises:
+        ImageError: Missing, empty, no picture, animated, or of a kind that is not read.
+    """
 
     def __init__(self, path: Path) -> None:
         with _opened(path) as picture:
@@ -68,6 +75,9 @@ class Picture(Volume):
                     subject=path,
                 )
             size, dtype = PageSize(picture.height, picture.width), _DTYPES[picture.mode]
+            channels = len(picture.getbands())
+            self._shape = (*size, *([channels] if channels > 1 else []))
+            self._is_plain = _is_plain(picture)
         super().__init__(str(path), (size,), np.dtype(dtype), None)
         self._path = path
 
@@ -80,15 +90,29 @@ class Picture(Volume):
         return whole[part.slices].copy()
 
     def _read(self, axis: int, index: int) -> np.ndarray:
-        with _opened(self._path) as picture:
-            plane = _decoded_at_once(picture, self._path)
-            if plane is None:
+        plane = self._decoded_at_once() if self._is_plain else None
+        if plane is None:
+            with _opened(self._path) as picture:
                 picture.load()
                 if picture.mode == "P":
                     _check_grey_palette(picture, self._path)
                 plane = _values(picture)
         # Rows (y) or columns (x) of the only section.
         return plane if axis == 0 else plane[None].take(index, axis=axis)
+
+    def _decoded_at_once(self) -> Shaped[np.ndarray, "row col *channel"] | None:
+        """Pixels of a plain PNG; None where the file is not what it was, or damaged.
+
+        Pillow decodes piece by piece, and takes the interpreter's lock for each: threads that read
+        would wait for one another.
+        """
+        import imagecodecs
+
+        try:
+            values: np.ndarray = imagecodecs.spng_decode(self._path.read_bytes())
+        except (OSError, imagecodecs.SpngError):  # Pillow says better what is wrong
+            return None
+        return values if values.shape == self._shape and values.dtype == np.uint8 else None
 
 
 def _read_plane(path: Path, axis: int, index: int, *stamp: int) -> np.ndarray:
@@ -136,27 +160,15 @@ def _opened(path: Path) -> Iterator[ImageFile.ImageFile]:
         ) from None
 
 
-def _decoded_at_once(
-    picture: ImageFile.ImageFile, path: Path
-) -> Shaped[np.ndarray, "row col *channel"] | None:
-    """Pixels of a PNG that has 8 bits in each channel and nothing else to heed; else None.
-
-    Pillow decodes piece by piece, and takes the interpreter's lock for each: threads that read
-    would wait for one another.
-    """
+def _is_plain(picture: ImageFile.ImageFile) -> bool:
+    """Whether it is a PNG that has 8 bits in each channel and nothing else to heed."""
     raw = picture.tile[0].args if picture.tile else None
-    is_plain = raw == picture.mode and picture.mode in ("L", "RGB", "RGBA")
-    if picture.format != "PNG" or not is_plain or "transparency" in picture.info:
-        return None
-    import imagecodecs
-
-    try:
-        values: np.ndarray = imagecodecs.spng_decode(path.read_bytes())
-    except imagecodecs.SpngError:  # Pillow says better what is wrong
-        return None
-    channels = len(picture.getbands())
-    expected = (picture.height, picture.width, *([channels] if channels > 1 else []))
-    return values if values.shape == expected and values.dtype == np.uint8 else None
+    return (
+        picture.format == "PNG"
+        and raw == picture.mode
+        and picture.mode in ("L", "RGB", "RGBA")
+        and "transparency" not in picture.info
+    )
 
 
 def _values(picture: Image.Image) -> Shaped[np.ndarray, "row col *channel"]:

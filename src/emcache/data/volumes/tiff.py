@@ -15,7 +15,6 @@ from xml.etree import ElementTree as ET
 
 import numpy as np
 import tifffile
-import zarr
 
 from emcache.data.plane import Part
 from emcache.data.volumes.base import (
@@ -169,6 +168,8 @@ class TiffVolume(Volume):
             frame = _frame(page)
             dtype = np.dtype(frame.dtype).newbyteorder(self._file.byteorder)
             return np.memmap(self._path, dtype, "r", page.dataoffsets[0], frame.shape)
+        import zarr  # which takes long, and few pages are read in parts
+
         return zarr.open_array(page.aszarr(), mode="r")
 
     def _shown(self, values: np.ndarray, page: Any) -> Any:
