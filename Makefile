@@ -10,7 +10,7 @@ SOURCES := src warehouse cli tests benchmarks hatch_build.py
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test faults test-cluster test-napari test-slow bench bench-quick audit-table check format docs lock explorer clean
+.PHONY: help setup demo test faults test-cluster test-napari test-slow bench bench-quick gpu audit-table check format docs lock explorer clean
 
 help: ## Show this list.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-11s %s\n", $$1, $$2}'
@@ -61,6 +61,13 @@ bench: setup ## Measure this machine: every ratio with its target (about half an
 bench-quick: setup ## The same at smaller sizes, in about three minutes.
 	$(BIN)/emcache init $(BENCH)
 	$(BIN)/emcache bench --quick --workspace $(BENCH) --format table
+
+# By one command what a machine with a GPU should be asked: its figures, then the collapse at 1022 px.
+gpu: setup ## On a machine with a GPU: bench, and the study at 1022 px, on DATA=path (vnc, lucchi++), WEIGHTS=path or the hub.
+	$(BIN)/python -c "import torch, sys; sys.exit(None if torch.cuda.is_available() else 'no GPU that PyTorch can use was found; expected CUDA.')"
+	-$(MAKE) bench
+	$(BIN)/emcache init $(BENCH)
+	$(BIN)/emcache run studies/collapse_1022px.toml --workspace $(BENCH) --data $(DATA) $(if $(WEIGHTS),--weights $(WEIGHTS))
 
 audit-table: setup ## Measure how often the audit is right, on DATA=path/to/data (vnc, lucchi++).
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/audit_table.py $(DATA) orders 2040

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from emcache.cache.shards import PREFIX, ShardTokens
 from emcache.errors import StoreError
 from emcache.models.arithmetic import Precision, autocast
 from emcache.models.backbones.base import Backbone, Features, shifted_layers
+from emcache.models.transfers import begin_to_fetch, stack_on
 
 READ_AHEAD = 3
 """Batches that are read while one is computed."""
@@ -60,19 +62,27 @@ class _Part:
         for name, vector in donated.vectors.items():
             self._put_vectors(name, [place], vector[None])
 
-    def put(self, places: Sequence[int], features: Features) -> None:
-        """Take what the backbone makes of some slices."""
+    def begin(self, places: Sequence[int], features: Features) -> Callable[[], None]:
+        """Begin to take what the backbone makes of some slices; the function ends it."""
         grid = features.tokens.permute(0, 2, 3, 1).float()
         # On the device, where tokens in half the bytes come from sooner.
-        rounded = grid.to(getattr(torch, self.job.recipe.plain().dtype)).cpu()
+        made = {
+            "tokens": grid.to(getattr(torch, self.job.recipe.plain().dtype)),
+            "pooled": grid.mean(dim=(1, 2)),
+            "cls": features.cls.float(),
+        }
+        if features.prefix is not None:
+            made[PREFIX] = features.prefix.float()
+        fetched = begin_to_fetch(made, self.job.device)
+        return lambda: self._put(places, fetched())
+
+    def _put(self, places: Sequence[int], made: dict[str, torch.Tensor]) -> None:
+        rounded = made.pop("tokens")
         self._check_finite(rounded, places)
         stored = self.job.encoding.encode(rounded.numpy())
         self._tokens[places] = stored.values
-        made = {"pooled": grid.mean(dim=(1, 2)), "cls": features.cls}
-        if features.prefix is not None:
-            made[PREFIX] = features.prefix
         for name, vectors in made.items():
-            self._put_vectors(name, places, vectors.float().cpu().numpy())
+            self._put_vectors(name, places, vectors.numpy())
         for name, scales in stored.scales.items():
             self._put_vectors(name, places, scales)
 
@@ -156,14 +166,21 @@ class Block:
     ) -> None:
         """Run the backbone over what is missing, batch by batch."""
         job, names = parts[0].job, [part.job.recipe.layer for part in parts]
+        begun: list[Callable[[], None]] = []
         for start in range(0, len(self._missing), job.batch):
             places = self._missing[start : start + job.batch]
-            pixels = torch.from_numpy(np.stack([next(images) for _ in places])).to(job.device)
+            pixels = stack_on([torch.from_numpy(next(images)) for _ in places], job.device)
             with torch.inference_mode(), autocast(job.device, Precision(job.recipe.precision)):
                 layers = shifted_layers(backbone, normalise(pixels), names, job.recipe.shift)
-            for part, features in zip(parts, layers, strict=True):
-                part.put(places, features)
-            advance(len(places))
+            ends = [
+                part.begin(places, features) for part, features in zip(parts, layers, strict=True)
+            ]
+            # Of the batch before; a GPU is at this one meanwhile.
+            for end in begun:
+                end()
+            begun = [*ends, partial(advance, len(places))]
+        for end in begun:
+            end()
 
 
 def read_of(job: Job, position: int) -> Callable[[], UInt8[np.ndarray, "row col"]]:

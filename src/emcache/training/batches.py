@@ -25,6 +25,7 @@ from emcache.cache.recipe import Grid
 from emcache.data.classes import ClassRule
 from emcache.data.dataset import Slice
 from emcache.data.greys import GreyRule
+from emcache.models.transfers import stack_on
 
 
 class Example(NamedTuple):
@@ -273,10 +274,10 @@ class _FromReader:
         ]
 
     def _batch(self, domain: int, positions: Sequence[int], examples: Sequence[Example]) -> Batch:
-        values = torch.stack([item.values for item in examples]).to(self._device)
-        masks = torch.stack([item.mask for item in examples]).to(self._device)
+        values = stack_on([item.values for item in examples], self._device)
+        masks = stack_on([item.mask for item in examples], self._device)
         pixels = [item.pixels for item in examples if item.pixels is not None]
-        images = normalise(torch.stack(pixels).to(self._device)) if pixels else None
+        images = normalise(stack_on(pixels, self._device)) if pixels else None
         return Batch(tuple(positions), self._reader.inputs(values), masks, images, domain)
 
 
@@ -315,7 +316,9 @@ class StreamedExamples(_FromReader):
             return lambda: [(position, self._reader.read(position)) for position in positions]
 
         waiting: deque[Future[list[tuple[int, Example]]]] = deque()
-        with ThreadPoolExecutor(1, "read") as pool:
+        # Where the processor computes, it has no time for more of them.
+        readers = 1 if self._device.type == "cpu" else _READ_AHEAD
+        with ThreadPoolExecutor(readers, "read") as pool:
             try:
                 for positions in order:
                     waiting.append(pool.submit(reader(positions)))

@@ -90,6 +90,23 @@ def test_tokens_are_the_backbones(cells: Workspace) -> None:
         np.testing.assert_allclose(feature_set.cls()[position], sequence[0].numpy(), atol=1e-5)
 
 
+def test_a_batch_is_begun_before_the_one_before_it_is_stored(
+    cells: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, seen = emcache.cache.blocks.begin_to_fetch, []
+
+    def watched(tensors: dict[str, torch.Tensor], device: torch.device) -> Callable[[], object]:
+        number = sum(kind == "begun" for kind, _ in seen)
+        seen.append(("begun", number))
+        wait = real(tensors, device)
+        return lambda: (seen.append(("stored", number)), wait())[1]
+
+    monkeypatch.setattr(emcache.cache.blocks, "begin_to_fetch", watched)
+    extract(cells, replace(OPTIONS, batch=2))
+    assert seen[:3] == [("begun", 0), ("begun", 1), ("stored", 0)]
+    assert seen[-1] == ("stored", max(number for _, number in seen))
+
+
 def test_the_record_counts_the_time_of_the_computing(cells: Workspace) -> None:
     extract(cells)
     (record_id,) = [name for name in list_record_ids(cells.runs) if "extract" in name]

@@ -1,0 +1,48 @@
+"""Copies between main memory and a device that leave the device at work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from jaxtyping import Shaped
+from torch import Tensor
+
+
+def stack_on(tensors: Sequence[Tensor], device: torch.device) -> Shaped[Tensor, "batch ..."]:
+    """Tensors of one shape as one, on a device.
+
+    A GPU takes them from pinned memory when its turn comes; nothing waits for that here. PyTorch
+    keeps the memory until the copy is done.
+    """
+    if device.type != "cuda" or tensors[0].device.type != "cpu":
+        return torch.stack(list(tensors)).to(device)
+    shape = (len(tensors), *tensors[0].shape)
+    pinned = torch.empty(shape, dtype=tensors[0].dtype, pin_memory=True)
+    return torch.stack(list(tensors), out=pinned).to(device, non_blocking=True)
+
+
+def begin_to_fetch(
+    tensors: Mapping[str, Tensor], device: torch.device
+) -> Callable[[], dict[str, Tensor]]:
+    """Begin to copy tensors from a device to main memory.
+
+    Args:
+        tensors: By name, of any shapes.
+        device: Where they are.
+
+    Returns:
+        What waits for the copies, and gives them. A GPU may be given more work before that.
+    """
+    if device.type != "cuda":
+        here = {name: tensor.cpu() for name, tensor in tensors.items()}
+        return lambda: here
+    here = {name: tensor.to("cpu", non_blocking=True) for name, tensor in tensors.items()}
+    copied = torch.cuda.Event()
+    copied.record(torch.cuda.current_stream(device))
+
+    def wait() -> dict[str, Tensor]:
+        copied.synchronize()
+        return here
+
+    return wait
