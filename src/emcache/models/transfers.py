@@ -38,8 +38,7 @@ def begin_to_fetch(
         here = {name: tensor.cpu() for name, tensor in tensors.items()}
         return lambda: here
     here = {name: tensor.to("cpu", non_blocking=True) for name, tensor in tensors.items()}
-    copied = torch.cuda.Event()
-    copied.record(torch.cuda.current_stream(device))
+    copied = torch.cuda.current_stream(device).record_event()
 
     def wait() -> dict[str, Tensor]:
         copied.synchronize()
