@@ -42,7 +42,7 @@ _MOST_OF_IT = Target(0.85, at_least=True)
 # and a write; backward two reads and a write, and the sum of two gradients. GELU: a read and a
 # write; backward two reads and a write.
 _FORWARD: dict[type[nn.Module], float] = {nn.LayerNorm: 2.5, nn.GELU: 1.0}
-_BOTH_WAYS: dict[type[nn.Module], float] = {
+BOTH_WAYS: dict[type[nn.Module], float] = {
     nn.BatchNorm2d: 4.0,
     nn.LayerNorm: 5.5,
     nn.GELU: 2.5,
@@ -57,11 +57,11 @@ def measure_floor(setting: Setting) -> Iterator[Measurement]:
     precision = pick_precision("auto", device)
     with kept_memory():
         for name, make in (("head-step", _head), ("backbone", _backbone), ("lora-step", _lora)):
-            yield from _measure(name, _Parts(make(device, precision), device, precision), setting)
+            yield from _measure(name, Parts(make(device, precision), device, precision), setting)
 
 
 @dataclass(frozen=True)
-class _Piece:
+class Piece:
     """Work whose floor is asked for."""
 
     step: Work
@@ -73,7 +73,7 @@ class _Piece:
     """Whether the step goes backward too."""
 
 
-def _measure(name: str, parts: _Parts, setting: Setting) -> Iterator[Measurement]:
+def _measure(name: str, parts: Parts, setting: Setting) -> Iterator[Measurement]:
     def shares(times: Times) -> list[float]:
         sides = (times[part] for part in ("products", "memory", "whole"))
         return [(a + b) / c for a, b, c in zip(*sides, strict=True)]
@@ -111,13 +111,13 @@ def _measure(name: str, parts: _Parts, setting: Setting) -> Iterator[Measurement
     )
 
 
-def _head(device: torch.device, _: Precision) -> _Piece:
+def _head(device: torch.device, _: Precision) -> Piece:
     """A step of the study's head, as ``train-head`` makes it: in the precision of ``auto``."""
     ours = Ours(_tokens(_EDGE // PATCH), _masks(device), device)
-    return _Piece(ours.step, ours.head, _BOTH_WAYS)
+    return Piece(ours.step, ours.head, BOTH_WAYS)
 
 
-def _backbone(device: torch.device, precision: Precision) -> _Piece:
+def _backbone(device: torch.device, precision: Precision) -> Piece:
     """The frozen backbone, as an extraction runs it."""
     backbone = random_backbone(find_backbone(BACKBONE), 0).to(device).eval().requires_grad_(False)
     images = torch.randn(_BATCH, 3, _EDGE, _EDGE, device=device)
@@ -126,10 +126,10 @@ def _backbone(device: torch.device, precision: Precision) -> _Piece:
         with torch.inference_mode(), autocast(device, precision):
             backbone(images)
 
-    return _Piece(forward, backbone, _FORWARD, gradients=False)
+    return Piece(forward, backbone, _FORWARD, gradients=False)
 
 
-def _lora(device: torch.device, precision: Precision) -> _Piece:
+def _lora(device: torch.device, precision: Precision) -> Piece:
     """A step of adapters on all blocks, with the study's head."""
     backbone = random_backbone(find_backbone(BACKBONE), 0).to(device).eval().requires_grad_(False)
     attach_adapter(backbone, 16, 32.0, ["attn.qkv", "attn.proj"], 0, None)
@@ -137,7 +137,7 @@ def _lora(device: torch.device, precision: Precision) -> _Piece:
     trainer = Trainer(Segmenter(backbone, head), Protocol(), device, precision)
     images = torch.randn(_BATCH, 3, _EDGE, _EDGE, device=device)
     batch = Batch(tuple(range(_BATCH)), images, _masks(device))
-    return _Piece(lambda: trainer.train_epoch(iter([[batch]])), trainer.model, _BOTH_WAYS)
+    return Piece(lambda: trainer.train_epoch(iter([[batch]])), trainer.model, BOTH_WAYS)
 
 
 def _values_like(tensor: Tensor) -> Tensor:
@@ -170,10 +170,10 @@ class _Product:
     """What comes back from the layer behind; None where nothing goes backward."""
 
 
-class _Parts:
+class Parts:
     """A piece of work, and its products and its memory by themselves."""
 
-    def __init__(self, piece: _Piece, device: torch.device, precision: Precision) -> None:
+    def __init__(self, piece: Piece, device: torch.device, precision: Precision) -> None:
         self._piece = piece
         self._device, self._precision = device, precision
         self._products: list[_Product] = []

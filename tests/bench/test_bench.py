@@ -440,8 +440,8 @@ def test_the_floor_is_that_of_the_least_times(tmp_path, monkeypatch):
     }
     monkeypatch.setattr(floor, "interleave", lambda *_: times)
     monkeypatch.setattr(floor, "_head", lambda *_: None)
-    monkeypatch.setattr(floor, "_Parts", lambda *_: SimpleNamespace(works=dict, flop=1.0))
+    monkeypatch.setattr(floor, "Parts", lambda *_: SimpleNamespace(works=dict, flop=1.0))
     share, _ = floor._measure(
-        "head-step", floor._Parts(), Setting(tmp_path, CPU, quick=True, reporter=Quiet())
+        "head-step", floor.Parts(), Setting(tmp_path, CPU, quick=True, reporter=Quiet())
     )
     assert share.ratio == (1.0 + 0.5) / 2.0
