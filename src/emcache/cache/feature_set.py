@@ -25,7 +25,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-import zarr
 from annotated_types import Gt, Le, Len, Lt
 from jaxtyping import Float, Float32
 from pydantic import AfterValidator
@@ -36,7 +35,7 @@ from emcache.errors import RecordError, StoreError
 from emcache.models.layer_names import is_raw
 from emcache.storage.hashing import is_inside
 from emcache.storage.manifest import MANIFEST_NAME, load_manifest, read_manifest
-from emcache.storage.zarr_arrays import PLAIN, ZARR_DAMAGE, open_whole
+from emcache.storage.zarr_arrays import PLAIN, ZARR_DAMAGE, WholeArray
 from emcache.summaries import Summarised
 from emcache.validation import Content, Misfit, check
 
@@ -155,7 +154,7 @@ class FeatureSet(Summarised):
     """What its manifest states."""
     slices: tuple[StoredSlice, ...]
     """Its slices, in the dataset's order."""
-    _arrays: dict[str, zarr.Array[Any]] = field(default_factory=dict, repr=False)
+    _arrays: dict[str, WholeArray] = field(default_factory=dict, repr=False)
     _encodings: list[Encoding] = field(default_factory=list, repr=False)
 
     @classmethod
@@ -246,7 +245,7 @@ class FeatureSet(Summarised):
             stated = {array.shape[1:], array.chunks[1:]}
             if stated != {shape} or array.dtype != self.description["dtype"]:
                 raise ValueError(f"they are {array.dtype} of shape {array.shape[1:]}")
-            stored = Stored(np.asarray(array[place.index])[None], self._scales(position))
+            stored = Stored(array.slice(place.index)[None], self._scales(position))
         except ZARR_DAMAGE as error:
             check_still_there(self.folder)
             raise StoreError(
@@ -322,7 +321,7 @@ class FeatureSet(Summarised):
         shape = (len(self.slices), self.description["dim"])
         try:
             array = self._array(name)
-            fits = array.ndim == (3 if name == "prefix" else 2) and array.dtype == np.float32
+            fits = len(array.shape) == (3 if name == "prefix" else 2) and array.dtype == np.float32
             if not fits or (array.shape[0], array.shape[-1]) != shape:
                 raise ValueError(f"they are {array.dtype} of shape {array.shape}")
             return np.asarray(array[:], dtype=np.float32)
@@ -334,10 +333,10 @@ class FeatureSet(Summarised):
                 subject=self.folder,
             ) from error
 
-    def _array(self, path: str) -> zarr.Array[Any]:
+    def _array(self, path: str) -> WholeArray:
         # Opening an array parses JSON; training asks for the same one thousands of times.
         if path not in self._arrays:
-            self._arrays[path] = open_whole(self.folder / path, PLAIN)
+            self._arrays[path] = WholeArray(self.folder / path, PLAIN)
         return self._arrays[path]
 
 

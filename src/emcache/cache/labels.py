@@ -48,7 +48,7 @@ from emcache.storage import atomic
 from emcache.storage.hashing import json_sha256
 from emcache.storage.locks import held
 from emcache.storage.manifest import read_manifest, write_manifest
-from emcache.storage.zarr_arrays import PACKED, ZARR_DAMAGE, open_whole
+from emcache.storage.zarr_arrays import PACKED, ZARR_DAMAGE, WholeArray
 
 LABEL_FORMAT = 1
 """Version of a label set's layout."""
@@ -64,7 +64,7 @@ class LabelSet:
     key: str
     slices: tuple[StoredSlice, ...]
     patch: int
-    _arrays: dict[str, zarr.Array[Any]] = field(default_factory=dict, repr=False)
+    _arrays: dict[str, WholeArray] = field(default_factory=dict, repr=False)
 
     def mask(self, position: int) -> UInt8[np.ndarray, "row col"]:
         """Labels at training size of the slice at ``position``; 0 is the background.
@@ -87,12 +87,12 @@ class LabelSet:
         path = f"grids/{grid_name(place.grid)}/{name}"
         try:
             if path not in self._arrays:
-                self._arrays[path] = open_whole(self.folder / path, PACKED)
+                self._arrays[path] = WholeArray(self.folder / path, PACKED)
             array = self._arrays[path]
             shape = tuple(side * per_token for side in place.grid)
             if {array.shape[1:], array.chunks[1:]} != {shape} or array.dtype != dtype:
                 raise ValueError(f"{array.dtype} of shape {array.shape[1:]} instead of {shape}")
-            return array[place.index]
+            return array.slice(place.index)
         except ZARR_DAMAGE as error:
             check_still_there(self.folder.parents[1])
             raise StoreError(

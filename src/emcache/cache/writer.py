@@ -49,7 +49,7 @@ from emcache.errors import StoreError
 from emcache.storage import atomic
 from emcache.storage.hashing import file_sha256
 from emcache.storage.manifest import write_manifest
-from emcache.storage.zarr_arrays import PLAIN, open_whole
+from emcache.storage.zarr_arrays import PLAIN, WholeArray
 
 _POOLED_CHUNK = _FURTHER_SHARD = 4096
 _FURTHER_CHUNK = 16
@@ -256,7 +256,7 @@ def write_receipts(folder: Path, manifest: Mapping[str, Any], wrong: AbstractSet
     names = [*VECTORS, *(name for name in FURTHER if name in stored)]
     if any(name.partition("/")[0] in names for name in wrong):
         return
-    values = {name: np.asarray(open_whole(folder / name, PLAIN)[:], np.float32) for name in names}
+    values = {name: np.asarray(WholeArray(folder / name, PLAIN)[:], np.float32) for name in names}
     for shard in plan_shards(slices, facts.get("components") or facts["dim"], facts["dtype"]):
         described = f"grids/{grid_name(shard.grid)}/tokens/zarr.json"
         if wrong.isdisjoint({shard.token_file, described}):

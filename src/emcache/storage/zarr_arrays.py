@@ -6,11 +6,17 @@ feature set is opened; but it may be removed while it is open, and zeros would b
 
 from __future__ import annotations
 
+import os
+import struct
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import google_crc32c
+import numpy as np
 import zarr
+from jaxtyping import Shaped, UInt8
 from zarr.abc.store import ByteRequest
 from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import LocalStore
@@ -43,8 +49,11 @@ class WholeStore(LocalStore):
         return found
 
 
-def open_whole(folder: Path, codecs: Sequence[str]) -> zarr.Array[Any]:
-    """Open an array for reading.
+class WholeArray:
+    """An array for reading, by zarr; and a slice at a time, straight from its file.
+
+    For each question zarr goes through an event loop in a thread of its own, which takes longer
+    than to read a slice of tokens. Training asks for one slice at a time, at every step.
 
     Args:
         folder: The array's.
@@ -55,12 +64,103 @@ def open_whole(folder: Path, codecs: Sequence[str]) -> zarr.Array[Any]:
         ValueError: It has other codecs.
         OSError: It is not there.
     """
-    array = zarr.open_array(WholeStore(folder, read_only=True), mode="r", zarr_format=3)
-    stated = array.metadata.to_dict()["codecs"]
-    found = _names(stated)
-    if found not in (tuple(codecs), (_SHARDED, *codecs)):
-        raise ValueError(f"its codecs are {', '.join(found)} instead of {', '.join(codecs)}")
-    return array
+
+    def __init__(self, folder: Path, codecs: Sequence[str]) -> None:
+        array = zarr.open_array(WholeStore(folder, read_only=True), mode="r", zarr_format=3)
+        stated = array.metadata.to_dict()["codecs"]
+        found = _names(stated)
+        if found not in (tuple(codecs), (_SHARDED, *codecs)):
+            raise ValueError(f"its codecs are {', '.join(found)} instead of {', '.join(codecs)}")
+        self._array = array
+        self._folder = folder
+        self._packed = tuple(codecs) == PACKED
+        # Of an array that something else has written, where slices lie in other ways.
+        self._by_zarr = not _is_as_ours(array, stated)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Slices, and what each is made of."""
+        return self._array.shape
+
+    @property
+    def chunks(self) -> tuple[int, ...]:
+        """Of what is compressed and checked at once."""
+        return self._array.chunks
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of its values."""
+        return np.dtype(self._array.dtype)
+
+    def __getitem__(self, place: Any) -> np.ndarray:
+        """Any part of it, as zarr reads it."""
+        return np.asarray(self._array[place])
+
+    def slice(self, index: int) -> Shaped[np.ndarray, "*shape"]:
+        """The slice at a place along the first axis.
+
+        Raises:
+            ValueError: It is not there, or fails its checksum.
+            OSError: Its file is not there.
+        """
+        if self._by_zarr:
+            return self[index]
+        if not 0 <= index < self.shape[0]:
+            raise ValueError(f"there is no slice {index} among {self.shape[0]}")
+        values = np.empty(self.shape[1:], self.dtype)
+        inner = values.reshape(-1).view(np.uint8)
+        per_shard = self._array.shards[0]
+        shard, place = divmod(index, per_shard)
+        key = self._array.metadata.encode_chunk_key((shard, *(0 for _ in self.shape[1:])))
+        with (self._folder / key).open("rb") as file:
+            end = file.seek(-(per_shard * _ENTRY.size + _CHECKSUM), os.SEEK_END)
+            table = file.read(per_shard * _ENTRY.size)
+            _check(table, file.read())
+            offset, length = _ENTRY.unpack_from(table, place * _ENTRY.size)
+            if offset + length > end or length < _CHECKSUM:
+                raise ValueError(f"slice {index} is not in its shard")
+            file.seek(offset)
+            length -= _CHECKSUM
+            if not self._packed and length == len(inner):
+                file.readinto(inner)
+                _check(inner, file.read(_CHECKSUM))
+                return values
+            held = file.read(length)
+            _check(held, file.read(_CHECKSUM))
+        if self._packed:
+            import imagecodecs
+
+            length = len(imagecodecs.zstd_decode(held, out=inner))
+        if length != len(inner):
+            raise ValueError(f"slice {index} has {length} bytes instead of {len(inner)}")
+        return values
+
+
+_ENTRY = struct.Struct("<QQ")
+"""Of the table at the end of a shard: where a chunk begins, and its bytes."""
+_CHECKSUM = 4
+
+
+def _check(held: bytes | UInt8[np.ndarray, " byte"], stated: bytes) -> None:
+    found = google_crc32c.value(held).to_bytes(_CHECKSUM, "little")
+    if found != stated:
+        raise ValueError(f"its checksum is {found.hex()} instead of {stated.hex()}")
+
+
+def _is_as_ours(array: zarr.Array[Any], stated: Any) -> bool:
+    """Whether a chunk is a slice, in a shard of some slices with its table at the end."""
+    if array.shards is None or array.chunks != (1, *array.shape[1:]):
+        return False
+    facts = stated[0]["configuration"]
+    orders = {
+        codec.get("configuration", {}).get("endian", "little")
+        for codec in (*facts["codecs"], *facts["index_codecs"])
+    }
+    return (
+        array.shards[1:] == array.shape[1:]
+        and facts["index_location"] == "end"
+        and {sys.byteorder, *orders} == {"little"}
+    )
 
 
 def _names(codecs: Any) -> tuple[str, ...]:
