@@ -10,13 +10,14 @@ import os
 import struct
 import sys
 from collections.abc import Sequence
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
 import google_crc32c
 import numpy as np
 import zarr
-from jaxtyping import Shaped, UInt8
+from jaxtyping import Shaped
 from zarr.abc.store import ByteRequest
 from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import LocalStore
@@ -74,8 +75,8 @@ class WholeArray:
         self._array = array
         self._folder = folder
         self._packed = tuple(codecs) == PACKED
-        # Of an array that something else has written, where slices lie in other ways.
-        self._by_zarr = not _is_as_ours(array, stated)
+        self._per_shard = array.shards[0] if array.shards and _is_as_ours(array, stated) else None
+        """Slices of a shard; None where something else has written them in another way."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -103,18 +104,17 @@ class WholeArray:
             ValueError: It is not there, or fails its checksum.
             OSError: Its file is not there.
         """
-        if self._by_zarr:
+        if self._per_shard is None:
             return self[index]
         if not 0 <= index < self.shape[0]:
             raise ValueError(f"there is no slice {index} among {self.shape[0]}")
         values = np.empty(self.shape[1:], self.dtype)
-        inner = values.reshape(-1).view(np.uint8)
-        per_shard = self._array.shards[0]
-        shard, place = divmod(index, per_shard)
+        inner = values.data.cast("B")
+        shard, place = divmod(index, self._per_shard)
         key = self._array.metadata.encode_chunk_key((shard, *(0 for _ in self.shape[1:])))
-        with (self._folder / key).open("rb") as file:
-            end = file.seek(-(per_shard * _ENTRY.size + _CHECKSUM), os.SEEK_END)
-            table = file.read(per_shard * _ENTRY.size)
+        with self._open(key) as file:
+            end = file.seek(-(self._per_shard * _ENTRY.size + _CHECKSUM), os.SEEK_END)
+            table = file.read(self._per_shard * _ENTRY.size)
             _check(table, file.read())
             offset, length = _ENTRY.unpack_from(table, place * _ENTRY.size)
             if offset + length > end or length < _CHECKSUM:
@@ -135,29 +135,37 @@ class WholeArray:
             raise ValueError(f"slice {index} has {length} bytes instead of {len(inner)}")
         return values
 
+    def _open(self, key: str) -> BufferedReader:
+        try:
+            return (self._folder / key).open("rb")
+        except FileNotFoundError:
+            raise FileNotFoundError(f"{key} is missing") from None
+
 
 _ENTRY = struct.Struct("<QQ")
 """Of the table at the end of a shard: where a chunk begins, and its bytes."""
 _CHECKSUM = 4
 
 
-def _check(held: bytes | UInt8[np.ndarray, " byte"], stated: bytes) -> None:
-    found = google_crc32c.value(held).to_bytes(_CHECKSUM, "little")
+def _check(held: bytes | memoryview, stated: bytes) -> None:
+    # As an array, since it takes no memoryview.
+    values = np.frombuffer(held, np.uint8)
+    found = google_crc32c.value(values).to_bytes(_CHECKSUM, "little")
     if found != stated:
         raise ValueError(f"its checksum is {found.hex()} instead of {stated.hex()}")
 
 
 def _is_as_ours(array: zarr.Array[Any], stated: Any) -> bool:
     """Whether a chunk is a slice, in a shard of some slices with its table at the end."""
-    if array.shards is None or array.chunks != (1, *array.shape[1:]):
-        return False
     facts = stated[0]["configuration"]
     orders = {
         codec.get("configuration", {}).get("endian", "little")
         for codec in (*facts["codecs"], *facts["index_codecs"])
     }
     return (
-        array.shards[1:] == array.shape[1:]
+        array.chunks == (1, *array.shape[1:])
+        and array.shards is not None
+        and array.shards[1:] == array.shape[1:]
         and facts["index_location"] == "end"
         and {sys.byteorder, *orders} == {"little"}
     )
