@@ -116,7 +116,10 @@ def test_only_adapter_and_head_change_and_the_first_loss_is_the_frozen_one(
 
 
 @pytest.mark.real
-@pytest.mark.parametrize("name", [choice.backbone for choice in FAMILIES])
+@pytest.mark.parametrize(
+    "name",
+    [TINY.backbone, *(pytest.param(f.backbone, marks=pytest.mark.slow) for f in FAMILIES[1:])],
+)
 def test_the_same_on_real_slices_at_266_px(
     workspace: Workspace, few_vnc_root: Path, name: str, watch: Watch
 ) -> None:

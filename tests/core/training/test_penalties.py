@@ -117,7 +117,9 @@ def test_a_penalty_changes_the_head_and_stands_on_the_record(two: Workspace, pen
     "penalty", [pytest.param("mmd", marks=pytest.mark.slow), "gradient-reversal"]
 )
 def test_steps_may_draw_from_one_dataset_alone(two: Workspace, penalty: str) -> None:
-    record = trained(two, "cells", "other", sampling=Sampling.NATURAL, penalty=penalty, batch=1)
+    record = trained(
+        two, "cells", "other", sampling=Sampling.NATURAL, penalty=penalty, batch=1, max_epochs=1
+    )
     assert record.config["epochs_run"] >= 1
 
 
