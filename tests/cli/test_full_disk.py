@@ -48,7 +48,7 @@ def place(run, cells_root) -> Path:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-@pytest.mark.parametrize("after", [0, 1, 3])
+@pytest.mark.parametrize("after", [0, pytest.param(1, marks=pytest.mark.slow), 3])
 def test_a_full_disk_is_a_sentence_and_leaves_nothing_half_done(
     name, after, run, place, monkeypatch
 ):

@@ -255,6 +255,16 @@ def test_scores_are_means_under_outline_and_inside_in_each_half() -> None:
     assert scores.shape == (2, len(CHANNELS), 18, 18)
 
 
+def test_flat_areas_count_for_nothing() -> None:
+    image = np.random.default_rng(0).integers(60, 200, (96, 128), dtype=np.uint8)
+    image[:, :40] = 0
+    for channel in image_channels(image):
+        assert not channel[:, :36].any()
+        assert channel[:, 44:].std() == pytest.approx(1, abs=0.05)
+        assert channel[:, 44:].mean() == pytest.approx(0, abs=0.05)
+    assert not image_channels(np.full((96, 128), 7, np.uint8)).any()
+
+
 def test_an_outline_is_where_neighbours_differ() -> None:
     mask = np.zeros((7, 7), dtype=bool)
     mask[2:5, 2:5] = True

@@ -101,7 +101,9 @@ def state(workspace: Workspace, record: Record) -> dict[str, torch.Tensor]:
     return find_run(workspace, record.id).load_head(torch.device("cpu")).state_dict()
 
 
-@pytest.mark.parametrize("penalty", ["mmd", "gradient-reversal"])
+@pytest.mark.parametrize(
+    "penalty", ["mmd", pytest.param("gradient-reversal", marks=pytest.mark.slow)]
+)
 def test_a_penalty_changes_the_head_and_stands_on_the_record(two: Workspace, penalty: str) -> None:
     plain = trained(two, "cells", "other", max_epochs=1)
     record = trained(two, "cells", "other", penalty=penalty, penalty_weight=1.0, max_epochs=1)
@@ -135,7 +137,7 @@ def test_adapters_are_trained_with_a_penalty(two: Workspace) -> None:
 def test_a_training_that_was_interrupted_goes_on_the_same(
     two: Workspace, monkeypatch: pytest.MonkeyPatch, penalty: str
 ) -> None:
-    changes = {"penalty": penalty, "penalty_weight": 1.0, "max_epochs": 3}
+    changes = {"penalty": penalty, "penalty_weight": 1.0, "max_epochs": 2}
     whole = trained(two, "cells", "other", **changes)
     import emcache.training.trainer as trainer
 
@@ -143,7 +145,7 @@ def test_a_training_that_was_interrupted_goes_on_the_same(
 
     def interrupted(*given):
         passed.append(None)
-        if len(passed) == 3:
+        if len(passed) == 2:
             raise KeyboardInterrupt
         return real(*given)
 
