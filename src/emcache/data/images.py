@@ -58,7 +58,7 @@ def _grey_under_one_alpha(
 ) -> UInt8[np.ndarray, "row col"] | None:
     """Grey of RGBA whose colours agree under one alpha; None for all else.
 
-    Pixel by pixel as one number of 32 bits: this takes a fifth of the time of channel by channel.
+    Pixel by pixel as one number of 32 bits, in less than half the time of channel by channel.
     """
     if values.shape[-1] != _RGBA or values.dtype != np.uint8 or not values.flags.c_contiguous:
         return None
