@@ -62,8 +62,8 @@ bench-quick: setup ## The same at smaller sizes, in about three minutes.
 	$(BIN)/emcache init $(BENCH)
 	$(BIN)/emcache bench --quick --workspace $(BENCH) --format table
 
-# By one command what a machine with a GPU should be asked: its figures, then the collapse at 1022 px.
 gpu: setup ## On a machine with a GPU: bench, and the study at 1022 px, on DATA=path (vnc, lucchi++), WEIGHTS=path or the hub.
+	$(if $(DATA),,$(error DATA is not set; expected the folder that holds vnc and lucchi++: make gpu DATA=path))
 	$(BIN)/python -c "import torch, sys; sys.exit(None if torch.cuda.is_available() else 'no GPU that PyTorch can use was found; expected CUDA.')"
 	-$(MAKE) bench
 	$(BIN)/emcache init $(BENCH)

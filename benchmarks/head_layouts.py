@@ -17,21 +17,15 @@ from collections.abc import Callable
 from unittest import mock
 
 import torch
-from emcache_bench.floor import BOTH_WAYS, Parts, Piece
-from emcache_bench.head_worker import DIM, PATCH
+from emcache_bench.floor import BOTH_WAYS, Parts, Piece, made_up_masks, made_up_tokens
+from emcache_bench.head_worker import PATCH, Ours
 from emcache_bench.timing import Rounds, interleave
-from torch import Tensor
 
 from emcache.freed import kept_memory
 from emcache.models import norm_gelu
 from emcache.models.arithmetic import Precision
 from emcache.models.device import pick_device
-from emcache.models.heads import build_head
-from emcache.training.batches import Batch
-from emcache.training.protocol import Protocol
-from emcache.training.trainer import Trainer
 
-_BATCH = 2
 _LAYOUTS = {
     "channels first": torch.contiguous_format,
     "channels last": torch.channels_last,
@@ -51,21 +45,11 @@ def without_our_pass(step: Callable[[], object]) -> Callable[[], None]:
 def measure(edge: int, layout: torch.memory_format, precision: Precision) -> list[float]:
     """Seconds before and now, and both shares; the least of all rounds."""
     device = pick_device("cpu")
-    generator = torch.Generator().manual_seed(0)
-    grid = edge // PATCH
-    tokens = torch.randn(_BATCH, grid, grid, DIM, generator=generator).permute(0, 3, 1, 2)
-    masks = (torch.rand(_BATCH, edge, edge, generator=generator) < 0.2).to(torch.uint8)
-    head = build_head("deconv", DIM, 0, layout=layout)
-    trainer = Trainer(head, Protocol(), device, precision)
-    trainer.model.train()
-    batch = Batch(tuple(range(_BATCH)), tokens, masks)
-
-    def step() -> Tensor:
-        return trainer.step([batch])
-
-    works = Parts(Piece(step, head, BOTH_WAYS), device, precision).works()
+    tokens, masks = made_up_tokens(edge // PATCH), made_up_masks(edge, device)
+    ours = Ours(tokens, masks, device, precision, layout)
+    works = Parts(Piece(ours.step, ours.head, BOTH_WAYS), device, precision).works()
     del works["square"]
-    works["before"] = without_our_pass(step)
+    works["before"] = without_our_pass(ours.step)
     least = {
         name: min(seconds)
         for name, seconds in interleave(works, Rounds(5, 5), device, warm_up=2).items()

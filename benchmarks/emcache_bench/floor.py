@@ -113,7 +113,7 @@ def _measure(name: str, parts: Parts, setting: Setting) -> Iterator[Measurement]
 
 def _head(device: torch.device, _: Precision) -> Piece:
     """A step of the study's head, as ``train-head`` makes it: in the precision of ``auto``."""
-    ours = Ours(_tokens(_EDGE // PATCH), _masks(device), device)
+    ours = Ours(made_up_tokens(_EDGE // PATCH), made_up_masks(_EDGE, device), device)
     return Piece(ours.step, ours.head, BOTH_WAYS)
 
 
@@ -136,7 +136,7 @@ def _lora(device: torch.device, precision: Precision) -> Piece:
     head = build_head("deconv", backbone.dim, 0, layout=pick_layout(device, precision))
     trainer = Trainer(Segmenter(backbone, head), Protocol(), device, precision)
     images = torch.randn(_BATCH, 3, _EDGE, _EDGE, device=device)
-    batch = Batch(tuple(range(_BATCH)), images, _masks(device))
+    batch = Batch(tuple(range(_BATCH)), images, made_up_masks(_EDGE, device))
     return Piece(lambda: trainer.train_epoch(iter([[batch]])), trainer.model, BOTH_WAYS)
 
 
@@ -149,14 +149,16 @@ def _values_like(tensor: Tensor) -> Tensor:
     return torch.ones(tensor.numel(), dtype=tensor.dtype, device=tensor.device)
 
 
-def _tokens(grid: int) -> Tensor:
+def made_up_tokens(grid: int) -> Tensor:
+    """Of a batch of slices."""
     generator = torch.Generator().manual_seed(0)
     return torch.randn(_BATCH, grid, grid, DIM, generator=generator).half()
 
 
-def _masks(device: torch.device) -> Tensor:
+def made_up_masks(edge: int, device: torch.device) -> Tensor:
+    """Of a batch of slices."""
     generator = torch.Generator().manual_seed(0)
-    return (torch.rand(_BATCH, _EDGE, _EDGE, generator=generator) < 0.2).to(device, torch.uint8)
+    return (torch.rand(_BATCH, edge, edge, generator=generator) < 0.2).to(device, torch.uint8)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from monai.losses import DiceLoss
 from torch import Tensor, nn
 
 from emcache.freed import kept_memory
-from emcache.models.arithmetic import pick_precision
+from emcache.models.arithmetic import Precision, pick_precision
 from emcache.models.heads import DeconvHead, build_head
 from emcache.models.layouts import pick_layout
 from emcache.training.batches import Batch
@@ -33,9 +33,17 @@ _BATCH = 2
 class Ours:
     """A step as ``train-head`` makes it: the device's own layout, and bfloat16 where it has it."""
 
-    def __init__(self, tokens: Tensor, masks: Tensor, device: torch.device) -> None:
-        precision = pick_precision("auto", device)
-        self.head = build_head("deconv", DIM, 0, layout=pick_layout(device, precision))
+    def __init__(
+        self,
+        tokens: Tensor,
+        masks: Tensor,
+        device: torch.device,
+        precision: Precision | None = None,
+        layout: torch.memory_format | None = None,
+    ) -> None:
+        precision = precision or pick_precision("auto", device)
+        layout = layout or pick_layout(device, precision)
+        self.head = build_head("deconv", DIM, 0, layout=layout)
         self._trainer = Trainer(self.head, Protocol(), device, precision)
         self._trainer.model.train()
         inputs = tokens.to(device).float().permute(0, 3, 1, 2)

@@ -63,7 +63,11 @@ class _Part:
             self._put_vectors(name, [place], vector[None])
 
     def begin(self, places: Sequence[int], features: Features) -> Callable[[], None]:
-        """Begin to take what the backbone makes of some slices; the function ends it."""
+        """Start to copy the backbone's output for some slices.
+
+        Returns:
+            A function that waits for the copy and stores it.
+        """
         grid = features.tokens.permute(0, 2, 3, 1).float()
         # On the device, where tokens in half the bytes come from sooner.
         made = {

@@ -1,4 +1,4 @@
-"""Copies between main memory and a device that leave the device at work."""
+"""Copies between main memory and a device that do not keep a GPU waiting."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from torch import Tensor
 def stack_on(tensors: Sequence[Tensor], device: torch.device) -> Shaped[Tensor, "batch ..."]:
     """Tensors of one shape as one, on a device.
 
-    A GPU takes them from pinned memory when its turn comes; nothing waits for that here. PyTorch
-    keeps the memory until the copy is done.
+    To a GPU they are copied from pinned memory, without waiting for the copy. PyTorch keeps that
+    memory until the copy is done.
     """
     if device.type != "cuda" or tensors[0].device.type != "cpu":
         return torch.stack(list(tensors)).to(device)
@@ -32,7 +32,8 @@ def begin_to_fetch(
         device: Where they are.
 
     Returns:
-        What waits for the copies, and gives them. A GPU may be given more work before that.
+        A function that waits for the copies and returns them. Until it is called, a GPU can be
+        given more work.
     """
     if device.type != "cuda":
         here = {name: tensor.cpu() for name, tensor in tensors.items()}

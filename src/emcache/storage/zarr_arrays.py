@@ -53,7 +53,7 @@ class WholeStore(LocalStore):
 class WholeArray:
     """An array for reading, by zarr; and a slice at a time, straight from its file.
 
-    For each question zarr goes through an event loop in a thread of its own, which takes longer
+    For every read zarr goes through an event loop in a thread of its own, which takes longer
     than to read a slice of tokens. Training asks for one slice at a time, at every step.
 
     Args:
@@ -164,7 +164,7 @@ def _is_as_ours(array: zarr.Array[Any], stated: Any) -> bool:
     }
     return (
         array.chunks == (1, *array.shape[1:])
-        and array.shards is not None
+        and array.shards is not None  # as the caller has checked; for the type checker
         and array.shards[1:] == array.shape[1:]
         and facts["index_location"] == "end"
         and {sys.byteorder, *orders} == {"little"}
